@@ -1,0 +1,52 @@
+use super::RelPath;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// Where the content of a regular file can be read, as often as wanted.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file beneath a directory that is kept open; nothing writes there any more.
+    File {
+        /// The directory.
+        dir: Arc<OwnedFd>,
+        /// The path beneath it; symbolic links are not followed.
+        path: RelPath,
+    },
+    /// Bytes in memory, such as a heredoc.
+    Bytes(Arc<[u8]>),
+}
+
+impl Source {
+    /// Opens the content for reading from its beginning. The path is resolved beneath the
+    /// directory without following a symbolic link anywhere.
+    pub fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        match self {
+            Source::File { .. } => Ok(Box::new(self.file()?.ok_or(io::ErrorKind::NotFound)?)),
+            Source::Bytes(bytes) => Ok(Box::new(io::Cursor::new(Arc::clone(bytes)))),
+        }
+    }
+
+    /// Opens the file behind it; `None` where the content is in memory.
+    pub fn file(&self) -> io::Result<Option<File>> {
+        use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+        match self {
+            Source::File { dir, path } => {
+                let fd = openat2(
+                    dir.as_fd(),
+                    path.as_path(),
+                    OFlags::RDONLY
+                        | OFlags::CLOEXEC
+                        | OFlags::NOFOLLOW
+                        | OFlags::NOCTTY
+                        | OFlags::NONBLOCK,
+                    Mode::empty(),
+                    ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+                )?;
+                Ok(Some(File::from(fd)))
+            }
+            Source::Bytes(_) => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Builds container images from Dockerfiles without a daemon.
+//!
+//! # The way of the data
+//!
+//! ```text
+//! argv -> cli -> Request -+
+//! Dockerfile -> ast ------+-> plan -> Plan (stages, steps, needs)      pure: no I/O
+//!                                       |
+//!                                     build: walks the plan
+//!                                       v
+//!       rootfs: begin -> sandbox runs the command -> commit -> Changeset
+//!                                       v
+//!          layer: tar -> sha256 -> compress -> sha256 -> store      beside the next step
+//!                                       v
+//!                  image -> output: registry, OCI layout, docker tar, digest files
+//! ```
+//!
+//! # The rooms
+//!
+//! A module imports only modules of lower rank; `tests/ranks.rs` reads the `use crate::` lines and
+//! says which line broke it.
+//!
+//! | rank | module | one sentence |
+//! |---|---|---|
+//! | 0 | [`sys`] | raw Linux calls that no crate offers; the only `unsafe` |
+//! | 0 | [`oci`] | nouns: digest, reference, platform, descriptor, manifest, config |
+//! | 0 | [`dockerfile`] | text to AST with spans; word expansion; .dockerignore; no I/O |
+//! | 1 | [`fs`] | path inside a root, metadata, `Toc`, `Tree`, parallel walk, safe unpack |
+//! | 1 | [`progress`] | what a build reports while it runs, as plain events |
+//! | 1 | [`request`] | what the caller asked for, validated, plain data |
+//! | 1 | [`net`] | one HTTP client: TLS, proxies, retry, redaction |
+//! | 2 | [`store`] | content-addressed blobs and unpacked layers on disk: ingest, locks |
+//! | 2 | [`plan`] | AST and request to stages and steps; config edits as pure functions |
+//! | 2 | [`changeset`] | what a step changed: ordering, merging, comparing with a tree; the slow full walk |
+//! | 3 | [`context`] | what a COPY or ADD takes, from the build context or from a tree, as a changeset |
+//! | 3 | [`layer`] | changeset to blob, in a bounded pipeline; blob to verified files |
+//! | 3 | [`registry`] | OCI distribution: credentials, pull, push |
+//! | 4 | [`rootfs`] | the `Rootfs` trait and its strategies |
+//! | 4 | [`output`] | where an image goes, and OCI layouts as a source |
+//! | 5 | [`sandbox`] | one command in one root: namespaces, mounts, user, capabilities, seccomp, reaping |
+//! | 6 | [`build`] | drives the plan: schedules stages, runs steps, joins layers |
+//! | 7 | [`cli`] | flags, progress, reports, exit codes; the only printer and the only reader of the environment |
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod build;
+pub mod changeset;
+pub mod cli;
+pub mod context;
+pub mod dockerfile;
+pub mod fs;
+pub mod layer;
+pub mod net;
+pub mod oci;
+pub mod output;
+pub mod plan;
+pub mod progress;
+pub mod registry;
+pub mod request;
+pub mod rootfs;
+pub mod sandbox;
+pub mod store;
+pub mod sys;

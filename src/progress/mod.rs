@@ -1,0 +1,196 @@
+//! What a build reports while it runs, as plain events; `cli` alone decides how they look.
+
+use crate::oci::Digest;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Names one step of one stage for reports: stage index and step index, both from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StepId {
+    /// The stage.
+    pub stage: usize,
+    /// The step in it.
+    pub step: usize,
+}
+
+/// What a span of time was spent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// Asking a registry for manifests and configs.
+    Resolve,
+    /// Downloading a layer.
+    Fetch,
+    /// Decompressing and unpacking a layer.
+    Unpack,
+    /// Mounting or materialising a root.
+    Root,
+    /// Running a command.
+    Run,
+    /// Copying (COPY, ADD, WORKDIR).
+    Copy,
+    /// Finding out what changed.
+    Diff,
+    /// Tar, hash and compression.
+    Compress,
+    /// Uploading a blob.
+    Push,
+    /// Writing an output.
+    Export,
+}
+
+/// Whom a span belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// The build as a whole.
+    Build,
+    /// A stage's base.
+    Base(usize),
+    /// A step.
+    Step(StepId),
+}
+
+/// Which of a command's two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// How bad a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For those who look for a fault.
+    Debug,
+    /// For everybody.
+    Info,
+    /// Something is off, the build goes on.
+    Warn,
+}
+
+/// Something a build did.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The plan is known: for each stage in the plan its index, name and its steps' texts.
+    Planned(Vec<(usize, String, Vec<String>)>),
+    /// A step starts.
+    StepStarted(StepId),
+    /// A step ended well; what it changed is known, its layer may still be in the making.
+    StepDone(StepId),
+    /// A step failed.
+    StepFailed(StepId),
+    /// A layer is in the store.
+    LayerDone {
+        /// Whose.
+        step: StepId,
+        /// Digest of the compressed blob.
+        digest: Digest,
+        /// Bytes of the tar.
+        raw: u64,
+        /// Bytes of the blob.
+        size: u64,
+        /// Number of entries.
+        entries: u64,
+    },
+    /// A command printed something.
+    Output(StepId, Stream, Vec<u8>),
+    /// Work starts. Ids are unique in a build; `total` is in bytes where it is known.
+    SpanStarted {
+        /// Names the span.
+        id: u64,
+        /// Whose.
+        owner: Owner,
+        /// What.
+        work: Work,
+        /// A word or two: a digest, a reference.
+        label: String,
+        /// How much there is to do.
+        total: Option<u64>,
+        /// When.
+        at: Instant,
+    },
+    /// Work moved on by so many bytes.
+    SpanProgress {
+        /// The span.
+        id: u64,
+        /// Bytes since the last such event.
+        bytes: u64,
+    },
+    /// Work ended.
+    SpanDone {
+        /// The span.
+        id: u64,
+        /// When.
+        at: Instant,
+    },
+    /// A line for the log.
+    Message(Level, String),
+}
+
+/// Takes a build's events, from any thread.
+#[derive(Clone)]
+pub struct Sink(Arc<dyn Fn(Event) + Send + Sync>);
+
+impl Sink {
+    /// Makes a sink of a function.
+    pub fn new(take: impl Fn(Event) + Send + Sync + 'static) -> Sink {
+        Sink(Arc::new(take))
+    }
+
+    /// Makes a sink that drops everything.
+    pub fn none() -> Sink {
+        Sink::new(|_| ())
+    }
+
+    /// Hands an event over.
+    pub fn send(&self, event: Event) {
+        (self.0)(event);
+    }
+
+    /// Logs a line.
+    pub fn message(&self, level: Level, text: impl Into<String>) {
+        self.send(Event::Message(level, text.into()));
+    }
+
+    /// Starts a span; it ends when the guard is dropped.
+    pub fn span(&self, owner: Owner, work: Work, label: &str, total: Option<u64>) -> Span {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.send(Event::SpanStarted {
+            id,
+            owner,
+            work,
+            label: label.to_owned(),
+            total,
+            at: Instant::now(),
+        });
+        Span {
+            id,
+            sink: self.clone(),
+        }
+    }
+}
+
+/// A span of work that is under way.
+pub struct Span {
+    id: u64,
+    sink: Sink,
+}
+
+impl Span {
+    /// Says that so many more bytes are done.
+    pub fn advance(&self, bytes: u64) {
+        self.sink.send(Event::SpanProgress { id: self.id, bytes });
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        self.sink.send(Event::SpanDone {
+            id: self.id,
+            at: Instant::now(),
+        });
+    }
+}

@@ -1,0 +1,114 @@
+//! What the caller asked for, validated, as plain data.
+
+use crate::oci::{Format, Platform, Reference};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// How layers are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// gzip at a level from 1 to 9.
+    Gzip(u32),
+    /// zstd at a level from 1 to 22.
+    Zstd(i32),
+}
+
+/// Which root file system a build runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootfsChoice {
+    /// The fastest that works here.
+    Auto,
+    /// Kernel overlay.
+    Overlay,
+}
+
+/// How registries are talked to; hosts are compared with the registry part of a reference.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryOptions {
+    /// Plain HTTP when pushing.
+    pub insecure_push: bool,
+    /// Plain HTTP when pulling.
+    pub insecure_pull: bool,
+    /// Plain HTTP with these.
+    pub insecure: Vec<String>,
+    /// No certificate check when pushing.
+    pub skip_tls_push: bool,
+    /// No certificate check when pulling.
+    pub skip_tls_pull: bool,
+    /// No certificate check with these.
+    pub skip_tls: Vec<String>,
+    /// Further certificate authorities, a PEM file a registry.
+    pub certificates: BTreeMap<String, PathBuf>,
+    /// Client certificate and key, PEM files, a registry.
+    pub client_certificates: BTreeMap<String, (PathBuf, PathBuf)>,
+    /// How often a push is tried again after the built-in retries.
+    pub push_retry: u32,
+    /// Docker config directories and files to look for credentials in, nearest first.
+    pub auth_files: Vec<PathBuf>,
+    /// The text of DOCKER_AUTH_CONFIG; wins over files.
+    pub auth_inline: Option<String>,
+    /// Proxies by variable name in lower case: http_proxy, https_proxy, no_proxy, all_proxy.
+    pub proxies: BTreeMap<String, String>,
+}
+
+/// One build.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Directory of the build context.
+    pub context: PathBuf,
+    /// The Dockerfile, already looked up.
+    pub dockerfile: PathBuf,
+    /// Named contexts: OCI layouts by name.
+    pub layouts: BTreeMap<String, Layout>,
+    /// Where the image is pushed.
+    pub destinations: Vec<Reference>,
+    /// Build arguments in order; the last of a name counts.
+    pub build_args: Vec<(String, String)>,
+    /// The stage to build, by name or number; the last where there is none.
+    pub target: Option<String>,
+    /// Labels to add.
+    pub labels: Vec<(String, String)>,
+    /// Where images are pulled for.
+    pub platform: Platform,
+    /// A docker-archive to write.
+    pub tar_path: Option<PathBuf>,
+    /// An OCI layout to write.
+    pub oci_layout: Option<PathBuf>,
+    /// Gets the manifest's digest.
+    pub digest_file: Option<PathBuf>,
+    /// Gets `repository@digest` lines.
+    pub image_name_with_digest_file: Option<PathBuf>,
+    /// Gets `repository:tag@digest` lines.
+    pub image_name_tag_with_digest_file: Option<PathBuf>,
+    /// Where the store lies.
+    pub store: PathBuf,
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// The image's family of media types; the base's where there is none, OCI from scratch.
+    pub format: Option<Format>,
+    /// One layer for everything above the base.
+    pub single_snapshot: bool,
+    /// Same inputs, same image digest: all times of new layers, config and history are the epoch's.
+    pub reproducible: bool,
+    /// Seconds since 1970 that times are clamped to (SOURCE_DATE_EPOCH).
+    pub epoch: Option<i64>,
+    /// Which root file system.
+    pub rootfs: RootfsChoice,
+    /// Whether destinations are asked for push permission first.
+    pub check_push: bool,
+    /// How registries are talked to.
+    pub registry: RegistryOptions,
+    /// Threads for hashing and compression; as many as processors where there is none.
+    pub threads: Option<usize>,
+}
+
+/// An OCI layout on disk, as `oci-layout://DIR[:TAG][@DIGEST]` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The value of `org.opencontainers.image.ref.name`, where one of several is meant.
+    pub tag: Option<String>,
+    /// The manifest's digest, where that is given.
+    pub digest: Option<crate::oci::Digest>,
+}
