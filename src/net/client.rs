@@ -7,17 +7,16 @@ use super::{Method, redacted};
 use crate::sys::Cancel;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use url::Url;
@@ -133,6 +132,8 @@ pub(super) struct Inner {
     proxies: Proxies,
     ended: watch::Receiver<bool>,
     pools: Mutex<HashMap<Pool, reqwest::Client>>,
+    /// Ends the thread that watches the switch.
+    quit: Cancel,
     /// Always there until drop.
     runtime: Option<Runtime>,
 }
@@ -155,23 +156,15 @@ impl Client {
             .build()
             .map_err(setup)?;
         let (tell, ended) = watch::channel(false);
-        {
-            let _context = runtime.enter();
-            let event = AsyncFd::with_interest(Switch(cancel.clone()), Interest::READABLE)
-                .map_err(setup)?;
-            runtime.spawn(async move {
-                if event.readable().await.is_ok() {
-                    let _ = tell.send(true);
-                }
-                tell.closed().await;
-            });
-        }
+        let quit = Cancel::new().map_err(setup)?;
+        watch_switch(cancel.clone(), quit.clone(), tell).map_err(setup)?;
         Ok(Client(Arc::new(Inner {
             settings,
             cancel,
             proxies,
             ended,
             pools: Mutex::default(),
+            quit,
             runtime: Some(runtime),
         })))
     }
@@ -264,7 +257,7 @@ impl Client {
 
 /// Tells whether what is meant for one URL's host may go to the other's: same host and port, or
 /// the same host's usual ports, and not from TLS to plain text.
-pub(super) fn trusts(from: &Url, to: &Url) -> bool {
+pub fn trusts(from: &Url, to: &Url) -> bool {
     from.host() == to.host()
         && (from.port_or_known_default() == to.port_or_known_default()
             || from.port().is_none() && to.port().is_none())
@@ -482,6 +475,7 @@ fn lost<T>(error: &tokio::task::JoinError) -> Result<T, Error> {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.quit.cancel();
         // A look-up of a name may still be under way and cannot be ended.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -489,12 +483,25 @@ impl Drop for Inner {
     }
 }
 
-struct Switch(Cancel);
-
-impl AsRawFd for Switch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
+/// Starts a thread that tells the runtime of the switch. The runtime could wait for a descriptor
+/// itself, but only unsafely.
+fn watch_switch(cancel: Cancel, quit: Cancel, tell: watch::Sender<bool>) -> io::Result<()> {
+    std::thread::Builder::new()
+        .name("net-cancel".into())
+        .spawn(move || {
+            let mut both = [
+                PollFd::new(&cancel, PollFlags::IN),
+                PollFd::new(&quit, PollFlags::IN),
+            ];
+            while !cancel.is_set() && !quit.is_set() {
+                match poll(&mut both, None) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(_) => return,
+                }
+            }
+            let _ = tell.send(cancel.is_set());
+        })
+        .map(drop)
 }
 
 /// Watches over one exchange until the head of the answer is there.

@@ -15,11 +15,11 @@ mod retry;
 mod tls;
 
 pub use body::{BodyReader, Upload};
-pub use client::{Client, Exchange, Request, Response, Settings};
+pub use client::{Client, Exchange, Request, Response, Settings, trusts};
 pub use error::{Error, Failure};
 pub use redact::redacted;
-pub use reqwest::Method;
 pub use reqwest::header;
+pub use reqwest::{Method, StatusCode};
 pub use retry::{Retry, Temporary};
 pub use tls::{Tls, Verify};
 pub use url::Url;
