@@ -1,7 +1,15 @@
 //! Raw Linux calls that no crate offers; the only room with `unsafe`.
 //!
 //! Each block says why it is there and why it is sound.
+#![allow(unsafe_code)]
 
 mod cancel;
+mod process;
+mod seccomp;
 
 pub use cancel::Cancel;
+pub use process::{
+    Fork, Namespaced, clone_into_namespaces, close_on_exec_from, execute, exit_now, fork,
+    ignore_signals, private_mount_namespace, reset_signals,
+};
+pub use seccomp::{Insn, install_filter};
