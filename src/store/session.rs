@@ -15,7 +15,7 @@ pub(super) struct Session {
     /// The store.
     pub store: PathBuf,
     /// The directory.
-    pub dir: PathBuf,
+    pub own: PathBuf,
     next: AtomicU64,
     _lock: File,
 }
@@ -26,7 +26,7 @@ impl Session {
             .map_err(|e| Error::io(store, "create a directory in", &store.join("tmp"), e))?;
         Ok(Session {
             store: store.to_owned(),
-            dir,
+            own: dir,
             next: AtomicU64::new(0),
             _lock: lock,
         })
@@ -35,7 +35,7 @@ impl Session {
     /// Gives a path that nothing else has.
     pub fn name(&self) -> PathBuf {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        self.dir.join(n.to_string())
+        self.own.join(n.to_string())
     }
 
     /// Writes a file so that it is there whole or not at all.
@@ -68,7 +68,7 @@ impl Session {
             };
             for entry in entries.flatten() {
                 let path = entry.path();
-                if path == self.dir {
+                if path == self.own {
                     continue;
                 }
                 // Held until the name is gone from where an owner would look for it.
@@ -90,7 +90,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let _ = remove_tree(&self.dir);
+        let _ = remove_tree(&self.own);
     }
 }
 

@@ -43,7 +43,7 @@ fn a_blob_is_there_whole_or_not_at_all() {
     assert_eq!(again.commit(None).unwrap(), (digest, 5));
 
     drop(store.ingest().unwrap());
-    assert!(names(&store.session.dir).is_empty());
+    assert!(names(&store.session.own).is_empty());
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn wrong_bytes_are_refused_by_name() {
     );
     assert_eq!(store.blob(&wanted, 5).unwrap(), None);
     assert_eq!(store.blob(&got, 5).unwrap(), None);
-    assert!(names(&store.session.dir).is_empty());
+    assert!(names(&store.session.own).is_empty());
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn removal_stays_inside_and_reaches_any_depth() {
     fs::write(top.join("closed/file"), b"x").unwrap();
     fs::set_permissions(
         top.join("closed"),
-        std::os::unix::fs::PermissionsExt::from_mode(0),
+        std::os::unix::fs::PermissionsExt::from_mode(0o000),
     )
     .unwrap();
     // Deeper than PATH_MAX and than any stack of frames or descriptors.
