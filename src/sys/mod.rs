@@ -4,10 +4,16 @@
 #![allow(unsafe_code)]
 
 mod cancel;
+#[cfg(target_arch = "x86_64")]
+mod isal;
+mod map;
 mod process;
 mod seccomp;
 
 pub use cancel::Cancel;
+#[cfg(target_arch = "x86_64")]
+pub use isal::Deflater;
+pub use map::map_file;
 pub use process::{
     Fork, Namespaced, clone_into_namespaces, close_on_exec_from, execute, exit_now, fork,
     ignore_signals, private_mount_namespace, reset_signals,
