@@ -2,7 +2,7 @@
 
 mod pack;
 
-pub use pack::{PackOptions, Packed, Permits, Times, bench, pack};
+pub use pack::{PackOptions, Packed, Permits, Times, bench, pack, tar};
 
 use crate::fs::{LayerView, RelPath};
 use crate::oci::{Descriptor, Digest};

@@ -46,7 +46,13 @@ struct Framed {
 struct Task {
     run: Range<usize>,
     permit: Option<Chunk>,
-    done: Sender<(Result<Framed, Error>, Option<Chunk>)>,
+    done: Sender<Answer>,
+}
+
+/// What a reader made of a task; the permit stays until the bytes are written.
+struct Answer {
+    framed: Result<Framed, Error>,
+    _permit: Option<Chunk>,
 }
 
 fn pieces(changes: &[Change]) -> Vec<Piece> {
@@ -109,8 +115,8 @@ pub(super) fn frame<'scope, 'env>(
         }
         match (piece, &mut ahead) {
             (Piece::Run(_), Some(ahead)) => {
-                let (framed, _permit) = ahead.next()?;
-                let framed = framed?;
+                let answer = ahead.next()?;
+                let framed = answer.framed?;
                 pipeline.write(&framed.bytes)?;
                 entries.extend(framed.entries);
             }
@@ -142,7 +148,7 @@ pub(super) fn frame<'scope, 'env>(
 /// Runs that are framed ahead of time.
 struct Ahead {
     tasks: Sender<Task>,
-    waiting: VecDeque<Receiver<(Result<Framed, Error>, Option<Chunk>)>>,
+    waiting: VecDeque<Receiver<Answer>>,
     most: usize,
     issued: usize,
 }
@@ -175,9 +181,12 @@ impl Ahead {
                                 .unwrap_or_default(),
                             entries: Vec::new(),
                         };
-                        let result = run_of(changes, &run, times, &mut framed).map(|()| framed);
+                        let framed = run_of(changes, &run, times, &mut framed).map(|()| framed);
                         // Nobody waits any more where the layer is given up.
-                        let _ = done.send((result, permit));
+                        let _ = done.send(Answer {
+                            framed,
+                            _permit: permit,
+                        });
                     }
                 })
                 .map_err(|e| Error::Compress(io::Error::other(format!("start a thread: {e}"))))?;
@@ -216,7 +225,7 @@ impl Ahead {
         }
     }
 
-    fn next(&mut self) -> Result<(Result<Framed, Error>, Option<Chunk>), Error> {
+    fn next(&mut self) -> Result<Answer, Error> {
         self.waiting
             .pop_front()
             .and_then(|result| result.recv().ok())

@@ -4,7 +4,7 @@ mod codec;
 mod frame;
 mod permits;
 mod pipeline;
-mod tar;
+pub mod tar;
 #[cfg(test)]
 mod tests;
 
@@ -128,13 +128,7 @@ fn media_type(compression: Compression, format: Format) -> &'static str {
 /// Parts of the pipeline by themselves, for benchmarks.
 #[doc(hidden)]
 pub mod bench {
-    use crate::fs::{Meta, RelPath};
     use crate::request::Compression;
-
-    /// Adds the header of an entry.
-    pub fn header(out: &mut Vec<u8>, path: &RelPath, meta: &Meta) {
-        let _ = super::tar::header(out, path, meta, None, meta.mtime.secs);
-    }
 
     /// Compresses one block; gives its length.
     pub fn block(compression: Compression, input: &[u8]) -> usize {

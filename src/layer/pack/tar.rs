@@ -11,30 +11,19 @@ use std::io::Write;
 const BLOCK: usize = 512;
 
 /// Why an entry cannot be written.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
     /// An attribute's name has a byte that PAX keys cannot have.
+    #[error("a tar cannot hold an extended attribute named `{}`", String::from_utf8_lossy(.0))]
     Xattr(Vec<u8>),
     /// A device's number is too large.
+    #[error("a tar cannot hold device {0}:{1}")]
     Device(u32, u32),
-}
-
-impl std::fmt::Display for Unfit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Unfit::Xattr(name) => write!(
-                f,
-                "a tar cannot hold an extended attribute named `{}`",
-                String::from_utf8_lossy(name)
-            ),
-            Unfit::Device(major, minor) => write!(f, "a tar cannot hold device {major}:{minor}"),
-        }
-    }
 }
 
 /// Adds the header of an entry: PAX records where needed, then the ustar block. `link` makes it a
 /// hard link. The content of a regular file follows, and then `pad`.
-pub(super) fn header(
+pub fn header(
     out: &mut Vec<u8>,
     path: &RelPath,
     meta: &Meta,
@@ -100,7 +89,7 @@ pub(super) fn header(
 }
 
 /// Adds the header of a whiteout: an empty file `.wh.NAME` beside the path.
-pub(super) fn whiteout(out: &mut Vec<u8>, path: &RelPath, mtime: i64) -> Result<(), Unfit> {
+pub fn whiteout(out: &mut Vec<u8>, path: &RelPath, mtime: i64) -> Result<(), Unfit> {
     let name = [b".wh.", path.name()].concat();
     let path = path.parent().unwrap_or_default().join(&name);
     header(
@@ -113,7 +102,7 @@ pub(super) fn whiteout(out: &mut Vec<u8>, path: &RelPath, mtime: i64) -> Result<
 }
 
 /// Adds the marker that a directory hides what the layers below have in it.
-pub(super) fn opaque(out: &mut Vec<u8>, dir: &RelPath, mtime: i64) -> Result<(), Unfit> {
+pub fn opaque(out: &mut Vec<u8>, dir: &RelPath, mtime: i64) -> Result<(), Unfit> {
     let path = dir.join(b".wh..wh..opq");
     header(
         out,
@@ -125,17 +114,17 @@ pub(super) fn opaque(out: &mut Vec<u8>, dir: &RelPath, mtime: i64) -> Result<(),
 }
 
 /// Fills up the last block of `size` bytes.
-pub(super) fn pad(out: &mut Vec<u8>, size: u64) {
+pub fn pad(out: &mut Vec<u8>, size: u64) {
     out.resize(out.len() + padding(size), 0);
 }
 
 /// Gives the number of bytes that fill up the last block.
-pub(super) fn padding(size: u64) -> usize {
+pub fn padding(size: u64) -> usize {
     (BLOCK - (size % BLOCK as u64) as usize) % BLOCK
 }
 
 /// Adds the two empty blocks that end an archive.
-pub(super) fn end(out: &mut Vec<u8>) {
+pub fn end(out: &mut Vec<u8>) {
     out.resize(out.len() + 2 * BLOCK, 0);
 }
 
