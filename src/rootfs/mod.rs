@@ -1,5 +1,9 @@
 //! The root file system that commands run in, behind one trait.
 
+mod overlay;
+
+pub use overlay::Overlay;
+
 use crate::changeset::Changeset;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -39,14 +43,15 @@ pub enum Entry<'a> {
 
 /// A root file system of one stage and the tracker of what is written to it.
 pub trait Rootfs: Send {
-    /// Gives the root; every path is resolved beneath it.
-    fn root(&self) -> BorrowedFd<'_>;
+    /// Gives the root; every path is resolved beneath it. Between steps it can be read only.
+    fn root(&self) -> Result<BorrowedFd<'_>, Error>;
     /// Gives what a child does to get in.
     fn entry(&self) -> Entry<'_>;
-    /// Starts a step: from here on a write belongs to it.
+    /// Starts a step: from here on a write belongs to it. A step that was not committed is discarded.
     fn begin(&mut self) -> Result<(), Error>;
     /// Ends a step: gives a superset of what changed, not yet settled, whose content is frozen
-    /// where the strategy can. Nothing of the step runs any more when this is called.
+    /// where the strategy can. Nothing of the step runs any more when this is called. Without a
+    /// step there is no change.
     fn commit(&mut self) -> Result<Changeset, Error>;
     /// Throws away what was written since `begin`.
     fn discard(&mut self) -> Result<(), Error>;
