@@ -2,6 +2,7 @@
 
 mod meta;
 mod path;
+mod record;
 mod source;
 mod toc;
 mod tree;
@@ -11,3 +12,6 @@ pub use path::RelPath;
 pub use source::Source;
 pub use toc::{ContentId, Node, Toc, TocEntry};
 pub use tree::{Content, Found, LastLink, LayerView, Tree};
+
+#[cfg(test)]
+mod tests;
