@@ -50,8 +50,12 @@ pub fn copy(
     for source in sources {
         for name in select(source, from)? {
             let path = from.resolve(&name)?;
-            let left_out = || Error::NotFound(name.clone(), from.is_left_out(&path));
-            let item = from.get(&path)?.ok_or_else(left_out)?;
+            let Some(item) = from.get(&path)? else {
+                return Err(match from.is_left_out(&path) {
+                    true => Error::LeftOut(name),
+                    false => Error::NotFound(name),
+                });
+            };
             if *unpack && item.meta.kind == Kind::File {
                 let content = from.source(&path);
                 let room = scratch.join(archives.to_string());
@@ -69,7 +73,7 @@ pub fn copy(
                 if ignore::has_wildcards(source) {
                     continue;
                 }
-                return Err(Error::NotFound(name, true));
+                return Err(Error::LeftOut(name));
             }
             work.place(name.name(), &item, below, |path| from.source(path))?;
         }
@@ -203,7 +207,7 @@ impl Work<'_> {
             Some(Kind::Dir) => {}
             Some(_) => return Err(Error::OverFile(to)),
             None => {
-                let made = NewDir::of_time(&new, item.meta.mtime);
+                let made = new.at(item.meta.mtime);
                 if let Some(parent) = to.parent() {
                     self.target.make_directories(&parent, &new)?;
                 }
@@ -266,8 +270,8 @@ impl Work<'_> {
         if !unpack::is_archive(path, content)? {
             return Ok(false);
         }
-        let new = self.new_dir();
         let to = self.target.resolve(&RelPath::root(), &self.dest)?;
+        let new = self.implied();
         self.target.make_directories(&to, &new)?;
         unpack::unpack(self, path, content, &to, room)?;
         Ok(true)

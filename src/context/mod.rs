@@ -56,8 +56,11 @@ pub enum Error {
         source: ignore::Error,
     },
     /// There is no such source.
-    #[error("\"{0}\": not found{}", if *.1 { " (the ignore file leaves it out)" } else { "" })]
-    NotFound(RelPath, bool),
+    #[error("\"{0}\": not found")]
+    NotFound(RelPath),
+    /// The source is there, but the ignore file leaves it out.
+    #[error("\"{0}\": not found: the ignore file leaves it out of the context")]
+    LeftOut(RelPath),
     /// A source or destination has a NUL byte.
     #[error("{0:?} is not a path: it has a NUL byte")]
     Nul(String),

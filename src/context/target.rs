@@ -31,6 +31,11 @@ impl NewDir {
         NewDir { mode, owner, time }
     }
 
+    /// The same with another time.
+    pub(super) fn at(self, time: Time) -> NewDir {
+        NewDir { time, ..self }
+    }
+
     fn meta(&self) -> Meta {
         Meta {
             uid: self.owner.0,
@@ -129,17 +134,28 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Gives a file's metadata, source and inode number, to make one more name of it.
-    pub(super) fn file(&self, path: &RelPath) -> Option<(Meta, Option<Source>, Option<u64>)> {
-        let put = self.put.get(path)?;
-        Some((put.meta.clone(), put.source.clone(), put.inode))
-    }
-
-    /// Numbers a file that was put, so that it can get further names.
-    pub(super) fn number(&mut self, path: &RelPath, inode: u64) {
-        if let Some(put) = self.put.get_mut(path) {
-            put.inode = Some(inode);
+    /// Gives a file one more name; `inode` is a new number for the case that it has none. False
+    /// where there is nothing that can have further names.
+    pub(super) fn link(&mut self, old: &RelPath, new: RelPath, inode: u64) -> bool {
+        if !self.put.contains_key(old) {
+            // The name is the tree's: the layer needs the file too, or there is nothing to link to.
+            let Some(meta) = self.get(old) else {
+                return false;
+            };
+            if meta.kind != Kind::Dir {
+                let source = self.tree.source(old);
+                self.put_other(old.clone(), meta, source, None);
+            }
         }
+        let Some(file) = self.put.get_mut(old).filter(|put| put.meta.kind != Kind::Dir) else {
+            return false;
+        };
+        let inode = *file.inode.get_or_insert(inode);
+        let (meta, source) = (file.meta.clone(), file.source.clone());
+        if *old != new {
+            self.put_other(new, meta, source, Some(inode));
+        }
+        true
     }
 
     /// Gives what was put as a changeset; of the names of one file the first has the content.

@@ -1,14 +1,13 @@
 use super::target::follow;
 use super::{Context, Error, Origin};
 use crate::dockerfile::ignore::Verdict;
-use crate::fs::{Kind, Meta, RelPath, Source, Time, Tree};
+use crate::fs::{FileId, Kind, Meta, RelPath, Source, Tree, open_dir, stat, stat_at};
 use rayon::prelude::*;
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, StatxFlags, openat2, readlinkat, statx,
-};
+use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
+use std::io::ErrorKind;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// A file of a context or tree.
@@ -25,8 +24,8 @@ pub(super) struct Item {
 /// Names a file among those of one origin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Inode {
-    /// Device and number on disk.
-    Disk(u32, u32, u64),
+    /// A file on disk.
+    Disk(FileId),
     /// Layer and first name in it.
     Layer(usize, RelPath),
 }
@@ -109,15 +108,16 @@ impl Origin<'_> {
     pub(super) fn is_left_out(&self, path: &RelPath) -> bool {
         match self {
             Origin::Context(context) => {
-                context.ignore.is_some()
-                    && statx(
-                        context.dir.as_fd(),
-                        path.as_path(),
-                        AtFlags::SYMLINK_NOFOLLOW,
-                        StatxFlags::TYPE,
-                    )
-                    .is_ok()
+                context.ignore.is_some() && matches!(stat(context.dir.as_fd(), path), Ok(Some(_)))
             }
+            Origin::Tree(_) => false,
+        }
+    }
+
+    /// Tells whether a directory is there only for what the ignore file keeps in it.
+    pub(super) fn is_hollow(&self, dir: &RelPath) -> bool {
+        match self {
+            Origin::Context(context) => context.verdict(dir, Kind::Dir) != Verdict::Keep,
             Origin::Tree(_) => false,
         }
     }
@@ -154,32 +154,27 @@ impl Context {
 
     fn get(&self, path: &RelPath) -> Result<Option<Item>, Error> {
         let Some(parent) = path.parent() else {
-            return self.stat(self.dir.as_fd(), b".", path);
+            return self.stat(self.dir.as_fd(), b"", path);
         };
-        let parent = match self.open(&parent) {
+        let parent = match open_dir(self.dir.as_fd(), &parent) {
             Ok(parent) => parent,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-            Err(errno) => return Err(Error::io("open", &parent, errno)),
+            Err(error) => {
+                return match Errno::from_io_error(&error) {
+                    Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+                    _ => Err(Error::io("open", &parent, error)),
+                };
+            }
         };
         let item = self.stat(parent.as_fd(), path.name(), path)?;
         Ok(item.filter(|item| self.verdict(path, item.meta.kind) != Verdict::Prune))
-    }
-
-    fn open(&self, dir: &RelPath) -> Result<OwnedFd, Errno> {
-        openat2(
-            self.dir.as_fd(),
-            dir.as_path(),
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-        )
     }
 
     /// Opens a directory and lists it in order of names, with kinds where the file system tells.
     #[expect(clippy::type_complexity, reason = "used here only")]
     fn list(&self, dir: &RelPath) -> Result<(OwnedFd, Vec<(Vec<u8>, Option<Kind>)>), Error> {
         let failed = |errno: Errno| Error::io("read directory", dir, errno);
-        let fd = self.open(dir).map_err(failed)?;
+        let fd = open_dir(self.dir.as_fd(), dir)
+            .map_err(|error| Error::io("read directory", dir, error))?;
         let mut buffer = [MaybeUninit::<u8>::uninit(); 16 << 10];
         let mut entries = RawDir::new(&fd, &mut buffer);
         let mut out = Vec::new();
@@ -203,56 +198,28 @@ impl Context {
     }
 
     /// Gives a file's metadata; `None` where there is none, or a socket.
-    fn stat(&self, dir: BorrowedFd<'_>, name: &[u8], path: &RelPath) -> Result<Option<Item>, Error> {
-        let failed = |errno: Errno| Error::io("stat", path, errno);
-        let stat = match statx(
-            dir,
-            name,
-            AtFlags::SYMLINK_NOFOLLOW,
-            StatxFlags::BASIC_STATS,
-        ) {
-            Ok(stat) => stat,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(failed(errno)),
+    fn stat(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        path: &RelPath,
+    ) -> Result<Option<Item>, Error> {
+        let stat = match stat_at(dir, name) {
+            Ok(Some(stat)) => stat,
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("look at", path, error)),
         };
-        let mode = u32::from(stat.stx_mode);
-        let Some(kind) = kind_of(FileType::from_raw_mode(mode)) else {
-            return Ok(None);
-        };
-        let target = match kind {
-            Kind::Symlink => readlinkat(dir, name, Vec::new())
-                .map_err(failed)?
-                .into_bytes(),
-            _ => Vec::new(),
-        };
-        let xattrs = match kind {
-            Kind::File | Kind::Dir => xattrs(dir, name).map_err(failed)?,
-            _ => Vec::new(),
-        };
-        let is_device = matches!(kind, Kind::Char | Kind::Block);
-        let meta = Meta {
-            kind,
-            mode: mode & 0o7777,
-            uid: 0,
-            gid: 0,
-            size: if kind == Kind::File { stat.stx_size } else { 0 },
-            mtime: Time {
-                secs: stat.stx_mtime.tv_sec,
-                nanos: stat.stx_mtime.tv_nsec,
-            },
-            device: if is_device {
-                (stat.stx_rdev_major, stat.stx_rdev_minor)
-            } else {
-                (0, 0)
-            },
-            target,
-            xattrs,
-        };
-        let inode = (stat.stx_nlink > 1 && kind != Kind::Dir)
-            .then_some(Inode::Disk(stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino));
+        let inode =
+            (stat.links > 1 && stat.meta.kind != Kind::Dir).then_some(Inode::Disk(stat.id));
         Ok(Some(Item {
             path: path.clone(),
-            meta,
+            // Whoever has the files here, in an image they are root's.
+            meta: Meta {
+                uid: 0,
+                gid: 0,
+                ..stat.meta
+            },
             inode,
         }))
     }
@@ -310,34 +277,4 @@ fn kind_of(kind: FileType) -> Option<Kind> {
         FileType::Fifo => Kind::Fifo,
         FileType::Socket | FileType::Unknown => return None,
     })
-}
-
-/// Gives the extended attributes that go into an image: capabilities and what users set.
-fn xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
-    // There is no call that takes a directory and a name; the way through /proc is one look-up.
-    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name);
-    let mut names = [0; 4096];
-    let length = match rustix::fs::llistxattr(&*path, &mut names) {
-        Ok(length) => length,
-        Err(Errno::OPNOTSUPP | Errno::NOENT | Errno::RANGE) => return Ok(Vec::new()),
-        Err(errno) => return Err(errno),
-    };
-    let mut out = Vec::new();
-    for name in names[..length].split(|&c| c == 0) {
-        if name != b"security.capability" && !name.starts_with(b"user.") {
-            continue;
-        }
-        let mut value = vec![0; 64 << 10];
-        match rustix::fs::lgetxattr(&*path, name, &mut value) {
-            Ok(length) => {
-                value.truncate(length);
-                out.push((name.to_vec(), value));
-            }
-            Err(Errno::NODATA) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    out.sort_unstable();
-    Ok(out)
 }
