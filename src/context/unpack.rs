@@ -1,7 +1,7 @@
 use super::Error;
 use super::copy::Work;
 use crate::fs::archive::decompress;
-use crate::fs::tar::{Body, Entry, Reader, TarError};
+use crate::fs::tar::{Body, Reader, TarError};
 use crate::fs::{Kind, RelPath, Source};
 use rustix::fs::{Mode, OFlags, openat};
 use std::fs::File;
@@ -47,11 +47,7 @@ pub(super) fn unpack(
     let mut room = Room::make(room)?;
     let mut archive = Reader::new(plain);
     while let Some(entry) = archive.next_entry().map_err(|e| failed(e.into()))? {
-        let Entry {
-            path: name,
-            meta,
-            body,
-        } = entry;
+        let (name, meta, body) = (entry.path, entry.meta, entry.body);
         // What an archive says of its own root is not said of the destination.
         let Some(parent) = name.parent() else {
             continue;
