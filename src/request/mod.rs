@@ -49,6 +49,10 @@ pub struct RegistryOptions {
     pub auth_inline: Option<String>,
     /// Proxies by variable name in lower case: http_proxy, https_proxy, no_proxy, all_proxy.
     pub proxies: BTreeMap<String, String>,
+    /// A PEM file of authorities that stands for the system's (SSL_CERT_FILE).
+    pub certificate_file: Option<PathBuf>,
+    /// Directories of authorities that stand for the system's (SSL_CERT_DIR).
+    pub certificate_dirs: Vec<PathBuf>,
 }
 
 /// One build.
