@@ -1,10 +1,40 @@
 //! Drives the plan: schedules stages, runs steps, joins layers.
+//!
+//! One thread a stage, one a layer in the making, one a base; they meet in slots ([`wait`]).
+//! A stage waits for another only where it needs it. The first error throws the build's one
+//! switch, and everything else unwinds.
 
-use crate::oci::{Digest, Reference};
-use crate::progress::Sink;
-use crate::request::Request;
+mod base;
+mod image;
+mod layers;
+mod stage;
+mod wait;
+
+use crate::context::Context;
+use crate::dockerfile::ast::Span;
+use crate::fs::Time;
+use crate::layer::{Permits, Times, Unpacked};
+use crate::oci::{Descriptor, Digest, Format, Image, Platform, Reference};
+use crate::output::Finished;
+use crate::plan::{self, Base, From, Op, Plan, Step};
+use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
+use crate::registry::Registry;
+use crate::request::{Compression, Request};
 use crate::sandbox::Sandbox;
+use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
+use base::{Fetches, Key, Resolved};
+use stage::{BoxError, Done};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+use wait::{Failure, Gate, Promise, Slot};
+
+/// The most bytes a Dockerfile may have.
+const MAX_DOCKERFILE: u64 = 16 << 20;
+/// How many uploads run at a time.
+const UPLOADS: usize = 6;
 
 /// What a build made.
 #[derive(Clone, Debug)]
@@ -28,18 +58,18 @@ pub enum Error {
     #[error("{text}")]
     Step {
         /// Lines of the Dockerfile.
-        span: crate::dockerfile::ast::Span,
+        span: Span,
         /// The instruction.
         text: String,
         /// Why.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: BoxError,
     },
     /// A command ended with something else than 0.
     #[error("`{command}` ended with exit code {code}")]
     Run {
         /// Lines of the Dockerfile.
-        span: crate::dockerfile::ast::Span,
+        span: Span,
         /// The command.
         command: String,
         /// The exit code; 128 and the signal's number for a signal.
@@ -57,8 +87,57 @@ pub enum Error {
         action: String,
         /// Why it failed.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: BoxError,
     },
+}
+
+impl Error {
+    fn other(action: impl Into<String>, source: impl Into<BoxError>) -> Error {
+        Error::Other {
+            action: action.into(),
+            source: source.into(),
+        }
+    }
+
+    fn step(span: Span, text: &str, source: impl Into<BoxError>) -> Error {
+        Error::Step {
+            span,
+            text: text.to_owned(),
+            source: source.into(),
+        }
+    }
+}
+
+/// What all threads of a build share.
+struct Shared<'a> {
+    request: &'a Request,
+    sandbox: &'a Sandbox,
+    sink: &'a Sink,
+    cancel: &'a Cancel,
+    failure: Failure,
+    store: Store,
+    registry: Registry,
+    context: Context,
+    scratch: Scratch,
+    plan: Plan,
+    steps: Vec<Vec<Step>>,
+    bases: BTreeMap<Key, Arc<Resolved>>,
+    files: BTreeMap<Key, Slot<Arc<Vec<Unpacked>>>>,
+    done: Vec<Slot<Arc<Done>>>,
+    /// By place of the stage: whether its layers are part of the image.
+    in_image: Vec<bool>,
+    /// By place of the stage: whether the files of its base are wanted.
+    needs_files: Vec<bool>,
+    /// One reference a repository that is pushed to.
+    repositories: Vec<Reference>,
+    format: Format,
+    times: Times,
+    now: Time,
+    created: String,
+    permits: Arc<Permits>,
+    packers: Gate,
+    uploads: Gate,
+    fetches: Fetches,
 }
 
 /// Builds an image and brings it where the request says.
@@ -68,6 +147,512 @@ pub fn build(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<Built, Error> {
-    let _ = (request, sandbox, sink, cancel);
-    todo!()
+    let dockerfile = crate::dockerfile::parse(&read_dockerfile(request)?)?;
+    let plan = plan::graph(&dockerfile, request)?;
+    for (span, text) in &plan.warnings {
+        let text = match span {
+            Some(span) => format!("line {}: {text}", span.first),
+            None => text.clone(),
+        };
+        sink.message(Level::Warn, text);
+    }
+    let context = Context::open(&request.context, &request.dockerfile)
+        .map_err(|e| Error::other("open the build context", e))?;
+    let store = Store::open(&request.store).map_err(|e| Error::other("open the store", e))?;
+    let scratch = store
+        .scratch()
+        .map_err(|e| Error::other("make a scratch directory", e))?;
+    crate::rootfs::probe(request.rootfs, &scratch.dir)
+        .map_err(|e| Error::other("find a root file system to build on", e))?;
+    let registry = Registry::new(request.registry.clone(), cancel.clone())
+        .map_err(|e| Error::other("set up the registry client", e))?;
+    let repositories = repositories(&request.destinations);
+
+    let (bases, steps) = resolve_and_plan(&plan, request, &registry, &repositories, sink, cancel)?;
+    announce(&plan, &steps, sink);
+    let target_base = root_base(&plan, plan.target);
+    let base = base::key(&target_base.0, &target_base.1).and_then(|key| bases.get(&key).cloned());
+    let epoch = request.epoch.or(request.reproducible.then_some(0));
+    let clock = match epoch {
+        Some(secs) => Time { secs, nanos: 0 },
+        None => stable_time(base.as_deref()),
+    };
+    let threads = rayon::current_num_threads();
+    let shared = Shared {
+        format: format(request, base.as_deref()),
+        times: match (request.reproducible, epoch) {
+            (true, Some(secs)) => Times::Set(secs),
+            (false, Some(secs)) => Times::Clamp(secs),
+            (_, None) => Times::Keep,
+        },
+        now: clock,
+        created: created(epoch),
+        in_image: in_image(&plan),
+        needs_files: needs_files(&plan, &steps),
+        files: bases.keys().map(|key| (key.clone(), Slot::new())).collect(),
+        done: plan.stages.iter().map(|_| Slot::new()).collect(),
+        failure: Failure::new(cancel),
+        permits: Permits::new(2 * threads + 8),
+        packers: Gate::new(threads + 2),
+        uploads: Gate::new(UPLOADS),
+        fetches: Fetches::default(),
+        request,
+        sandbox,
+        sink,
+        cancel,
+        store,
+        registry,
+        context,
+        scratch,
+        plan,
+        steps,
+        bases,
+        repositories,
+    };
+    run_stages(&shared);
+    if let Some(error) = shared.failure.take() {
+        return Err(error);
+    }
+    if cancel.is_set() {
+        return Err(Error::Cancelled);
+    }
+    let done = shared.done[shared.plan.target].wait();
+    let records = done.map(|done| done.records.clone()).unwrap_or_default();
+    let last = last_image(&shared, base.as_deref());
+    let image = image::assemble(&shared, base.as_deref(), last, &records)?;
+    let built = deliver(&shared, &image)?;
+    Ok(built)
+}
+
+fn read_dockerfile(request: &Request) -> Result<Vec<u8>, Error> {
+    let action = || format!("read {}", request.dockerfile.display());
+    let mut text = Vec::new();
+    std::fs::File::open(&request.dockerfile)
+        .and_then(|file| file.take(MAX_DOCKERFILE + 1).read_to_end(&mut text))
+        .map_err(|e| Error::other(action(), e))?;
+    if text.len() as u64 > MAX_DOCKERFILE {
+        return Err(Error::other(
+            action(),
+            format!("it has more than {MAX_DOCKERFILE} bytes"),
+        ));
+    }
+    Ok(text)
+}
+
+/// Resolves the bases and plans every step of every stage; checks meanwhile that the destinations
+/// may be pushed to.
+#[allow(clippy::type_complexity)]
+fn resolve_and_plan(
+    plan: &Plan,
+    request: &Request,
+    registry: &Registry,
+    repositories: &[Reference],
+    sink: &Sink,
+    cancel: &Cancel,
+) -> Result<(BTreeMap<Key, Arc<Resolved>>, Vec<Vec<Step>>), Error> {
+    let failure = Failure::new(cancel);
+    let mut wanted: BTreeMap<Key, (Base, Platform)> = BTreeMap::new();
+    for stage in &plan.stages {
+        if let Some(key) = base::key(&stage.base, &stage.platform) {
+            wanted.insert(key, (stage.base.clone(), stage.platform.clone()));
+        }
+    }
+    let mut bases = std::thread::scope(|scope| {
+        if request.check_push {
+            for destination in repositories {
+                let failure = &failure;
+                scope.spawn(move || {
+                    failure.check(registry.check_push(destination).map_err(|e| {
+                        Error::other(
+                            format!("check that {} may be pushed to", destination.name()),
+                            e,
+                        )
+                    }))
+                });
+            }
+        }
+        resolve_all(wanted, request, registry, sink, &failure)
+    });
+    if let Some(error) = failure.take() {
+        return Err(error);
+    }
+    let mut steps: Vec<Vec<Step>> = Vec::new();
+    for (place, stage) in plan.stages.iter().enumerate() {
+        let image: Option<Image> = match &stage.base {
+            Base::Scratch => None,
+            Base::Stage(parent) => Some(image_after(&bases, plan, &steps, *parent)),
+            other => base::key(other, &stage.platform)
+                .and_then(|key| bases.get(&key))
+                .map(|resolved| resolved.image.clone()),
+        };
+        steps.push(plan::steps(plan, place, image.as_ref(), request)?);
+    }
+    let mut copied = BTreeMap::new();
+    for (stage, steps) in plan.stages.iter().zip(&steps) {
+        for base in plan::copies_from(steps) {
+            if let Some(key) = base::key(&base, &stage.platform)
+                && !bases.contains_key(&key)
+            {
+                copied.insert(key, (base, stage.platform.clone()));
+            }
+        }
+    }
+    bases.extend(resolve_all(copied, request, registry, sink, &failure));
+    match failure.take() {
+        Some(error) => Err(error),
+        None => Ok((bases, steps)),
+    }
+}
+
+/// Resolves bases at the same time as each other.
+fn resolve_all(
+    wanted: BTreeMap<Key, (Base, Platform)>,
+    request: &Request,
+    registry: &Registry,
+    sink: &Sink,
+    failure: &Failure,
+) -> BTreeMap<Key, Arc<Resolved>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = wanted
+            .into_iter()
+            .map(|(key, (base, platform))| {
+                let thread = scope.spawn(move || {
+                    failure.check(base::resolve(&base, &platform, request, registry, sink))
+                });
+                (key, thread)
+            })
+            .collect();
+        let resolved = |thread: std::thread::ScopedJoinHandle<'_, Option<Resolved>>| {
+            thread.join().ok().flatten().map(Arc::new)
+        };
+        threads
+            .into_iter()
+            .filter_map(|(key, thread)| Some((key, resolved(thread)?)))
+            .collect()
+    })
+}
+
+/// Gives the image config after all steps of a stage, which may have none.
+fn image_after(
+    bases: &BTreeMap<Key, Arc<Resolved>>,
+    plan: &Plan,
+    steps: &[Vec<Step>],
+    place: usize,
+) -> Image {
+    let stage = &plan.stages[place];
+    match (steps[place].last(), &stage.base) {
+        (Some(step), _) => step.image.clone(),
+        (None, Base::Scratch) => Image::scratch(&stage.platform),
+        (None, Base::Stage(parent)) => image_after(bases, plan, steps, *parent),
+        (None, other) => base::key(other, &stage.platform)
+            .and_then(|key| bases.get(&key))
+            .map(|resolved| resolved.image.clone())
+            .unwrap_or_default(),
+    }
+}
+
+fn last_image(shared: &Shared<'_>, base: Option<&Resolved>) -> Image {
+    let image = image_after(
+        &shared.bases,
+        &shared.plan,
+        &shared.steps,
+        shared.plan.target,
+    );
+    // What a base's config says beside what the instructions change is the base's own.
+    match base {
+        Some(base) => Image {
+            extra: base.image.extra.clone(),
+            ..image
+        },
+        None => image,
+    }
+}
+
+fn announce(plan: &Plan, steps: &[Vec<Step>], sink: &Sink) {
+    let stages = plan
+        .stages
+        .iter()
+        .zip(steps)
+        .map(|(stage, steps)| {
+            let texts = steps.iter().map(|step| step.text.clone()).collect();
+            (stage.index, stage.name.clone(), texts)
+        })
+        .collect();
+    sink.send(Event::Planned(stages));
+}
+
+/// Gives the image or scratch that a stage stands on through all stages between.
+fn root_base(plan: &Plan, place: usize) -> (Base, Platform) {
+    let stage = &plan.stages[place];
+    match &stage.base {
+        Base::Stage(parent) => root_base(plan, *parent),
+        other => (other.clone(), stage.platform.clone()),
+    }
+}
+
+fn in_image(plan: &Plan) -> Vec<bool> {
+    let mut out = vec![false; plan.stages.len()];
+    let mut place = Some(plan.target);
+    while let Some(at) = place {
+        out[at] = true;
+        place = match plan.stages[at].base {
+            Base::Stage(parent) => Some(parent),
+            _ => None,
+        };
+    }
+    out
+}
+
+/// A stage needs its base's files where it has a step that touches files, where another stage
+/// copies from it, or where a stage on top of it needs them.
+fn needs_files(plan: &Plan, steps: &[Vec<Step>]) -> Vec<bool> {
+    let mut out: Vec<bool> = steps
+        .iter()
+        .map(|steps| steps.iter().any(|step| !matches!(step.op, Op::Config)))
+        .collect();
+    for step in steps.iter().flatten() {
+        if let Op::Copy(copy) = &step.op
+            && let From::Base(Base::Stage(source)) = &copy.from
+        {
+            out[*source] = true;
+        }
+    }
+    for place in (0..out.len()).rev() {
+        if let Base::Stage(parent) = plan.stages[place].base
+            && out[place]
+        {
+            out[parent] = true;
+        }
+    }
+    out
+}
+
+/// One reference a repository; several tags of one repository share blobs.
+fn repositories(destinations: &[Reference]) -> Vec<Reference> {
+    let mut out: Vec<Reference> = Vec::new();
+    for destination in destinations {
+        if !out.iter().any(|known| known.name() == destination.name()) {
+            out.push(destination.clone());
+        }
+    }
+    out
+}
+
+fn format(request: &Request, base: Option<&Resolved>) -> Format {
+    match (request.format, request.compression, base) {
+        (Some(format), _, _) => format,
+        // Docker's media types have no zstd.
+        (None, Compression::Zstd(_), _) | (None, _, None) => Format::Oci,
+        (None, Compression::Gzip(_), Some(base)) => base.manifest.format,
+    }
+}
+
+/// Gives the time of what a step makes by itself (a WORKDIR, the directories above a COPY's
+/// destination, a heredoc): when the base was made, so that the same inputs give the same layers
+/// whenever they are built.
+fn stable_time(base: Option<&Resolved>) -> Time {
+    let secs = base
+        .and_then(|base| base.image.created.as_deref())
+        .and_then(|text| text.parse::<jiff::Timestamp>().ok())
+        .map_or(0, |time| time.as_second().max(0));
+    Time { secs, nanos: 0 }
+}
+
+fn created(epoch: Option<i64>) -> String {
+    let now = match epoch {
+        Some(secs) => jiff::Timestamp::from_second(secs).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+        None => jiff::Timestamp::now(),
+    };
+    now.to_string()
+}
+
+/// Runs everything that can overlap: bases, stages, layers, uploads. When this returns, all of it
+/// has ended.
+fn run_stages(shared: &Shared<'_>) {
+    let plan = &shared.plan;
+    let mut wanted: Vec<(&Key, Owner)> = Vec::new();
+    for (place, stage) in plan.stages.iter().enumerate() {
+        let copies = shared.steps[place]
+            .iter()
+            .filter_map(|step| match &step.op {
+                Op::Copy(copy) => match &copy.from {
+                    From::Base(base) => Some(base),
+                    From::Context => None,
+                },
+                _ => None,
+            });
+        let own = shared.needs_files[place].then_some(&stage.base);
+        for base in own.into_iter().chain(copies) {
+            if let Some(key) = base::key(base, &stage.platform)
+                && let Some((key, _)) = shared.bases.get_key_value(&key)
+                && !wanted.iter().any(|(known, _)| *known == key)
+            {
+                wanted.push((key, Owner::Base(stage.index)));
+            }
+        }
+    }
+    std::thread::scope(|scope| {
+        for (key, owner) in wanted {
+            let (Some(slot), Some(resolved)) = (shared.files.get(key), shared.bases.get(key))
+            else {
+                continue;
+            };
+            scope.spawn(move || {
+                let promise = Promise::new(slot);
+                let Shared {
+                    store,
+                    registry,
+                    sink,
+                    cancel,
+                    ..
+                } = shared;
+                let unpacked = base::unpack(resolved, registry, store, owner, sink, cancel);
+                if let Some(files) = shared.failure.check(unpacked) {
+                    promise.done(Arc::new(files));
+                }
+            });
+        }
+        for place in 0..plan.stages.len() {
+            scope.spawn(move || {
+                let promise = Promise::new(&shared.done[place]);
+                if let Some(Some(done)) = shared.failure.check(stage::run(shared, scope, place)) {
+                    promise.done(Arc::new(done));
+                }
+            });
+        }
+        if !shared.repositories.is_empty() {
+            push_base(shared, scope);
+        }
+    });
+}
+
+/// Has the base's layers at the destinations: there, mounted, or uploaded from the store.
+fn push_base<'scope, 'env: 'scope>(
+    shared: &'scope Shared<'env>,
+    scope: &'scope std::thread::Scope<'scope, 'env>,
+) {
+    let (root, platform) = root_base(&shared.plan, shared.plan.target);
+    let Some(base) = base::key(&root, &platform).and_then(|key| shared.bases.get(&key)) else {
+        return;
+    };
+    let owner = Owner::Base(shared.plan.stages[shared.plan.target].index);
+    let being_unpacked = shared.needs_files[shared.plan.target];
+    for layer in &base.manifest.layers {
+        let (root, platform) = (root.clone(), platform.clone());
+        scope.spawn(move || {
+            // While the base is being unpacked its blobs are on their way into the store.
+            if being_unpacked && shared.wait_for_files(&root, &platform).is_none() {
+                return;
+            }
+            shared
+                .failure
+                .check(push_base_layer(shared, owner, base, layer));
+        });
+    }
+}
+
+fn push_base_layer(
+    shared: &Shared<'_>,
+    owner: Owner,
+    base: &Resolved,
+    layer: &Descriptor,
+) -> Result<(), Error> {
+    let file = base.blob_file(layer, &shared.registry, &shared.store, &shared.fetches)?;
+    layers::upload(shared, owner, layer, &file, base.reference())
+}
+
+/// Pushes config and manifests, writes the other outputs.
+fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
+    let keep = |bytes: &[u8]| {
+        shared
+            .store
+            .put(bytes)
+            .map_err(|e| Error::other("keep the image", e))
+    };
+    let config_digest = keep(&image.config_bytes)?;
+    keep(&image.manifest_bytes)?;
+    let config_file = shared
+        .store
+        .blob(&config_digest, image.config_bytes.len() as u64)
+        .map_err(|e| Error::other("find the config", e))?
+        .ok_or_else(|| Error::other("find the config", "it is no longer in the store"))?;
+    layers::upload(
+        shared,
+        Owner::Build,
+        &image.manifest.config,
+        &config_file,
+        None,
+    )?;
+    let request = shared.request;
+    let export = |what: &std::path::Path| {
+        shared.sink.span(
+            Owner::Build,
+            Work::Export,
+            &what.display().to_string(),
+            None,
+        )
+    };
+    if let Some(dir) = &request.oci_layout {
+        let _span = export(dir);
+        crate::output::write_layout(image, &request.destinations, dir)
+            .map_err(|e| Error::other("write the OCI layout", e))?;
+    }
+    if let Some(file) = &request.tar_path {
+        let _span = export(file);
+        crate::output::write_docker_tar(image, &request.destinations, file)
+            .map_err(|e| Error::other("write the docker archive", e))?;
+    }
+    let mut pushed = Vec::new();
+    for destination in shared.pushed_to() {
+        if shared.cancel.is_set() {
+            return Err(Error::Cancelled);
+        }
+        let span = shared
+            .sink
+            .span(Owner::Build, Work::Push, &destination.to_string(), None);
+        shared
+            .registry
+            .push_manifest(
+                destination,
+                image.manifest.media_type(),
+                &image.manifest_bytes,
+            )
+            .map_err(|e| Error::other(format!("push {destination}"), e))?;
+        drop(span);
+        pushed.push(destination.clone());
+    }
+    Ok(Built {
+        digest: image.descriptor.digest,
+        pushed,
+    })
+}
+
+impl Shared<'_> {
+    fn wait_for_files(&self, base: &Base, platform: &Platform) -> Option<Arc<Vec<Unpacked>>> {
+        self.files.get(&base::key(base, platform)?)?.wait()
+    }
+
+    /// Tells whether every blob of the image must be a file here.
+    fn wants_files(&self) -> bool {
+        self.request.tar_path.is_some() || self.request.oci_layout.is_some()
+    }
+
+    fn pushed_to(&self) -> &[Reference] {
+        &self.request.destinations
+    }
+
+    fn stage_scratch(&self, place: usize) -> std::io::Result<PathBuf> {
+        let dir = self.scratch.dir.join(format!("stage-{place}"));
+        std::fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    fn step_scratch(&self, id: StepId) -> std::io::Result<PathBuf> {
+        let dir = self
+            .scratch
+            .dir
+            .join(format!("copy-{}-{}", id.stage, id.step));
+        std::fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
 }

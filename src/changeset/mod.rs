@@ -84,6 +84,16 @@ impl Changeset {
         todo!()
     }
 
+    /// Gives the bytes of all content together.
+    pub fn content_size(&self) -> u64 {
+        todo!()
+    }
+
+    /// Gives the changeset as a layer of a tree.
+    pub fn view(&self) -> crate::fs::LayerView {
+        todo!()
+    }
+
     /// Tells whether nothing changed.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()

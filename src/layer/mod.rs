@@ -70,6 +70,17 @@ impl Permits {
     }
 }
 
+/// What becomes of the times of files in a layer; seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// They stay.
+    Keep,
+    /// Later ones become this.
+    Clamp(i64),
+    /// All become this.
+    Set(i64),
+}
+
 /// How a layer is made.
 #[derive(Clone)]
 pub struct PackOptions {
@@ -77,8 +88,8 @@ pub struct PackOptions {
     pub compression: Compression,
     /// The family of the descriptor's media type.
     pub format: Format,
-    /// Times later than this many seconds since 1970 become this; with `rewrite` every time.
-    pub epoch: Option<i64>,
+    /// What becomes of the files' times.
+    pub times: Times,
     /// Ends the work early.
     pub cancel: Cancel,
 }

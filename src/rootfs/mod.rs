@@ -57,3 +57,19 @@ pub trait Rootfs: Send {
     /// root only.
     fn fork(&self) -> Result<Box<dyn Rootfs>, Error>;
 }
+
+/// Finds out whether the strategy asked for works here, by really trying it in a scratch directory.
+pub fn probe(choice: crate::request::RootfsChoice, dir: &Path) -> Result<(), Error> {
+    let _ = (choice, dir);
+    todo!()
+}
+
+/// Makes a root over unpacked layers, bottom first.
+pub fn create(
+    choice: crate::request::RootfsChoice,
+    dir: PathBuf,
+    lowers: Vec<PathBuf>,
+) -> Result<Box<dyn Rootfs>, Error> {
+    let _ = (choice, dir, lowers);
+    todo!()
+}

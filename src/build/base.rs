@@ -1,0 +1,242 @@
+//! Bases: from a name to manifest and config, and from those to unpacked layers.
+
+use super::Error;
+use crate::layer::{BaseLayer, Blobs, Unpacked};
+use crate::oci::{Descriptor, Digest, Document, Image, Manifest, Platform, Reference};
+use crate::output::{LayoutImage, open_layout};
+use crate::plan::Base;
+use crate::progress::{Owner, Sink, Work};
+use crate::registry::{ImageBlobs, Registry};
+use crate::request::Request;
+use crate::store::Store;
+use crate::sys::Cancel;
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+/// The most bytes an image's config may have.
+const MAX_CONFIG: u64 = 8 << 20;
+
+/// A base whose manifest and config are known; none of its layers need be here.
+pub(super) struct Resolved {
+    pub(super) manifest: Manifest,
+    pub(super) image: Image,
+    pub(super) layers: Vec<BaseLayer>,
+    pub(super) place: Place,
+}
+
+/// Where a base's blobs are.
+pub(super) enum Place {
+    Registry(Reference),
+    Layout(LayoutImage),
+}
+
+/// What a base is known by in one build: the same name for another platform is another base.
+pub(super) type Key = (String, String);
+
+/// Gives the key of a base; `None` for scratch and stages.
+pub(super) fn key(base: &Base, platform: &Platform) -> Option<Key> {
+    match base {
+        Base::Scratch | Base::Stage(_) => None,
+        Base::Image(name) => Some((format!("image:{name}"), platform.to_string())),
+        Base::Layout(name) => Some((format!("layout:{name}"), platform.to_string())),
+    }
+}
+
+impl Resolved {
+    /// Gives the image's reference where it is in a registry.
+    pub(super) fn reference(&self) -> Option<&Reference> {
+        match &self.place {
+            Place::Registry(reference) => Some(reference),
+            Place::Layout(_) => None,
+        }
+    }
+}
+
+/// Asks for a base's manifest and config and checks that they fit each other.
+pub(super) fn resolve(
+    base: &Base,
+    platform: &Platform,
+    request: &Request,
+    registry: &Registry,
+    sink: &Sink,
+) -> Result<Resolved, Error> {
+    let (manifest, config, place, label) = match base {
+        Base::Scratch | Base::Stage(_) => {
+            return Err(Error::other("resolve a base", "it is no image"));
+        }
+        Base::Layout(name) => {
+            let layout = request
+                .layouts
+                .get(name)
+                .ok_or_else(|| Error::other(format!("resolve {name}"), "no such named context"))?;
+            let image = open_layout(layout, platform)
+                .map_err(|e| Error::other(format!("open the OCI layout `{name}`"), e))?;
+            let (manifest, config) = (image.manifest.clone(), image.config.clone());
+            (manifest, config, Place::Layout(image), name.clone())
+        }
+        Base::Image(name) => {
+            let reference: Reference = name
+                .parse()
+                .map_err(|e| Error::other("resolve the base", e))?;
+            let _span = sink.span(Owner::Build, Work::Resolve, &reference.to_string(), None);
+            let action = || format!("resolve {reference}");
+            let fetched = registry
+                .pull_manifest(&reference, platform)
+                .map_err(|e| Error::other(action(), e))?;
+            let Document::Manifest(manifest) = fetched.document else {
+                return Err(Error::other(
+                    action(),
+                    "the registry gave an index for a manifest",
+                ));
+            };
+            let config = registry
+                .pull_small(&reference, &manifest.config)
+                .map_err(|e| Error::other(action(), e))?;
+            // Blobs are asked for by digest, whatever the tag points to by then.
+            let pinned = Reference {
+                digest: Some(fetched.descriptor.digest),
+                ..reference.clone()
+            };
+            (
+                manifest,
+                config,
+                Place::Registry(pinned),
+                reference.to_string(),
+            )
+        }
+    };
+    if config.len() as u64 > MAX_CONFIG {
+        return Err(Error::other(
+            format!("read the config of {label}"),
+            format!("it has {} bytes; the bound is {MAX_CONFIG}", config.len()),
+        ));
+    }
+    let image: Image = serde_json::from_slice(&config)
+        .map_err(|e| Error::other(format!("read the config of {label}"), e))?;
+    let diff_ids = &image.rootfs.diff_ids;
+    if diff_ids.len() != manifest.layers.len() {
+        return Err(Error::other(
+            format!("read the config of {label}"),
+            format!(
+                "it names {} layers and the manifest {}",
+                diff_ids.len(),
+                manifest.layers.len()
+            ),
+        ));
+    }
+    let layers = manifest
+        .layers
+        .iter()
+        .zip(diff_ids)
+        .zip(Image::chain_ids(diff_ids))
+        .map(|((descriptor, diff_id), chain_id)| BaseLayer {
+            descriptor: descriptor.clone(),
+            diff_id: *diff_id,
+            chain_id,
+        })
+        .collect();
+    Ok(Resolved {
+        manifest,
+        image,
+        layers,
+        place,
+    })
+}
+
+/// Has a base's layers unpacked in the store.
+pub(super) fn unpack(
+    base: &Resolved,
+    registry: &Registry,
+    store: &Store,
+    owner: Owner,
+    sink: &Sink,
+    cancel: &Cancel,
+) -> Result<Vec<Unpacked>, Error> {
+    let name = match &base.place {
+        Place::Registry(reference) => reference.to_string(),
+        Place::Layout(layout) => layout.dir.display().to_string(),
+    };
+    crate::layer::unpack_all(
+        &base.layers,
+        &base.blobs(registry),
+        store,
+        sink,
+        owner,
+        cancel,
+    )
+    .map_err(|e| Error::other(format!("unpack {name}"), e))
+}
+
+enum EitherBlobs<'a> {
+    Registry(ImageBlobs<'a>),
+    Layout(&'a LayoutImage),
+}
+
+impl Blobs for EitherBlobs<'_> {
+    fn open(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>> {
+        match self {
+            EitherBlobs::Registry(blobs) => blobs.open(blob),
+            EitherBlobs::Layout(image) => image.open(blob),
+        }
+    }
+}
+
+impl Resolved {
+    fn blobs<'a>(&'a self, registry: &'a Registry) -> EitherBlobs<'a> {
+        match &self.place {
+            Place::Registry(reference) => EitherBlobs::Registry(ImageBlobs {
+                registry,
+                image: reference.clone(),
+            }),
+            Place::Layout(layout) => EitherBlobs::Layout(layout),
+        }
+    }
+
+    /// Gives a layer's blob as a file of the store, fetching it where it is not there.
+    pub(super) fn blob_file(
+        &self,
+        layer: &Descriptor,
+        registry: &Registry,
+        store: &Store,
+        fetches: &Fetches,
+    ) -> Result<PathBuf, Error> {
+        let action = || format!("fetch layer {}", layer.digest);
+        let found = || {
+            store
+                .blob(&layer.digest, layer.size)
+                .map_err(|e| Error::other(action(), e))
+        };
+        if let Some(file) = found()? {
+            return Ok(file);
+        }
+        let turn = fetches.turn(layer.digest);
+        let _turn = super::wait::lock(&turn);
+        if let Some(file) = found()? {
+            return Ok(file);
+        }
+        let fetch = || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            let mut reader = self.blobs(registry).open(layer)?.take(layer.size + 1);
+            let mut ingest = store.ingest()?;
+            io::copy(&mut reader, &mut ingest)?;
+            ingest.commit(Some(&layer.digest))?;
+            Ok(())
+        };
+        fetch().map_err(|e| Error::other(action(), e))?;
+        found()?.ok_or_else(|| Error::other(action(), "it has not the size the manifest says"))
+    }
+}
+
+/// One turn a digest, so that a blob is fetched once however many outputs want it.
+#[derive(Default)]
+pub(super) struct Fetches(Mutex<BTreeMap<Digest, std::sync::Arc<Mutex<()>>>>);
+
+impl Fetches {
+    fn turn(&self, digest: Digest) -> std::sync::Arc<Mutex<()>> {
+        super::wait::lock(&self.0)
+            .entry(digest)
+            .or_default()
+            .clone()
+    }
+}

@@ -1,0 +1,108 @@
+//! Layers in the making: packed beside the next step, uploaded as soon as they are whole.
+
+use super::wait::{Promise, Slot};
+use super::{Error, Shared};
+use crate::changeset::Changeset;
+use crate::layer::{PackOptions, Packed, pack};
+use crate::oci::{Descriptor, Reference};
+use crate::progress::{Event, Level, Owner, StepId, Work};
+use crate::registry::Pushed;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::Scope;
+
+/// A layer that somebody is making.
+pub(super) type Pending = Arc<Slot<Arc<Packed>>>;
+
+/// Starts to make a layer of a settled changeset, and to upload it once it is in the store.
+pub(super) fn start<'scope, 'env: 'scope>(
+    shared: &'scope Shared<'env>,
+    scope: &'scope Scope<'scope, 'env>,
+    step: StepId,
+    changeset: Arc<Changeset>,
+) -> Pending {
+    let slot: Pending = Arc::new(Slot::new());
+    let pending = Arc::clone(&slot);
+    scope.spawn(move || {
+        let promise = Promise::new(&pending);
+        let packed = {
+            let _pass = shared.packers.enter();
+            shared.failure.check(make(shared, step, &changeset))
+        };
+        // What the layer was read from is no longer needed while it is uploaded.
+        drop(changeset);
+        let Some(packed) = packed else { return };
+        promise.done(Arc::clone(&packed));
+        let result = shared
+            .store
+            .blob(&packed.descriptor.digest, packed.descriptor.size)
+            .map_err(|e| Error::other("push a layer", e))
+            .and_then(|file| {
+                let file = file
+                    .ok_or_else(|| Error::other("push a layer", "it is no longer in the store"))?;
+                upload(shared, Owner::Step(step), &packed.descriptor, &file, None)
+            });
+        shared.failure.check(result);
+    });
+    slot
+}
+
+fn make(shared: &Shared<'_>, step: StepId, changeset: &Changeset) -> Result<Arc<Packed>, Error> {
+    let bytes: u64 = changeset.content_size();
+    let span = shared
+        .sink
+        .span(Owner::Step(step), Work::Compress, "layer", Some(bytes));
+    let options = PackOptions {
+        compression: shared.request.compression,
+        format: shared.format,
+        times: shared.times,
+        cancel: shared.cancel.clone(),
+    };
+    let packed = pack(changeset, &options, &shared.store, &shared.permits, &span)
+        .map_err(|e| Error::other("make the layer", e))?;
+    drop(span);
+    shared
+        .store
+        .note_blob(&packed.diff_id, &packed.descriptor)
+        .map_err(|e| Error::other("note the layer", e))?;
+    shared.sink.send(Event::LayerDone {
+        step,
+        digest: packed.descriptor.digest,
+        raw: packed.raw,
+        size: packed.descriptor.size,
+        entries: packed.entries,
+    });
+    Ok(Arc::new(packed))
+}
+
+/// Sees to it that every destination's repository has a blob.
+pub(super) fn upload(
+    shared: &Shared<'_>,
+    owner: Owner,
+    blob: &Descriptor,
+    file: &Path,
+    from: Option<&Reference>,
+) -> Result<(), Error> {
+    for destination in &shared.repositories {
+        let _pass = shared.uploads.enter();
+        if shared.cancel.is_set() {
+            return Err(Error::Cancelled);
+        }
+        let label = blob.digest.to_string();
+        let span = shared.sink.span(owner, Work::Push, &label, Some(blob.size));
+        let pushed = shared
+            .registry
+            .push_blob(destination, blob, file, from, &span)
+            .map_err(|e| Error::other(format!("push to {destination}"), e))?;
+        drop(span);
+        shared.sink.message(
+            Level::Debug,
+            match pushed {
+                Pushed::Existed => format!("{label} is already in {}", destination.name()),
+                Pushed::Mounted => format!("{label} mounted into {}", destination.name()),
+                Pushed::Uploaded => format!("{label} uploaded to {}", destination.name()),
+            },
+        );
+    }
+    Ok(())
+}

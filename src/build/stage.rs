@@ -1,0 +1,456 @@
+//! One stage: its steps in order, on a tree, and on a root once a command must run.
+
+use super::layers::{self, Pending};
+use super::wait::lock;
+use super::{Error, Shared};
+use crate::changeset::Changeset;
+use crate::context::{self, Origin};
+use crate::fs::{RelPath, Tree};
+use crate::layer::Unpacked;
+use crate::plan::{Base, CopyOp, From, Op, RunOp, Step};
+use crate::progress::{Event, Owner, StepId, Work};
+use crate::rootfs::Rootfs;
+use crate::sandbox::{Command, Exit, Identity};
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::Scope;
+
+/// How many of a command's last lines an error keeps.
+const LAST_LINES: usize = 20;
+/// How many bytes of such a line.
+const LINE_BYTES: usize = 2000;
+
+/// A stage whose steps have all been carried out; layers may still be in the making.
+pub(super) struct Done {
+    pub(super) tree: Tree,
+    files: Files,
+    root: Mutex<Option<Box<dyn Rootfs>>>,
+    unapplied: Vec<Arc<Changeset>>,
+    pub(super) records: Vec<Record>,
+    /// With one layer for everything: what all steps above the base changed.
+    merged: Option<Changeset>,
+}
+
+/// The unpacked base below a chain of stages, bottom first.
+type Files = Arc<Vec<Unpacked>>;
+
+/// What a step leaves in the image's history.
+#[derive(Clone)]
+pub(super) struct Record {
+    pub(super) history: String,
+    pub(super) layer: Option<Pending>,
+}
+
+struct Running<'scope, 'env> {
+    shared: &'scope Shared<'env>,
+    scope: &'scope Scope<'scope, 'env>,
+    place: usize,
+    tree: Tree,
+    base_tree: Tree,
+    files: Files,
+    root: Option<Box<dyn Rootfs>>,
+    /// Changesets that are in the tree and not yet in the root.
+    unapplied: Vec<Arc<Changeset>>,
+    records: Vec<Record>,
+    merged: Option<Changeset>,
+}
+
+/// Carries out the steps of the stage at `place` of the plan.
+pub(super) fn run<'scope, 'env: 'scope>(
+    shared: &'scope Shared<'env>,
+    scope: &'scope Scope<'scope, 'env>,
+    place: usize,
+) -> Result<Option<Done>, Error> {
+    let Some(mut running) = Running::start(shared, scope, place)? else {
+        return Ok(None);
+    };
+    let steps: &'scope [Step] = &shared.steps[place];
+    for (number, step) in steps.iter().enumerate() {
+        if shared.cancel.is_set() {
+            return Err(Error::Cancelled);
+        }
+        let id = StepId {
+            stage: shared.plan.stages[place].index,
+            step: number,
+        };
+        shared.sink.send(Event::StepStarted(id));
+        match running.step(id, step) {
+            Ok(Flow::Go) => shared.sink.send(Event::StepDone(id)),
+            Ok(Flow::Stop) => return Ok(None),
+            Err(error) => {
+                shared.sink.send(Event::StepFailed(id));
+                return Err(error);
+            }
+        }
+    }
+    if place == shared.plan.target {
+        running.finish_single()?;
+    }
+    Ok(Some(Done {
+        tree: running.tree,
+        files: running.files,
+        root: Mutex::new(running.root),
+        unapplied: running.unapplied,
+        records: running.records,
+        merged: running.merged,
+    }))
+}
+
+/// Whether a stage goes on, or something it waited for failed elsewhere.
+enum Flow {
+    Go,
+    Stop,
+}
+
+impl<'scope, 'env: 'scope> Running<'scope, 'env> {
+    fn start(
+        shared: &'scope Shared<'env>,
+        scope: &'scope Scope<'scope, 'env>,
+        place: usize,
+    ) -> Result<Option<Running<'scope, 'env>>, Error> {
+        let stage = &shared.plan.stages[place];
+        let mut running = Running {
+            shared,
+            scope,
+            place,
+            tree: Tree::default(),
+            base_tree: Tree::default(),
+            files: Arc::default(),
+            root: None,
+            unapplied: Vec::new(),
+            records: Vec::new(),
+            merged: shared.request.single_snapshot.then(Changeset::default),
+        };
+        match &stage.base {
+            Base::Scratch => {}
+            Base::Stage(parent) => {
+                let Some(done) = shared.done[*parent].wait() else {
+                    return Ok(None);
+                };
+                running.tree = done.tree.clone();
+                running.files = Arc::clone(&done.files);
+                running.unapplied = done.unapplied.clone();
+                running.records = done.records.clone();
+                running.merged = done.merged.clone();
+                running.root = match &*lock(&done.root) {
+                    Some(root) => Some(
+                        root.fork()
+                            .map_err(|e| Error::step(stage.span, &stage.text, e))?,
+                    ),
+                    None => None,
+                };
+            }
+            Base::Image(_) | Base::Layout(_) if shared.needs_files[place] => {
+                let Some(files) = shared.wait_for_files(&stage.base, &stage.platform) else {
+                    return Ok(None);
+                };
+                for layer in files.iter() {
+                    running.tree.push(Arc::clone(&layer.view));
+                }
+                running.files = files;
+            }
+            Base::Image(_) | Base::Layout(_) => {}
+        }
+        running.base_tree = Tree::default();
+        for layer in running.files.iter() {
+            running.base_tree.push(Arc::clone(&layer.view));
+        }
+        Ok(Some(running))
+    }
+
+    fn step(&mut self, id: StepId, step: &Step) -> Result<Flow, Error> {
+        let failed = |source: BoxError| Error::step(step.span, &step.text, source);
+        let changeset = match &step.op {
+            Op::Config => None,
+            Op::Run(run) => {
+                self.materialise(id).map_err(failed)?;
+                Some(self.command(id, step, run)?)
+            }
+            Op::Copy(copy) => match self.copy(id, copy).map_err(failed)? {
+                Some(changeset) => Some(changeset),
+                None => return Ok(Flow::Stop),
+            },
+            Op::Workdir { path, user } => {
+                let _span = self.span(id, Work::Copy, path);
+                let made = context::workdir(path, user, &self.tree, self.shared.now)
+                    .map_err(|e| failed(e.into()))?;
+                Some(made.settle(&self.tree).map_err(|e| failed(e.into()))?)
+            }
+        };
+        let on_root = matches!(step.op, Op::Run(_));
+        let layer = changeset
+            .filter(|changeset| !changeset.is_empty())
+            .and_then(|changeset| self.took(id, changeset, on_root));
+        self.records.push(Record {
+            history: step.history.clone(),
+            layer,
+        });
+        Ok(Flow::Go)
+    }
+
+    fn span(&self, id: StepId, work: Work, label: &str) -> crate::progress::Span {
+        self.shared.sink.span(Owner::Step(id), work, label, None)
+    }
+
+    /// Takes in what a step changed: on top of the tree, and as a layer where the image wants one.
+    fn took(&mut self, id: StepId, changeset: Changeset, on_root: bool) -> Option<Pending> {
+        self.tree.push(Arc::new(changeset.view()));
+        let changeset = Arc::new(changeset);
+        if !on_root {
+            self.unapplied.push(Arc::clone(&changeset));
+        }
+        if !self.shared.in_image[self.place] {
+            return None;
+        }
+        match self.merged.take() {
+            Some(merged) => {
+                self.merged = Some(merged.merge((*changeset).clone()));
+                None
+            }
+            None => Some(layers::start(self.shared, self.scope, id, changeset)),
+        }
+    }
+
+    /// With one layer for everything: makes it of what all steps above the base changed.
+    fn finish_single(&mut self) -> Result<(), Error> {
+        let Some(merged) = self.merged.take() else {
+            return Ok(());
+        };
+        let settled = merged
+            .settle(&self.base_tree)
+            .map_err(|e| Error::other("compare the stage with its base", e))?;
+        if settled.is_empty() {
+            return Ok(());
+        }
+        let id = StepId {
+            stage: self.shared.plan.stages[self.place].index,
+            step: self.shared.steps[self.place].len().saturating_sub(1),
+        };
+        let layer = layers::start(self.shared, self.scope, id, Arc::new(settled));
+        match self.records.last_mut() {
+            Some(record) => record.layer = Some(layer),
+            None => self.records.push(Record {
+                history: String::new(),
+                layer: Some(layer),
+            }),
+        }
+        Ok(())
+    }
+
+    /// Has a root that shows the tree: the first command of a stage is what makes one.
+    fn materialise(&mut self, id: StepId) -> Result<(), BoxError> {
+        if self.root.is_some() && self.unapplied.is_empty() {
+            return Ok(());
+        }
+        let _span = self.span(id, Work::Root, "root");
+        if self.root.is_none() {
+            let lowers: Vec<PathBuf> = self.files.iter().map(|layer| layer.dir.clone()).collect();
+            let dir = self.shared.stage_scratch(self.place)?;
+            self.root = Some(crate::rootfs::create(
+                self.shared.request.rootfs,
+                dir,
+                lowers,
+            )?);
+        }
+        if let Some(root) = &mut self.root {
+            for changeset in self.unapplied.drain(..) {
+                root.apply(&changeset)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, id: StepId, step: &Step, run: &RunOp) -> Result<Changeset, Error> {
+        let failed = |source: BoxError| Error::step(step.span, &step.text, source);
+        let command = self.prepare(run).map_err(failed)?;
+        let root = self
+            .root
+            .as_mut()
+            .ok_or_else(|| failed("there is no root".into()))?;
+        root.begin().map_err(|e| failed(e.into()))?;
+        make_directory(root.root(), &command.cwd).map_err(|e| failed(e.into()))?;
+        let mut last = Tail::default();
+        let ran = {
+            let _span = self.shared.sink.span(
+                Owner::Step(id),
+                Work::Run,
+                &run.args.last().cloned().unwrap_or_default(),
+                None,
+            );
+            let sink = &self.shared.sink;
+            self.shared.sandbox.run(
+                root.entry(),
+                &command,
+                &mut |stream, bytes| {
+                    last.take(bytes);
+                    sink.send(Event::Output(id, stream, bytes.to_vec()));
+                },
+                &self.shared.cancel,
+            )
+        };
+        let code = match ran {
+            Ok(Exit::Code(0)) => None,
+            Ok(Exit::Code(code)) => Some(code),
+            Ok(Exit::Signal(signal)) => Some(128 + signal),
+            Ok(Exit::Cancelled) => {
+                root.discard().map_err(|e| failed(e.into()))?;
+                return Err(Error::Cancelled);
+            }
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = root.discard();
+                return Err(failed(error.into()));
+            }
+        };
+        if let Some(code) = code {
+            root.discard().map_err(|e| failed(e.into()))?;
+            return Err(Error::Run {
+                span: step.span,
+                command: step.text.clone(),
+                code,
+                last: last.lines(),
+            });
+        }
+        let _span = self
+            .shared
+            .sink
+            .span(Owner::Step(id), Work::Diff, "diff", None);
+        let tracked = root.commit().map_err(|e| failed(e.into()))?;
+        tracked.settle(&self.tree).map_err(|e| failed(e.into()))
+    }
+
+    fn prepare(&self, run: &RunOp) -> Result<Command, BoxError> {
+        let user = context::user(&run.user, &self.tree)?;
+        let mut env: Vec<Vec<u8>> = run.env.iter().map(|e| e.clone().into_bytes()).collect();
+        if !env.iter().any(|entry| entry.starts_with(b"HOME=")) {
+            env.push(format!("HOME={}", user.home).into_bytes());
+        }
+        Ok(Command {
+            args: run.args.iter().map(|a| a.clone().into_bytes()).collect(),
+            env,
+            cwd: run.cwd.clone().into_bytes(),
+            identity: Identity {
+                uid: user.uid,
+                gid: user.gid,
+                groups: user.groups,
+            },
+            files: run
+                .script
+                .iter()
+                .map(|(name, text)| {
+                    let path = format!("/dev/pipes/{name}").into_bytes();
+                    (path, 0o755, text.clone().into_bytes())
+                })
+                .collect(),
+            hostname: "shutter".into(),
+        })
+    }
+
+    fn copy(&mut self, id: StepId, copy: &CopyOp) -> Result<Option<Changeset>, BoxError> {
+        let other: Option<Tree> = match &copy.from {
+            From::Context => None,
+            From::Base(Base::Scratch) => Some(Tree::default()),
+            From::Base(Base::Stage(place)) => match self.shared.done[*place].wait() {
+                Some(done) => Some(done.tree.clone()),
+                None => return Ok(None),
+            },
+            From::Base(base) => {
+                let platform = &self.shared.plan.stages[self.place].platform;
+                let Some(files) = self.shared.wait_for_files(base, platform) else {
+                    return Ok(None);
+                };
+                let mut tree = Tree::default();
+                for layer in files.iter() {
+                    tree.push(Arc::clone(&layer.view));
+                }
+                Some(tree)
+            }
+        };
+        let _span = self.span(id, Work::Copy, &copy.dest);
+        let origin = match &other {
+            Some(tree) => Origin::Tree(tree),
+            None => Origin::Context(&self.shared.context),
+        };
+        let scratch = self.shared.step_scratch(id)?;
+        let made = context::copy(copy, &origin, &self.tree, &scratch, self.shared.now)?;
+        Ok(Some(made.settle(&self.tree)?))
+    }
+}
+
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Makes a command's working directory where an image names one that it does not have, as runc does.
+fn make_directory(root: BorrowedFd<'_>, path: &[u8]) -> std::io::Result<()> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
+    use rustix::io::Errno;
+    let open = |path: &RelPath| {
+        openat2(
+            root,
+            path.as_path(),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )
+    };
+    let path = RelPath::clean(path).ok_or(std::io::ErrorKind::InvalidInput)?;
+    if path.is_root() || open(&path).is_ok() {
+        return Ok(());
+    }
+    let mut at = RelPath::root();
+    for name in path.components() {
+        let parent = open(&at)?;
+        at = at.join(name);
+        match open(&at) {
+            Ok(_) => {}
+            Err(Errno::NOENT) => {
+                use std::os::unix::ffi::OsStrExt;
+                let name = std::ffi::OsStr::from_bytes(name);
+                mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+                // The file mode creation mask may have taken bits away.
+                rustix::fs::chmodat(
+                    &parent,
+                    name,
+                    Mode::from_raw_mode(0o755),
+                    rustix::fs::AtFlags::empty(),
+                )?;
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The last lines of what a command printed.
+#[derive(Default)]
+struct Tail {
+    lines: VecDeque<Vec<u8>>,
+    open: bool,
+}
+
+impl Tail {
+    fn take(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|&c| c == b'\n') {
+            if !self.open {
+                if self.lines.len() == LAST_LINES {
+                    self.lines.pop_front();
+                }
+                self.lines.push_back(Vec::new());
+            }
+            self.open = !piece.ends_with(b"\n");
+            let text = piece.strip_suffix(b"\n").unwrap_or(piece);
+            if let Some(line) = self.lines.back_mut() {
+                let room = LINE_BYTES.saturating_sub(line.len());
+                line.extend_from_slice(&text[..text.len().min(room)]);
+            }
+        }
+    }
+
+    fn lines(self) -> Vec<String> {
+        self.lines
+            .iter()
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect()
+    }
+}
