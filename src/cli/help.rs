@@ -13,9 +13,7 @@ pub(super) fn help(called: Called, columns: usize) -> String {
         Called::Shutter => {
             "Usage:\n  shutter build [FLAGS] [CONTEXT]\n  shutter version\n  shutter help\n"
         }
-        Called::Executor => {
-            "Usage:\n  executor [FLAGS]\n  executor version\n  executor help\n"
-        }
+        Called::Executor => "Usage:\n  executor [FLAGS]\n  executor version\n  executor help\n",
     });
     for (group, heading) in Group::ALL {
         let _ = writeln!(out, "\n{heading}:");

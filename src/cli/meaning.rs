@@ -59,8 +59,6 @@ pub(super) struct Options {
     pub builder_output: Option<PathBuf>,
     /// Kubernetes' file for a container's last words, where it wants the digest.
     pub termination_log: Option<PathBuf>,
-    /// The destinations as given, pushed to or not, for the files of image names.
-    pub names: Vec<Reference>,
     /// What is odd about the command line or the environment.
     pub warnings: Vec<String>,
 }
@@ -137,7 +135,12 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         check_push: !typed.skip_push_permission_check,
         registry: registry(&typed, around)?,
         threads: threads(typed.threads)?,
-        destinations: if no_push { Vec::new() } else { destinations.clone() },
+        destinations: if no_push {
+            Vec::new()
+        } else {
+            destinations.clone()
+        },
+        names: destinations,
         context,
         dockerfile,
     };
@@ -150,12 +153,15 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
     let options = Options {
         verbosity: verbosity(typed.verbosity.as_deref()),
         format: log_format(&typed, around),
-        stamp: if typed.log_timestamp { Stamp::Clock } else { Stamp::Elapsed },
+        stamp: if typed.log_timestamp {
+            Stamp::Clock
+        } else {
+            Stamp::Elapsed
+        },
         timeline: absolute(&typed.timeline),
         builder_output: around.path("BUILDER_OUTPUT"),
         termination_log: (around.called == Called::Executor && around.container.is_some())
             .then(|| PathBuf::from("/dev/termination-log")),
-        names: destinations,
         warnings,
     };
     Ok((request, options))
@@ -165,7 +171,9 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
 fn environment_not_yet(around: &Surroundings, warnings: &mut Vec<String>) -> Result<(), Usage> {
     for name in ["KANIKO_REGISTRY_MIRROR", "KANIKO_REGISTRY_MAP"] {
         if around.var(name).is_some() {
-            return Err(Usage::new(format!("the variable {name} is not yet supported")));
+            return Err(Usage::new(format!(
+                "the variable {name} is not yet supported"
+            )));
         }
     }
     for name in ["KANIKO_PRINT_PLAN", "KANIKO_TELEMETRY_ENDPOINT"] {
@@ -184,8 +192,14 @@ fn rules(typed: &Typed, no_push: bool) -> Result<(), Usage> {
                 .hint("give one, or --no-push to push nothing"));
         }
         for (file, flag) in [
-            (&typed.image_name_with_digest_file, "image-name-with-digest-file"),
-            (&typed.image_name_tag_with_digest_file, "image-name-tag-with-digest-file"),
+            (
+                &typed.image_name_with_digest_file,
+                "image-name-with-digest-file",
+            ),
+            (
+                &typed.image_name_tag_with_digest_file,
+                "image-name-tag-with-digest-file",
+            ),
         ] {
             if file.is_some() {
                 return Err(Usage::new(format!("--{flag} wants a --destination")));
@@ -210,10 +224,10 @@ fn rules(typed: &Typed, no_push: bool) -> Result<(), Usage> {
         _ => {}
     }
     if zstd && tar {
-        return Err(Usage::new(
-            "--compression=zstd and --tar-path exclude each other",
-        )
-        .hint("--oci-layout-path writes an OCI image"));
+        return Err(
+            Usage::new("--compression=zstd and --tar-path exclude each other")
+                .hint("--oci-layout-path writes an OCI image"),
+        );
     }
     if let [_, second, ..] = typed.targets.as_slice() {
         return Err(Usage::new(format!(
@@ -251,10 +265,10 @@ fn context(typed: &Typed, around: &Surroundings) -> Result<PathBuf, Usage> {
     let dir = match scheme(&given) {
         Some(("dir", rest)) => PathBuf::from(rest),
         Some((scheme, _)) => {
-            return Err(Usage::new(format!(
-                "--context: {scheme}:// is not yet supported"
-            ))
-            .hint("a directory is, as PATH or dir://PATH"));
+            return Err(
+                Usage::new(format!("--context: {scheme}:// is not yet supported"))
+                    .hint("a directory is, as PATH or dir://PATH"),
+            );
         }
         None => given,
     };
@@ -269,7 +283,11 @@ fn context(typed: &Typed, around: &Surroundings) -> Result<PathBuf, Usage> {
             "context {}: not a directory",
             dir.display()
         ))),
-        Err(error) => Err(Usage::new(format!("context {}: {}", dir.display(), plain(&error)))),
+        Err(error) => Err(Usage::new(format!(
+            "context {}: {}",
+            dir.display(),
+            plain(&error)
+        ))),
     }
 }
 
@@ -435,9 +453,9 @@ fn layouts(
         };
         let (rest, digest) = match rest.rsplit_once('@') {
             Some((rest, digest)) => {
-                let digest: Digest = digest.parse().map_err(|error| {
-                    Usage::new(format!("--build-context {name}: {error}"))
-                })?;
+                let digest: Digest = digest
+                    .parse()
+                    .map_err(|error| Usage::new(format!("--build-context {name}: {error}")))?;
                 (rest, Some(digest))
             }
             None => (rest, None),
@@ -481,7 +499,9 @@ fn store(typed: &Typed, around: &Surroundings) -> PathBuf {
         return PathBuf::from("/cache");
     }
     // An XDG path that is not absolute is to be ignored.
-    let xdg = around.path("XDG_CACHE_HOME").filter(|dir| dir.is_absolute());
+    let xdg = around
+        .path("XDG_CACHE_HOME")
+        .filter(|dir| dir.is_absolute());
     match (xdg, around.path("HOME")) {
         (Some(dir), _) => dir.join("shutter"),
         (None, Some(home)) if around.uid != 0 => home.join(".cache/shutter"),
@@ -528,9 +548,9 @@ fn rootfs(given: Option<&str>) -> Result<RootfsChoice, Usage> {
     match given {
         None | Some("auto") => Ok(RootfsChoice::Auto),
         Some("overlay") => Ok(RootfsChoice::Overlay),
-        Some(name @ ("fuse" | "inplace" | "chroot")) => Err(Usage::new(format!(
-            "--rootfs: {name} is not yet supported"
-        ))),
+        Some(name @ ("fuse" | "inplace" | "chroot")) => {
+            Err(Usage::new(format!("--rootfs: {name} is not yet supported")))
+        }
         Some(name) => Err(Usage::new(format!(
             "--rootfs: `{name}` is neither auto nor overlay"
         ))),

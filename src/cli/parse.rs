@@ -250,7 +250,9 @@ fn take(
         };
         return match harmless {
             true => Ok(()),
-            false => Err(Usage::new(format!("flag --{spelling} is not yet supported"))),
+            false => Err(Usage::new(format!(
+                "flag --{spelling} is not yet supported"
+            ))),
         };
     }
     match flag.takes {
@@ -261,9 +263,9 @@ fn take(
             *field(typed) = Some(text.to_owned());
         }
         Takes::Number(field) => {
-            let number = text.parse().map_err(|_| {
-                Usage::new(format!("--{spelling}: `{text}` is not a whole number"))
-            })?;
+            let number = text
+                .parse()
+                .map_err(|_| Usage::new(format!("--{spelling}: `{text}` is not a whole number")))?;
             *field(typed) = Some(number);
         }
         Takes::List(field) => field(typed).push(text.to_owned()),

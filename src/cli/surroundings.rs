@@ -73,7 +73,15 @@ fn container(env: &BTreeMap<OsString, OsString>, root: &Path) -> Option<String> 
         }
     }
     const RUNTIMES: [&str; 9] = [
-        "docker", "kubepods", "containerd", "libpod", "podman", "buildkit", "lxc", "garden", "ecs",
+        "docker",
+        "kubepods",
+        "containerd",
+        "libpod",
+        "podman",
+        "buildkit",
+        "lxc",
+        "garden",
+        "ecs",
     ];
     for file in ["proc/self/cgroup", "proc/1/cgroup"] {
         let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
@@ -101,10 +109,22 @@ mod tests {
             ("", "", None),
             (".dockerenv", "", Some("/.dockerenv")),
             ("run/.containerenv", "", Some("/run/.containerenv")),
-            ("proc/1/cgroup", "0::/kubepods/burstable/x\n", Some("`kubepods` in /proc/1/cgroup")),
+            (
+                "proc/1/cgroup",
+                "0::/kubepods/burstable/x\n",
+                Some("`kubepods` in /proc/1/cgroup"),
+            ),
             ("proc/self/cgroup", "0::/user.slice\n", None),
-            ("proc/mounts", "overlay / overlay rw,lowerdir=/x 0 0\n", Some("a root on overlay")),
-            ("proc/mounts", "/dev/vda / ext4 rw 0 0\noverlay /mnt overlay rw 0 0\n", None),
+            (
+                "proc/mounts",
+                "overlay / overlay rw,lowerdir=/x 0 0\n",
+                Some("a root on overlay"),
+            ),
+            (
+                "proc/mounts",
+                "/dev/vda / ext4 rw 0 0\noverlay /mnt overlay rw 0 0\n",
+                None,
+            ),
             ("__runsc_containers__", "", Some("/__runsc_containers__")),
         ];
         for (file, content, want) in cases {

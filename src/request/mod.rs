@@ -66,6 +66,8 @@ pub struct Request {
     pub layouts: BTreeMap<String, Layout>,
     /// Where the image is pushed.
     pub destinations: Vec<Reference>,
+    /// The image's names in archives and layouts: the destinations, whether or not they are pushed to.
+    pub names: Vec<Reference>,
     /// Build arguments in order; the last of a name counts.
     pub build_args: Vec<(String, String)>,
     /// The stage to build, by name or number; the last where there is none.
