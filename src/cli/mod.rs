@@ -1,9 +1,212 @@
 //! Flags, progress, reports, exit codes; the only printer and the only reader of the environment.
 
+mod flags;
+mod help;
+mod meaning;
+mod outputs;
+mod parse;
+mod report;
+mod show;
+mod surroundings;
+mod timeline;
+
+use crate::build::{self, Built};
+use crate::progress::Sink;
+use crate::request::Request;
+use crate::sandbox::Sandbox;
+use crate::sys::Cancel;
+use flags::Typed;
+use meaning::{LogFormat, Options};
+use parse::{Command, Usage};
+use report::Report;
+use show::Show;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Instant;
+use surroundings::Surroundings;
+
+/// The exit code of everything that went wrong in no way of its own; also of a wrong command line,
+/// as kaniko has it.
+const FAILURE: u8 = 1;
 
 /// Runs the program; gives the exit code.
 pub fn run(args: Vec<OsString>) -> u8 {
-    let _ = args;
-    todo!()
+    let called = parse::called(args.first());
+    let words = args.get(1..).unwrap_or_default();
+    let typed = match parse::parse(called, words) {
+        Ok(Command::Version) => {
+            print(&format!("shutter {}\n", env!("CARGO_PKG_VERSION")));
+            return 0;
+        }
+        Ok(Command::Help) => {
+            print(&help::help(called, columns()));
+            return 0;
+        }
+        Ok(Command::Build(typed)) => *typed,
+        Err(usage) => {
+            let format = guess_format(words);
+            report::print(&Report::usage(&usage), format);
+            return FAILURE;
+        }
+    };
+    let around = match Surroundings::read(called) {
+        Ok(around) => around,
+        Err(error) => {
+            let usage = Usage::new(format!("find the working directory: {error}"));
+            report::print(&Report::usage(&usage), LogFormat::Text);
+            return FAILURE;
+        }
+    };
+    start(typed, &around)
+}
+
+/// Carries out a build. Order matters: the sandbox takes a mount namespace for the whole process
+/// and forks, so it comes before the first thread, and signals come before the first work.
+fn start(typed: Typed, around: &Surroundings) -> u8 {
+    let format = meaning::log_format(&typed, around);
+    let begun = Instant::now();
+    let (request, options) = match meaning::mean(typed, around) {
+        Ok(meant) => meant,
+        Err(usage) => {
+            report::print(&Report::usage(&usage), format);
+            return FAILURE;
+        }
+    };
+    let sandbox = match Sandbox::start() {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            report::print(&Report::error("start the sandbox", &error), format);
+            return FAILURE;
+        }
+    };
+    let (cancel, signal) = match Cancel::new().and_then(|cancel| {
+        let signal = listen(&cancel)?;
+        Ok((cancel, signal))
+    }) {
+        Ok(listening) => listening,
+        Err(error) => {
+            report::print(&Report::error("listen for signals", &error), format);
+            return FAILURE;
+        }
+    };
+    if let Some(threads) = request.threads {
+        // It fails only where there is a pool already, and there is none.
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global();
+    }
+    let show = Show::start(&options, begun);
+    let sink = show.sink();
+    let result = build_all(&request, &options, &sandbox, &sink, &cancel);
+    let (report, code) = match &result {
+        Ok(_) => (None, 0),
+        Err(error) => {
+            let (report, code) = error.report(&request, around, signal.load(Ordering::SeqCst));
+            let report = Report {
+                code: Some(code),
+                ..report
+            };
+            (Some(report), code)
+        }
+    };
+    show.end(result.as_ref().ok(), report.as_ref());
+    if let Some(report) = report {
+        report::print(&report, format);
+    }
+    code
+}
+
+/// Why there is no image, or no note of it.
+enum Failure {
+    Build(build::Error),
+    Outputs(outputs::Error),
+}
+
+impl Failure {
+    /// Gives what is told of it and the exit code. After a signal that is the signal's, whatever
+    /// it made fail first.
+    fn report(&self, request: &Request, around: &Surroundings, signal: i32) -> (Report, u8) {
+        if signal > 0 {
+            let code = u8::try_from(signal).map_or(FAILURE, |number| 128 | number);
+            return (Report::cancelled(signal), code);
+        }
+        match self {
+            Failure::Build(error) => {
+                let code = match error {
+                    build::Error::Run { code, .. } => u8::try_from(*code).unwrap_or(FAILURE),
+                    _ => FAILURE,
+                };
+                let report = Report::build(error, &request.dockerfile, &around.cwd);
+                (report, code.max(FAILURE))
+            }
+            Failure::Outputs(error) => {
+                let tried = "the image is made, but not every note of it";
+                (Report::error(tried, error), FAILURE)
+            }
+        }
+    }
+}
+
+fn build_all(
+    request: &Request,
+    options: &Options,
+    sandbox: &Sandbox,
+    sink: &Sink,
+    cancel: &Cancel,
+) -> Result<Built, Failure> {
+    let built = build::build(request, sandbox, sink, cancel).map_err(Failure::Build)?;
+    outputs::write(request, options, &built).map_err(Failure::Outputs)?;
+    Ok(built)
+}
+
+/// Starts the thread that turns signals into the cancel switch; gives where the first one's number
+/// is kept. A second signal ends the process at once.
+fn listen(cancel: &Cancel) -> std::io::Result<Arc<AtomicI32>> {
+    let first = Arc::new(AtomicI32::new(0));
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let (kept, cancel) = (first.clone(), cancel.clone());
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if kept
+                    .compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst)
+                    .is_err()
+                {
+                    // No destructor is waited for: the store clears up after the dead.
+                    signal_hook::low_level::exit(130);
+                }
+                cancel.cancel();
+            }
+        })?;
+    Ok(first)
+}
+
+/// Prints to stdout; a closed pipe is not our business.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// Gives the width of the terminal, 80 where there is none.
+fn columns() -> usize {
+    show::terminal_size(&std::io::stdout()).map_or(80, |(columns, _)| columns)
+}
+
+/// Looks for a log format among words that could not be parsed, so that a log of objects stays one.
+fn guess_format(words: &[OsString]) -> LogFormat {
+    let text = |word: &OsString| word.to_str().unwrap_or_default().to_owned();
+    let joined = words.iter().any(|word| text(word) == "--log-format=json");
+    let parted = words
+        .windows(2)
+        .any(|pair| text(&pair[0]) == "--log-format" && text(&pair[1]) == "json");
+    if joined || parted {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    }
 }

@@ -124,6 +124,18 @@ pub enum Event {
         /// When.
         at: Instant,
     },
+    /// Work was not needed: a layer was in the store already (`Fetch`, `Unpack`), a registry had
+    /// the blob (`Push`).
+    Reused {
+        /// Whose.
+        owner: Owner,
+        /// What was not needed.
+        work: Work,
+        /// A word or two: a digest, a reference.
+        label: String,
+        /// Bytes that were not moved.
+        bytes: u64,
+    },
     /// A line for the log.
     Message(Level, String),
 }
@@ -131,6 +143,24 @@ pub enum Event {
 /// Takes a build's events, from any thread.
 #[derive(Clone)]
 pub struct Sink(Arc<dyn Fn(Event) + Send + Sync>);
+
+impl Work {
+    /// Gives the word for it: lower case, one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Work::Resolve => "resolve",
+            Work::Fetch => "fetch",
+            Work::Unpack => "unpack",
+            Work::Root => "root",
+            Work::Run => "run",
+            Work::Copy => "copy",
+            Work::Diff => "diff",
+            Work::Compress => "compress",
+            Work::Push => "push",
+            Work::Export => "export",
+        }
+    }
+}
 
 impl Sink {
     /// Makes a sink of a function.

@@ -49,6 +49,10 @@ pub struct RegistryOptions {
     pub auth_inline: Option<String>,
     /// Proxies by variable name in lower case: http_proxy, https_proxy, no_proxy, all_proxy.
     pub proxies: BTreeMap<String, String>,
+    /// A PEM file of authorities that stands for the system's (SSL_CERT_FILE).
+    pub certificate_file: Option<PathBuf>,
+    /// Directories of authorities that stand for the system's (SSL_CERT_DIR).
+    pub certificate_dirs: Vec<PathBuf>,
 }
 
 /// One build.
@@ -62,6 +66,8 @@ pub struct Request {
     pub layouts: BTreeMap<String, Layout>,
     /// Where the image is pushed.
     pub destinations: Vec<Reference>,
+    /// The image's names in archives and layouts: the destinations, whether or not they are pushed to.
+    pub names: Vec<Reference>,
     /// Build arguments in order; the last of a name counts.
     pub build_args: Vec<(String, String)>,
     /// The stage to build, by name or number; the last where there is none.

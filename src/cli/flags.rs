@@ -1,0 +1,627 @@
+//! The one table of flags: the parser, the help and the list of what is refused are made of it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What was typed, flag by flag; nothing has been looked up or compared yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Typed {
+    pub context: Option<PathBuf>,
+    pub positional: Option<PathBuf>,
+    pub context_sub_path: Option<PathBuf>,
+    pub dockerfile: Option<PathBuf>,
+    pub destinations: Vec<String>,
+    pub targets: Vec<String>,
+    pub build_args: Vec<String>,
+    pub labels: Vec<String>,
+    pub custom_platform: Option<String>,
+    pub build_contexts: BTreeMap<String, String>,
+    pub no_push: bool,
+    pub tar_path: Option<PathBuf>,
+    pub oci_layout_path: Option<PathBuf>,
+    pub digest_file: Option<PathBuf>,
+    pub image_name_with_digest_file: Option<PathBuf>,
+    pub image_name_tag_with_digest_file: Option<PathBuf>,
+    pub image_format: Option<String>,
+    pub compression: Option<String>,
+    pub compression_level: Option<i64>,
+    pub single_snapshot: bool,
+    pub reproducible: bool,
+    pub insecure: bool,
+    pub insecure_pull: bool,
+    pub insecure_registries: Vec<String>,
+    pub skip_tls_verify: bool,
+    pub skip_tls_verify_pull: bool,
+    pub skip_tls_verify_registries: Vec<String>,
+    pub registry_certificates: BTreeMap<String, String>,
+    pub registry_client_certs: BTreeMap<String, String>,
+    pub push_retry: Option<i64>,
+    pub skip_push_permission_check: bool,
+    pub cache_dir: Option<PathBuf>,
+    pub rootfs: Option<String>,
+    pub threads: Option<i64>,
+    pub force: bool,
+    pub verbosity: Option<String>,
+    pub log_format: Option<String>,
+    pub log_timestamp: bool,
+    pub timeline: Option<PathBuf>,
+    pub help: bool,
+    /// Deprecated spellings that were used, with today's spelling.
+    pub deprecated: Vec<(&'static str, &'static str)>,
+}
+
+/// What a flag takes, and which field of [`Typed`] that goes to.
+#[derive(Clone, Copy)]
+pub(super) enum Takes {
+    /// Go's truth values after `=`; alone it means true.
+    Switch(fn(&mut Typed) -> &mut bool),
+    /// Text; the last one counts.
+    Text(fn(&mut Typed) -> &mut Option<String>),
+    /// One of these; the last one counts.
+    Choice(
+        &'static [&'static str],
+        fn(&mut Typed) -> &mut Option<String>,
+    ),
+    /// A whole number; the last one counts.
+    Number(fn(&mut Typed) -> &mut Option<i64>),
+    /// A path, which need not be UTF-8; the last one counts.
+    Path(fn(&mut Typed) -> &mut Option<PathBuf>),
+    /// Text, as often as wanted.
+    List(fn(&mut Typed) -> &mut Vec<String>),
+    /// Text with commas between, as often as wanted.
+    CommaList(fn(&mut Typed) -> &mut Vec<String>),
+    /// `key=value`, as often as wanted; the last of a key counts.
+    Map(fn(&mut Typed) -> &mut BTreeMap<String, String>),
+    /// A truth value that goes nowhere: see the status.
+    NoSwitch,
+    /// Any text that goes nowhere: see the status.
+    NoText,
+    /// One of these, and it goes nowhere: see the status.
+    NoChoice(&'static [&'static str]),
+}
+
+impl Takes {
+    /// Tells whether the flag may stand alone.
+    pub fn is_switch(&self) -> bool {
+        matches!(self, Takes::Switch(_) | Takes::NoSwitch)
+    }
+
+    /// Tells whether the help says that it may be repeated.
+    pub fn is_repeatable(&self) -> bool {
+        matches!(self, Takes::List(_) | Takes::CommaList(_) | Takes::Map(_))
+    }
+}
+
+/// How far a flag has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// It does what its help says.
+    Works,
+    /// It is taken and changes nothing, because what it asks for is so in any case; the text says why.
+    Always(&'static str),
+    /// It is refused by name, except with these values (and `false` for a switch), which ask for
+    /// nothing beyond what is so in any case.
+    NotYet(&'static [&'static str]),
+}
+
+/// Where the help puts a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    /// What is built.
+    Source,
+    /// Where it goes.
+    Output,
+    /// How the image looks.
+    Image,
+    /// How registries are talked to.
+    Registry,
+    /// How the build runs.
+    Run,
+    /// What is shown.
+    Show,
+}
+
+impl Group {
+    /// All groups in the order of the help, with their headings.
+    pub const ALL: [(Group, &'static str); 6] = [
+        (Group::Source, "What is built"),
+        (Group::Output, "Where the image goes"),
+        (Group::Image, "What the image looks like"),
+        (Group::Registry, "Registries"),
+        (Group::Run, "How the build runs"),
+        (Group::Show, "What is shown"),
+    ];
+}
+
+/// One flag.
+#[derive(Clone, Copy)]
+pub(super) struct Flag {
+    /// The name without the dashes.
+    pub long: &'static str,
+    /// The one-letter form.
+    pub short: Option<char>,
+    /// Deprecated spellings; each use is warned of.
+    pub aliases: &'static [&'static str],
+    /// What it takes and sets.
+    pub takes: Takes,
+    /// What the help calls its value; empty for a switch.
+    pub value: &'static str,
+    /// What it does, default included.
+    pub help: &'static str,
+    /// Where the help puts it.
+    pub group: Group,
+    /// How far it has come.
+    pub status: Status,
+}
+
+impl Flag {
+    const fn short(mut self, short: char) -> Flag {
+        self.short = Some(short);
+        self
+    }
+
+    const fn aliases(mut self, aliases: &'static [&'static str]) -> Flag {
+        self.aliases = aliases;
+        self
+    }
+}
+
+const fn works(
+    group: Group,
+    long: &'static str,
+    value: &'static str,
+    takes: Takes,
+    help: &'static str,
+) -> Flag {
+    Flag {
+        long,
+        short: None,
+        aliases: &[],
+        takes,
+        value,
+        help,
+        group,
+        status: Status::Works,
+    }
+}
+
+const fn always(group: Group, long: &'static str, takes: Takes, why: &'static str) -> Flag {
+    Flag {
+        long,
+        short: None,
+        aliases: &[],
+        takes,
+        value: "",
+        help: "",
+        group,
+        status: Status::Always(why),
+    }
+}
+
+const fn not_yet(
+    group: Group,
+    long: &'static str,
+    takes: Takes,
+    unless: &'static [&'static str],
+) -> Flag {
+    Flag {
+        long,
+        short: None,
+        aliases: &[],
+        takes,
+        value: "",
+        help: "",
+        group,
+        status: Status::NotYet(unless),
+    }
+}
+
+use Group::{Image, Output, Registry, Run, Show, Source};
+use Takes::{Choice, CommaList, List, Map, NoChoice, NoSwitch, NoText, Number, Path, Switch, Text};
+
+/// Every flag there is.
+pub(super) const FLAGS: &[Flag] = &[
+    works(
+        Source,
+        "context",
+        "PATH",
+        Path(|t| &mut t.context),
+        "Build context: a directory, also as dir://PATH (default: `.`; /workspace/ as executor)",
+    )
+    .short('c'),
+    works(
+        Source,
+        "context-sub-path",
+        "PATH",
+        Path(|t| &mut t.context_sub_path),
+        "Use this directory of the context as the context",
+    ),
+    works(
+        Source,
+        "dockerfile",
+        "PATH",
+        Path(|t| &mut t.dockerfile),
+        "Dockerfile, looked up as given, then in the context (default: Dockerfile)",
+    )
+    .short('f'),
+    works(
+        Source,
+        "target",
+        "STAGE",
+        CommaList(|t| &mut t.targets),
+        "Stage to build, by name or number (default: the last)",
+    ),
+    works(
+        Source,
+        "build-arg",
+        "NAME[=VALUE]",
+        List(|t| &mut t.build_args),
+        "Value of an ARG; without a value it is taken from the environment",
+    ),
+    works(
+        Source,
+        "build-context",
+        "NAME=oci-layout://DIR[:TAG][@DIGEST]",
+        Map(|t| &mut t.build_contexts),
+        "Image in an OCI layout that FROM and COPY --from know by this name",
+    ),
+    works(
+        Source,
+        "custom-platform",
+        "OS/ARCH",
+        Text(|t| &mut t.custom_platform),
+        "Platform of the image; only this machine's own is supported so far",
+    )
+    .aliases(&["customPlatform"]),
+    works(
+        Output,
+        "destination",
+        "IMAGE",
+        List(|t| &mut t.destinations),
+        "Image reference to push to",
+    )
+    .short('d'),
+    works(
+        Output,
+        "no-push",
+        "",
+        Switch(|t| &mut t.no_push),
+        "Push nothing (KANIKO_NO_PUSH, where set, wins)",
+    ),
+    works(
+        Output,
+        "tar-path",
+        "FILE",
+        Path(|t| &mut t.tar_path),
+        "Write a docker-archive that `docker load` takes",
+    )
+    .aliases(&["tarPath"]),
+    works(
+        Output,
+        "oci-layout-path",
+        "DIR",
+        Path(|t| &mut t.oci_layout_path),
+        "Write an OCI layout, or add to one",
+    ),
+    works(
+        Output,
+        "digest-file",
+        "FILE",
+        Path(|t| &mut t.digest_file),
+        "Write the digest of the image's manifest",
+    ),
+    works(
+        Output,
+        "image-name-with-digest-file",
+        "FILE",
+        Path(|t| &mut t.image_name_with_digest_file),
+        "Write a line repository@digest for each destination",
+    ),
+    works(
+        Output,
+        "image-name-tag-with-digest-file",
+        "FILE",
+        Path(|t| &mut t.image_name_tag_with_digest_file),
+        "Write a line repository:tag@digest for each destination",
+    ),
+    works(
+        Image,
+        "label",
+        "NAME=VALUE",
+        List(|t| &mut t.labels),
+        "Add a label",
+    ),
+    works(
+        Image,
+        "image-format",
+        "FORMAT",
+        Choice(&["docker", "oci"], |t| &mut t.image_format),
+        "Media types of the image (default: those of the base; oci from scratch or with zstd)",
+    ),
+    works(
+        Image,
+        "compression",
+        "NAME",
+        Choice(&["gzip", "zstd"], |t| &mut t.compression),
+        "Compression of layers; zstd goes with the oci format alone (default: gzip)",
+    ),
+    works(
+        Image,
+        "compression-level",
+        "N",
+        Number(|t| &mut t.compression_level),
+        "1 to 9 for gzip (default 1), 1 to 22 for zstd (default 3); below 1 means the default",
+    ),
+    works(
+        Image,
+        "single-snapshot",
+        "",
+        Switch(|t| &mut t.single_snapshot),
+        "Make one layer of everything above the base",
+    ),
+    works(
+        Image,
+        "reproducible",
+        "",
+        Switch(|t| &mut t.reproducible),
+        "Same inputs, same digest: every time in the image is SOURCE_DATE_EPOCH, or 0",
+    ),
+    works(
+        Registry,
+        "insecure",
+        "",
+        Switch(|t| &mut t.insecure),
+        "Push by plain HTTP",
+    ),
+    works(
+        Registry,
+        "insecure-pull",
+        "",
+        Switch(|t| &mut t.insecure_pull),
+        "Pull by plain HTTP",
+    ),
+    works(
+        Registry,
+        "insecure-registry",
+        "HOST",
+        List(|t| &mut t.insecure_registries),
+        "Talk plain HTTP to this registry",
+    ),
+    works(
+        Registry,
+        "skip-tls-verify",
+        "",
+        Switch(|t| &mut t.skip_tls_verify),
+        "Check no certificate when pushing",
+    ),
+    works(
+        Registry,
+        "skip-tls-verify-pull",
+        "",
+        Switch(|t| &mut t.skip_tls_verify_pull),
+        "Check no certificate when pulling",
+    ),
+    works(
+        Registry,
+        "skip-tls-verify-registry",
+        "HOST",
+        List(|t| &mut t.skip_tls_verify_registries),
+        "Check no certificate of this registry",
+    ),
+    works(
+        Registry,
+        "registry-certificate",
+        "HOST=FILE",
+        Map(|t| &mut t.registry_certificates),
+        "Trust the certificate authorities in a PEM file for this registry",
+    ),
+    works(
+        Registry,
+        "registry-client-cert",
+        "HOST=CERT,KEY",
+        Map(|t| &mut t.registry_client_certs),
+        "Show this registry a client certificate, PEM files",
+    ),
+    works(
+        Registry,
+        "push-retry",
+        "N",
+        Number(|t| &mut t.push_retry),
+        "Try a failed push again so often (default: 0)",
+    ),
+    works(
+        Registry,
+        "skip-push-permission-check",
+        "",
+        Switch(|t| &mut t.skip_push_permission_check),
+        "Do not ask destinations for permission before the build",
+    ),
+    works(
+        Run,
+        "cache-dir",
+        "DIR",
+        Path(|t| &mut t.cache_dir),
+        "Where the store of blobs and unpacked layers lies (default: /cache as executor, else \
+         $XDG_CACHE_HOME/shutter, /var/cache/shutter for root)",
+    ),
+    works(
+        Run,
+        "rootfs",
+        "NAME",
+        Text(|t| &mut t.rootfs),
+        "What commands run on: auto or overlay (default: auto)",
+    ),
+    works(
+        Run,
+        "threads",
+        "N",
+        Number(|t| &mut t.threads),
+        "Threads for hashing and compression (default: one a processor)",
+    ),
+    works(
+        Run,
+        "force",
+        "",
+        Switch(|t| &mut t.force),
+        "As executor, run outside a container too",
+    ),
+    works(
+        Show,
+        "verbosity",
+        "LEVEL",
+        Choice(
+            &["trace", "debug", "info", "warn", "error", "fatal", "panic"],
+            |t| &mut t.verbosity,
+        ),
+        "How much is logged (default: info)",
+    )
+    .short('v'),
+    works(
+        Show,
+        "log-format",
+        "FORMAT",
+        Choice(&["text", "color", "json"], |t| &mut t.log_format),
+        "How it is logged (default: a live view on a terminal, else color as executor, else text)",
+    ),
+    works(
+        Show,
+        "log-timestamp",
+        "",
+        Switch(|t| &mut t.log_timestamp),
+        "Log the time of day, not the seconds since the start",
+    ),
+    works(
+        Show,
+        "timeline",
+        "FILE",
+        Path(|t| &mut t.timeline),
+        "Write an HTML page that shows what the build spent its time on",
+    ),
+    works(Show, "help", "", Switch(|t| &mut t.help), "Show this help").short('h'),
+    always(
+        Run,
+        "cleanup",
+        NoSwitch,
+        "a build's files lie in a scratch directory of the store, which is always removed at the end; \
+         the file system it runs on is not written to",
+    ),
+    always(
+        Run,
+        "pre-cleanup",
+        NoSwitch,
+        "a build's root always starts with its base alone, whatever lies in the file system it runs on",
+    ),
+    always(
+        Run,
+        "preserve-context",
+        NoSwitch,
+        "the file system a build runs on is not written to, so nothing has to be put back",
+    ),
+    always(
+        Run,
+        "snapshot-mode",
+        NoChoice(&["full", "redo", "time"]),
+        "what a step wrote is always known exactly, by metadata and content; no mode finds more",
+    )
+    .aliases(&["snapshotMode"]),
+    always(
+        Run,
+        "use-new-run",
+        NoSwitch,
+        "what a step wrote is tracked while it is written; nothing is searched before or after",
+    ),
+    always(
+        Run,
+        "skip-unused-stages",
+        NoSwitch,
+        "a stage that the target does not need is never built; kaniko ignores the flag too",
+    ),
+    always(
+        Run,
+        "force-build-metadata",
+        NoSwitch,
+        "steps that change metadata alone are always in the config and history; kaniko ignores the flag too",
+    ),
+    always(
+        Run,
+        "compressed-caching",
+        NoSwitch,
+        "memory does not grow with a layer's size, so there is nothing to trade",
+    ),
+    always(
+        Output,
+        "no-push-cache",
+        NoSwitch,
+        "cache layers are never pushed",
+    ),
+    not_yet(Source, "bucket", NoText, &[""]).short('b'),
+    not_yet(Source, "git", NoText, &[]),
+    not_yet(Source, "secret", NoText, &[]),
+    // What lies in /var/run goes into the image, as BuildKit has it; `false` asks for just that.
+    not_yet(Run, "ignore-var-run", NoSwitch, &[]).aliases(&["whitelist-var-run"]),
+    not_yet(Run, "ignore-path", NoText, &[]),
+    not_yet(Run, "image-fs-extract-retry", NoText, &["0"]),
+    not_yet(Run, "image-download-retry", NoText, &["0"]),
+    not_yet(Run, "kaniko-dir", NoText, &[]),
+    not_yet(Run, "cache", NoSwitch, &[]),
+    not_yet(Run, "cache-repo", NoText, &[""]),
+    not_yet(Run, "cache-ttl", NoText, &[]),
+    not_yet(Run, "cache-copy-layers", NoSwitch, &[]),
+    not_yet(Run, "cache-run-layers", NoSwitch, &[]),
+    not_yet(Run, "materialize", NoSwitch, &[]),
+    not_yet(Run, "dryrun", NoSwitch, &[]),
+    not_yet(Image, "annotation", NoText, &[]),
+    not_yet(Registry, "registry-map", NoText, &[""]),
+    not_yet(Registry, "registry-mirror", NoText, &[""]),
+    not_yet(Registry, "skip-default-registry-fallback", NoSwitch, &[]),
+    not_yet(Registry, "push-ignore-immutable-tag-errors", NoSwitch, &[]),
+    // Empty means none of the built-in helpers, and there are none.
+    not_yet(Registry, "credential-helpers", NoText, &[""]),
+    not_yet(Registry, "azure-container-registry-config", NoText, &[""]),
+];
+
+#[cfg(test)]
+/// Finds a flag by its name or a deprecated spelling, without the dashes.
+pub(super) fn find(name: &str) -> Option<&'static Flag> {
+    FLAGS
+        .iter()
+        .find(|flag| flag.long == name || flag.aliases.contains(&name))
+}
+
+/// Finds what somebody may have meant by an unknown name: the one flag that starts with it, else
+/// the nearest within a third of its length.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    let mut starting = FLAGS.iter().filter(|flag| flag.long.starts_with(name));
+    if name.len() >= 3
+        && let (Some(flag), None) = (starting.next(), starting.next())
+    {
+        return Some(flag.long);
+    }
+    FLAGS
+        .iter()
+        .map(|flag| (distance(name, flag.long), flag.long))
+        .min()
+        .filter(|(distance, _)| *distance <= (name.len() / 3).max(1))
+        .map(|(_, long)| long)
+}
+
+/// Counts the letters to insert, delete or replace.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut next = Vec::with_capacity(row.len());
+        next.push(i + 1);
+        for ((pair, y), left) in row.windows(2).zip(&b).zip(0..) {
+            let (diagonal, above) = (pair[0], pair[1]);
+            let left: usize = next[left];
+            next.push(
+                (diagonal + usize::from(x != *y))
+                    .min(above + 1)
+                    .min(left + 1),
+            );
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}

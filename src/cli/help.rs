@@ -1,0 +1,82 @@
+//! The help, made of the table of flags.
+
+use super::flags::{FLAGS, Flag, Group, Status};
+use super::parse::Called;
+use std::fmt::Write;
+
+/// Gives the help for lines of so many columns.
+pub(super) fn help(called: Called, columns: usize) -> String {
+    let columns = columns.clamp(60, 100);
+    let mut out = String::new();
+    out.push_str("Builds a container image from a Dockerfile, without a daemon.\n\n");
+    out.push_str(match called {
+        Called::Shutter => {
+            "Usage:\n  shutter build [FLAGS] [CONTEXT]\n  shutter version\n  shutter help\n"
+        }
+        Called::Executor => "Usage:\n  executor [FLAGS]\n  executor version\n  executor help\n",
+    });
+    for (group, heading) in Group::ALL {
+        let _ = writeln!(out, "\n{heading}:");
+        let of_group = |flag: &&Flag| flag.group == group && flag.status == Status::Works;
+        for flag in FLAGS.iter().filter(of_group) {
+            describe(flag, columns, &mut out);
+        }
+    }
+    out.push_str("\nAccepted and without effect, because it is so in any case:\n");
+    for flag in FLAGS {
+        if let Status::Always(why) = flag.status {
+            let _ = writeln!(out, "      --{}", flag.long);
+            wrap(why, 10, columns, &mut out);
+        }
+    }
+    out.push_str("\nKnown from kaniko and not yet supported:\n");
+    let names: Vec<String> = FLAGS
+        .iter()
+        .filter(|flag| matches!(flag.status, Status::NotYet(_)))
+        .map(|flag| format!("--{}", flag.long))
+        .collect();
+    wrap(&names.join(", "), 6, columns, &mut out);
+    out.push_str(
+        "\nA switch takes a truth value after an equals sign: --no-push=false. The exit code is that\n\
+         of a RUN that failed, else 1; 130 or 143 after a signal.\n",
+    );
+    out
+}
+
+fn describe(flag: &Flag, columns: usize, out: &mut String) {
+    match flag.short {
+        Some(short) => {
+            let _ = write!(out, "  -{short}, --{}", flag.long);
+        }
+        None => {
+            let _ = write!(out, "      --{}", flag.long);
+        }
+    }
+    if !flag.value.is_empty() {
+        let _ = write!(out, " {}", flag.value);
+    }
+    if flag.takes.is_repeatable() {
+        out.push_str("  (repeatable)");
+    }
+    out.push('\n');
+    wrap(flag.help, 10, columns, out);
+}
+
+/// Appends a text as indented lines that break between words.
+fn wrap(text: &str, indent: usize, columns: usize, out: &mut String) {
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let wide = word.chars().count();
+        if used == 0 {
+            let _ = write!(out, "{:indent$}{word}", "");
+            used = indent + wide;
+        } else if used + 1 + wide > columns {
+            let _ = write!(out, "\n{:indent$}{word}", "");
+            used = indent + wide;
+        } else {
+            let _ = write!(out, " {word}");
+            used += 1 + wide;
+        }
+    }
+    out.push('\n');
+}

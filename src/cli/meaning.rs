@@ -1,0 +1,663 @@
+//! What was typed to what is meant: defaults, environment, look-ups, and the rules between flags.
+
+use super::flags::Typed;
+use super::parse::{Called, Usage, truth};
+use super::surroundings::Surroundings;
+use crate::oci::{Digest, Format, Platform, Reference};
+use crate::request::{Compression, Layout, RegistryOptions, Request, RootfsChoice};
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+/// How much is logged; each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Verbosity {
+    /// What ends the build.
+    Error,
+    /// What is off.
+    Warn,
+    /// What happens.
+    Info,
+    /// What happens in detail.
+    Debug,
+}
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LogFormat {
+    /// A live view.
+    Live,
+    /// Lines.
+    Text,
+    /// Lines with colours.
+    Color,
+    /// An object a line.
+    Json,
+}
+
+/// What a log line starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stamp {
+    /// Seconds since the start.
+    Elapsed,
+    /// The time of day, RFC 3339.
+    Clock,
+}
+
+/// What is asked of `cli` itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Options {
+    /// How much is logged.
+    pub verbosity: Verbosity,
+    /// How it is logged.
+    pub format: LogFormat,
+    /// What a line starts with.
+    pub stamp: Stamp,
+    /// Where the page of spans goes.
+    pub timeline: Option<PathBuf>,
+    /// Google Cloud Build's directory for results.
+    pub builder_output: Option<PathBuf>,
+    /// Kubernetes' file for a container's last words, where it wants the digest.
+    pub termination_log: Option<PathBuf>,
+    /// What is odd about the command line or the environment.
+    pub warnings: Vec<String>,
+}
+
+/// Reads how to log off what was typed; this cannot fail, so that whatever fails can be shown.
+pub(super) fn log_format(typed: &Typed, around: &Surroundings) -> LogFormat {
+    match typed.log_format.as_deref() {
+        Some("json") => LogFormat::Json,
+        Some("text") => LogFormat::Text,
+        Some(_) => LogFormat::Color,
+        None if std::io::stderr().is_terminal()
+            && around.text("TERM").is_some_and(|term| term != "dumb") =>
+        {
+            LogFormat::Live
+        }
+        None if around.called == Called::Executor && around.var("NO_COLOR").is_none() => {
+            LogFormat::Color
+        }
+        None => LogFormat::Text,
+    }
+}
+
+/// Finds out what is meant.
+pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Options), Usage> {
+    let mut warnings: Vec<String> = typed
+        .deprecated
+        .iter()
+        .map(|(old, new)| format!("--{old} is deprecated: use --{new}"))
+        .collect();
+    environment_not_yet(around, &mut warnings)?;
+
+    let no_push = match around.text("KANIKO_NO_PUSH") {
+        Some(text) => truth(text)
+            .ok_or_else(|| Usage::new(format!("KANIKO_NO_PUSH: `{text}` is no truth value")))?,
+        None => typed.no_push,
+    };
+    rules(&typed, no_push)?;
+
+    let context = context(&typed, around)?;
+    let dockerfile = dockerfile(&typed, around, &context)?;
+    let build_args = build_args(&typed.build_args, around)?;
+    let format = match typed.image_format.as_deref() {
+        Some("docker") => Some(Format::Docker),
+        Some(_) => Some(Format::Oci),
+        // A docker-archive has Docker's media types; zstd has a media type in OCI alone.
+        None if typed.tar_path.is_some() => Some(Format::Docker),
+        None if typed.compression.as_deref() == Some("zstd") => Some(Format::Oci),
+        None => None,
+    };
+    let destinations = typed
+        .destinations
+        .iter()
+        .map(|text| destination(text))
+        .collect::<Result<Vec<_>, _>>()?;
+    let absolute = |path: &Option<PathBuf>| path.as_ref().map(|path| around.cwd.join(path));
+    let request = Request {
+        layouts: layouts(&typed.build_contexts, around)?,
+        build_args: build_args.clone(),
+        target: typed.targets.first().cloned(),
+        labels: labels(&typed.labels)?,
+        platform: platform(typed.custom_platform.as_deref())?,
+        tar_path: absolute(&typed.tar_path),
+        oci_layout: absolute(&typed.oci_layout_path),
+        digest_file: local(absolute(&typed.digest_file), &typed.digest_file)?,
+        image_name_with_digest_file: absolute(&typed.image_name_with_digest_file),
+        image_name_tag_with_digest_file: absolute(&typed.image_name_tag_with_digest_file),
+        store: store(&typed, around),
+        compression: compression(&typed)?,
+        format,
+        single_snapshot: typed.single_snapshot,
+        reproducible: typed.reproducible,
+        epoch: epoch(&build_args, around)?,
+        rootfs: rootfs(typed.rootfs.as_deref())?,
+        check_push: !typed.skip_push_permission_check,
+        registry: registry(&typed, around)?,
+        threads: threads(typed.threads)?,
+        destinations: if no_push {
+            Vec::new()
+        } else {
+            destinations.clone()
+        },
+        names: destinations,
+        context,
+        dockerfile,
+    };
+    if around.called == Called::Executor && !typed.force && around.container.is_none() {
+        return Err(Usage::new(
+            "this should run inside a container alone, and no sign of one was found",
+        )
+        .hint("run with --force if you are sure you want to continue"));
+    }
+    let options = Options {
+        verbosity: verbosity(typed.verbosity.as_deref()),
+        format: log_format(&typed, around),
+        stamp: if typed.log_timestamp {
+            Stamp::Clock
+        } else {
+            Stamp::Elapsed
+        },
+        timeline: absolute(&typed.timeline),
+        builder_output: around.path("BUILDER_OUTPUT"),
+        termination_log: (around.called == Called::Executor && around.container.is_some())
+            .then(|| PathBuf::from("/dev/termination-log")),
+        warnings,
+    };
+    Ok((request, options))
+}
+
+/// Refuses variables that would change the outcome, and warns of those that would show more.
+fn environment_not_yet(around: &Surroundings, warnings: &mut Vec<String>) -> Result<(), Usage> {
+    for name in ["KANIKO_REGISTRY_MIRROR", "KANIKO_REGISTRY_MAP"] {
+        if around.var(name).is_some() {
+            return Err(Usage::new(format!(
+                "the variable {name} is not yet supported"
+            )));
+        }
+    }
+    for name in ["KANIKO_PRINT_PLAN", "KANIKO_TELEMETRY_ENDPOINT"] {
+        if around.var(name).is_some() {
+            warnings.push(format!("the variable {name} is not yet supported"));
+        }
+    }
+    Ok(())
+}
+
+/// The rules between flags.
+fn rules(typed: &Typed, no_push: bool) -> Result<(), Usage> {
+    if typed.destinations.is_empty() {
+        if !no_push {
+            return Err(Usage::new("there is no --destination")
+                .hint("give one, or --no-push to push nothing"));
+        }
+        for (file, flag) in [
+            (
+                &typed.image_name_with_digest_file,
+                "image-name-with-digest-file",
+            ),
+            (
+                &typed.image_name_tag_with_digest_file,
+                "image-name-tag-with-digest-file",
+            ),
+        ] {
+            if file.is_some() {
+                return Err(Usage::new(format!("--{flag} wants a --destination")));
+            }
+        }
+    }
+    let zstd = typed.compression.as_deref() == Some("zstd");
+    let tar = typed.tar_path.is_some();
+    match typed.image_format.as_deref() {
+        Some("docker") if zstd => {
+            return Err(Usage::new(
+                "--compression=zstd and --image-format=docker exclude each other",
+            )
+            .hint("Docker's media types have no zstd; use --image-format=oci"));
+        }
+        Some("oci") if tar => {
+            return Err(
+                Usage::new("--tar-path and --image-format=oci exclude each other")
+                    .hint("--oci-layout-path writes an OCI image"),
+            );
+        }
+        _ => {}
+    }
+    if zstd && tar {
+        return Err(
+            Usage::new("--compression=zstd and --tar-path exclude each other")
+                .hint("--oci-layout-path writes an OCI image"),
+        );
+    }
+    if let [_, second, ..] = typed.targets.as_slice() {
+        return Err(Usage::new(format!(
+            "--target: several targets are not yet supported, and `{second}` is a second one"
+        )));
+    }
+    Ok(())
+}
+
+/// Splits `scheme://rest`.
+fn scheme(path: &Path) -> Option<(&str, &str)> {
+    let (scheme, rest) = path.to_str()?.split_once("://")?;
+    let is_scheme = !scheme.is_empty()
+        && scheme
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c));
+    is_scheme.then_some((scheme, rest))
+}
+
+fn context(typed: &Typed, around: &Surroundings) -> Result<PathBuf, Usage> {
+    let given = match (&typed.context, &typed.positional) {
+        (Some(flag), Some(word)) if flag != word => {
+            return Err(Usage::new(format!(
+                "the context is given twice: --context {} and `{}`",
+                flag.display(),
+                word.display()
+            )));
+        }
+        (Some(path), _) | (None, Some(path)) => path.clone(),
+        (None, None) => match around.called {
+            Called::Executor => PathBuf::from("/workspace/"),
+            Called::Shutter => PathBuf::from("."),
+        },
+    };
+    let dir = match scheme(&given) {
+        Some(("dir", rest)) => PathBuf::from(rest),
+        Some((scheme, _)) => {
+            return Err(
+                Usage::new(format!("--context: {scheme}:// is not yet supported"))
+                    .hint("a directory is, as PATH or dir://PATH"),
+            );
+        }
+        None => given,
+    };
+    let mut dir = around.cwd.join(dir);
+    if let Some(below) = &typed.context_sub_path {
+        // kaniko appends it whether or not it starts with a slash.
+        dir.push(below.strip_prefix("/").unwrap_or(below));
+    }
+    match std::fs::metadata(&dir) {
+        Ok(meta) if meta.is_dir() => Ok(clean(&dir)),
+        Ok(_) => Err(Usage::new(format!(
+            "context {}: not a directory",
+            dir.display()
+        ))),
+        Err(error) => Err(Usage::new(format!(
+            "context {}: {}",
+            dir.display(),
+            plain(&error)
+        ))),
+    }
+}
+
+/// Drops `.` parts and doubled slashes; `..` stays, for what is before it may be a link.
+fn clean(path: &Path) -> PathBuf {
+    path.components()
+        .filter(|part| !matches!(part, std::path::Component::CurDir))
+        .collect()
+}
+
+fn dockerfile(typed: &Typed, around: &Surroundings, context: &Path) -> Result<PathBuf, Usage> {
+    if let Some(given) = &typed.dockerfile
+        && let Some((scheme, _)) = scheme(given)
+    {
+        return Err(Usage::new(format!(
+            "--dockerfile: {scheme}:// is not yet supported"
+        )));
+    }
+    let candidates = match &typed.dockerfile {
+        Some(path) => vec![around.cwd.join(path), context.join(path)],
+        None if around.called == Called::Executor => {
+            vec![around.cwd.join("Dockerfile"), context.join("Dockerfile")]
+        }
+        // Where nothing was typed, the working directory's Dockerfile has nothing to do with the
+        // context of `shutter build CONTEXT`.
+        None => vec![context.join("Dockerfile")],
+    };
+    let mut candidates: Vec<PathBuf> = candidates.iter().map(|path| clean(path)).collect();
+    candidates.dedup();
+    for path in &candidates {
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => {
+                if typed.dockerfile.is_some() && candidates.len() == 1 {
+                    return Err(Usage::new(format!(
+                        "dockerfile {}: is a directory",
+                        path.display()
+                    )));
+                }
+            }
+            Ok(_) => return Ok(path.clone()),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => {
+                return Err(Usage::new(format!(
+                    "dockerfile {}: {}",
+                    path.display(),
+                    plain(&error)
+                )));
+            }
+        }
+    }
+    let tried: Vec<String> = candidates
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    Err(Usage::new(format!(
+        "there is no Dockerfile at {}",
+        tried.join(" nor at ")
+    ))
+    .hint("--dockerfile names it, --context the directory it belongs to"))
+}
+
+fn is_missing(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
+}
+
+/// Words an I/O error without its number.
+fn plain(error: &std::io::Error) -> String {
+    if is_missing(error) {
+        return "no such directory".into();
+    }
+    let text = error.to_string().to_lowercase();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+fn build_args(given: &[String], around: &Surroundings) -> Result<Vec<(String, String)>, Usage> {
+    let mut out = Vec::with_capacity(given.len());
+    for arg in given {
+        match arg.split_once('=') {
+            Some(("", _)) => {
+                return Err(Usage::new(format!("--build-arg: `{arg}` has no name")));
+            }
+            Some((name, value)) => out.push((name.to_owned(), value.to_owned())),
+            None if arg.is_empty() => {
+                return Err(Usage::new("--build-arg: the name is empty"));
+            }
+            // A name that the environment does not have is as if it were not given, as in BuildKit.
+            None => match around.env.get(std::ffi::OsStr::new(arg)) {
+                Some(value) => {
+                    let value = value.to_str().ok_or_else(|| {
+                        Usage::new(format!(
+                            "--build-arg {arg}: the environment's value is not UTF-8"
+                        ))
+                    })?;
+                    out.push((arg.clone(), value.to_owned()));
+                }
+                None => {}
+            },
+        }
+    }
+    Ok(out)
+}
+
+fn labels(given: &[String]) -> Result<Vec<(String, String)>, Usage> {
+    given
+        .iter()
+        .map(|label| match label.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+            _ => Err(Usage::new(format!("--label: `{label}` is not NAME=VALUE"))),
+        })
+        .collect()
+}
+
+fn destination(text: &str) -> Result<Reference, Usage> {
+    let reference: Reference = text
+        .parse()
+        .map_err(|error| Usage::new(format!("--destination: {error}")))?;
+    if reference.digest.is_some() {
+        return Err(Usage::new(format!(
+            "--destination: `{text}` has a digest, and a digest is the build's result"
+        )));
+    }
+    Ok(reference)
+}
+
+fn platform(given: Option<&str>) -> Result<Platform, Usage> {
+    let host = Platform::host();
+    let Some(text) = given else {
+        return Ok(host);
+    };
+    let wanted: Platform = text
+        .parse()
+        .map_err(|error| Usage::new(format!("--custom-platform: {error}")))?;
+    if wanted == host || (wanted.accepts(&host) && host.accepts(&wanted)) {
+        Ok(wanted)
+    } else {
+        Err(Usage::new(format!(
+            "--custom-platform: {wanted} is not yet supported on {host}"
+        )))
+    }
+}
+
+fn layouts(
+    given: &BTreeMap<String, String>,
+    around: &Surroundings,
+) -> Result<BTreeMap<String, Layout>, Usage> {
+    let mut out = BTreeMap::new();
+    for (name, text) in given {
+        let rest = match text.split_once("://") {
+            Some(("oci-layout", rest)) => rest,
+            Some((scheme, _)) => {
+                return Err(Usage::new(format!(
+                    "--build-context {name}: {scheme}:// is not yet supported"
+                ))
+                .hint("oci-layout://DIR[:TAG][@DIGEST] is"));
+            }
+            None => {
+                return Err(Usage::new(format!(
+                    "--build-context {name}: a directory is not yet supported"
+                ))
+                .hint("oci-layout://DIR[:TAG][@DIGEST] is"));
+            }
+        };
+        let (rest, digest) = match rest.rsplit_once('@') {
+            Some((rest, digest)) => {
+                let digest: Digest = digest
+                    .parse()
+                    .map_err(|error| Usage::new(format!("--build-context {name}: {error}")))?;
+                (rest, Some(digest))
+            }
+            None => (rest, None),
+        };
+        let (dir, tag) = match rest.rsplit_once(':') {
+            Some((dir, tag)) if !tag.contains('/') && !tag.is_empty() => (dir, Some(tag)),
+            _ => (rest, None),
+        };
+        if dir.is_empty() {
+            return Err(Usage::new(format!(
+                "--build-context {name}: `{text}` names no directory"
+            )));
+        }
+        out.insert(
+            name.clone(),
+            Layout {
+                dir: around.cwd.join(dir),
+                tag: tag.map(str::to_owned),
+                digest,
+            },
+        );
+    }
+    Ok(out)
+}
+
+/// Refuses a URL where a file is wanted.
+fn local(file: Option<PathBuf>, typed: &Option<PathBuf>) -> Result<Option<PathBuf>, Usage> {
+    match typed.as_deref().and_then(scheme) {
+        Some((scheme, _)) => Err(Usage::new(format!(
+            "--digest-file: {scheme}:// is not yet supported"
+        ))),
+        None => Ok(file),
+    }
+}
+
+fn store(typed: &Typed, around: &Surroundings) -> PathBuf {
+    if let Some(dir) = &typed.cache_dir {
+        return around.cwd.join(dir);
+    }
+    if around.called == Called::Executor {
+        return PathBuf::from("/cache");
+    }
+    // An XDG path that is not absolute is to be ignored.
+    let xdg = around
+        .path("XDG_CACHE_HOME")
+        .filter(|dir| dir.is_absolute());
+    match (xdg, around.path("HOME")) {
+        (Some(dir), _) => dir.join("shutter"),
+        (None, Some(home)) if around.uid != 0 => home.join(".cache/shutter"),
+        (None, _) => PathBuf::from("/var/cache/shutter"),
+    }
+}
+
+fn compression(typed: &Typed) -> Result<Compression, Usage> {
+    let level = typed.compression_level.filter(|level| *level > 0);
+    let within = |name: &str, most: i64, default: i64| match level {
+        None => Ok(default),
+        Some(level) if level <= most => Ok(level),
+        Some(level) => Err(Usage::new(format!(
+            "--compression-level: {name} has levels 1 to {most}, not {level}"
+        ))),
+    };
+    // Both numbers are bounded by what is above.
+    match typed.compression.as_deref() {
+        Some("zstd") => Ok(Compression::Zstd(within("zstd", 22, 3)? as i32)),
+        _ => Ok(Compression::Gzip(within("gzip", 9, 1)? as u32)),
+    }
+}
+
+/// The epoch: a build argument counts more than the environment, as in BuildKit.
+fn epoch(build_args: &[(String, String)], around: &Surroundings) -> Result<Option<i64>, Usage> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let given = build_args.iter().rev().find(|(name, _)| name == NAME);
+    let (text, whence) = match (given, around.var(NAME)) {
+        (Some((_, value)), _) if !value.is_empty() => (value.clone(), "build argument"),
+        (Some(_), _) => return Ok(None),
+        (None, Some(value)) => (value.to_string_lossy().into_owned(), "variable"),
+        (None, None) => return Ok(None),
+    };
+    match text.parse::<i64>() {
+        // The upper bound is the year 9999: later times have no RFC 3339 form.
+        Ok(seconds) if (0..=253_402_300_799).contains(&seconds) => Ok(Some(seconds)),
+        _ => Err(Usage::new(format!(
+            "{whence} {NAME}: `{text}` is not a number of seconds since 1970"
+        ))),
+    }
+}
+
+fn rootfs(given: Option<&str>) -> Result<RootfsChoice, Usage> {
+    match given {
+        None | Some("auto") => Ok(RootfsChoice::Auto),
+        Some("overlay") => Ok(RootfsChoice::Overlay),
+        Some(name @ ("fuse" | "inplace" | "chroot")) => {
+            Err(Usage::new(format!("--rootfs: {name} is not yet supported")))
+        }
+        Some(name) => Err(Usage::new(format!(
+            "--rootfs: `{name}` is neither auto nor overlay"
+        ))),
+    }
+}
+
+fn threads(given: Option<i64>) -> Result<Option<usize>, Usage> {
+    match given {
+        None => Ok(None),
+        Some(count @ 1..=1024) => Ok(usize::try_from(count).ok()),
+        Some(count) => Err(Usage::new(format!(
+            "--threads: {count} is not from 1 to 1024"
+        ))),
+    }
+}
+
+fn registry(typed: &Typed, around: &Surroundings) -> Result<RegistryOptions, Usage> {
+    let push_retry = typed.push_retry.unwrap_or(0);
+    let path = |file: &str| around.cwd.join(file);
+    let mut client_certificates = BTreeMap::new();
+    for (host, files) in &typed.registry_client_certs {
+        let (cert, key) = files
+            .split_once(',')
+            .filter(|(cert, key)| !cert.is_empty() && !key.is_empty() && !key.contains(','))
+            .ok_or_else(|| {
+                Usage::new(format!(
+                    "--registry-client-cert: `{host}={files}` is not HOST=CERT,KEY"
+                ))
+            })?;
+        client_certificates.insert(host.clone(), (path(cert), path(key)));
+    }
+    Ok(RegistryOptions {
+        insecure_push: typed.insecure,
+        insecure_pull: typed.insecure_pull,
+        insecure: typed.insecure_registries.clone(),
+        skip_tls_push: typed.skip_tls_verify,
+        skip_tls_pull: typed.skip_tls_verify_pull,
+        skip_tls: typed.skip_tls_verify_registries.clone(),
+        certificates: typed
+            .registry_certificates
+            .iter()
+            .map(|(host, file)| (host.clone(), path(file)))
+            .collect(),
+        client_certificates,
+        push_retry: u32::try_from(push_retry)
+            .map_err(|_| Usage::new(format!("--push-retry: {push_retry} is no count")))?,
+        auth_files: auth_files(around),
+        auth_inline: around.text("DOCKER_AUTH_CONFIG").map(str::to_owned),
+        proxies: proxies(around),
+        certificate_file: around.path("SSL_CERT_FILE"),
+        certificate_dirs: around
+            .var("SSL_CERT_DIR")
+            .map(|dirs| std::env::split_paths(dirs).collect())
+            .unwrap_or_default(),
+    })
+}
+
+/// Where credentials may lie, nearest first: Docker's directory, then podman's files.
+fn auth_files(around: &Surroundings) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    match around.path("DOCKER_CONFIG") {
+        Some(dir) => out.push(dir),
+        None => {
+            let home = around.path("HOME");
+            if let Some(home) = home.or((around.uid == 0).then(|| "/root".into())) {
+                out.push(home.join(".docker"));
+            }
+        }
+    }
+    out.extend(around.path("REGISTRY_AUTH_FILE"));
+    if let Some(dir) = around.path("XDG_RUNTIME_DIR") {
+        out.push(dir.join("containers/auth.json"));
+    }
+    if around.called == Called::Executor {
+        out.push("/kaniko/.docker".into());
+    }
+    let mut seen = Vec::new();
+    for path in out {
+        let path = clean(&around.cwd.join(path));
+        if !seen.contains(&path) {
+            seen.push(path);
+        }
+    }
+    seen
+}
+
+/// Proxies by lower-case name; the lower-case variable counts more, as in curl and Go.
+fn proxies(around: &Surroundings) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    for name in ["http_proxy", "https_proxy", "no_proxy", "all_proxy"] {
+        let upper = name.to_ascii_uppercase();
+        if let Some(value) = around.text(name).or_else(|| around.text(&upper)) {
+            out.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    out
+}
+
+fn verbosity(given: Option<&str>) -> Verbosity {
+    match given {
+        Some("trace" | "debug") => Verbosity::Debug,
+        Some("warn") => Verbosity::Warn,
+        Some("error" | "fatal" | "panic") => Verbosity::Error,
+        _ => Verbosity::Info,
+    }
+}
+
+#[cfg(test)]
+#[path = "meaning_tests.rs"]
+mod tests;

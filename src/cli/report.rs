@@ -1,0 +1,287 @@
+//! What is printed when a build fails: where, what, why, and at most one hint.
+
+use super::meaning::LogFormat;
+use super::parse::Usage;
+use super::show::text::{self, Colours};
+use crate::build;
+use crate::dockerfile::ast::Span;
+use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::path::Path;
+
+/// Lines of context around the marked ones.
+const AROUND: usize = 2;
+/// Marked lines beyond so many are left out.
+const MARKED: usize = 40;
+/// As much of a Dockerfile is read for an excerpt.
+const READ: u64 = 16 << 20;
+/// As many columns of a line are shown.
+const COLUMNS: usize = 400;
+
+/// A failure, ready to be printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    /// What failed and why, the chain of causes in one line.
+    pub message: String,
+    /// Where in the Dockerfile.
+    pub place: Option<Place>,
+    /// What a command printed last.
+    pub output: Vec<String>,
+    /// At most one hint.
+    pub hint: Option<String>,
+    /// The exit code, where it is told.
+    pub code: Option<u8>,
+}
+
+/// Lines of a Dockerfile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The file, relative to the working directory where it lies below.
+    pub file: String,
+    /// The lines.
+    pub span: Span,
+    /// Numbered lines with whether they are meant.
+    pub excerpt: Vec<(usize, Mark, String)>,
+}
+
+/// Whether a line is the one that is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// It is.
+    Meant,
+    /// It is beside.
+    Beside,
+}
+
+impl Report {
+    /// Reports a mistake on the command line.
+    pub fn usage(usage: &Usage) -> Report {
+        Report {
+            message: usage.message.clone(),
+            place: None,
+            output: Vec::new(),
+            hint: usage.hint.clone(),
+            code: Some(super::FAILURE),
+        }
+    }
+
+    /// Reports an error with what was tried.
+    pub fn error(action: &str, error: &dyn std::error::Error) -> Report {
+        Report {
+            message: join(action.to_owned(), Some(error)),
+            place: None,
+            output: Vec::new(),
+            hint: None,
+            code: Some(super::FAILURE),
+        }
+    }
+
+    /// Reports the signal that ended a build.
+    pub fn cancelled(signal: i32) -> Report {
+        let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+        Report {
+            message: format!("cancelled by {name}"),
+            place: None,
+            output: Vec::new(),
+            hint: None,
+            code: None,
+        }
+    }
+
+    /// Reports a build that failed; the excerpt is read off the Dockerfile here.
+    pub fn build(error: &build::Error, dockerfile: &Path, cwd: &Path) -> Report {
+        use build::Error;
+        let (span, hint) = match error {
+            Error::Dockerfile(error) => (error.span, error.hint.clone()),
+            Error::Plan(error) => (error.span, error.hint.clone()),
+            Error::Step { span, .. } | Error::Run { span, .. } => (Some(*span), None),
+            Error::Cancelled | Error::Other { .. } => (None, None),
+        };
+        let output = match error {
+            Error::Run { last, .. } => last.clone(),
+            _ => Vec::new(),
+        };
+        let message = match error {
+            Error::Step { text, source, .. } => {
+                join(text::ellipsis(&one_line(text), 160), Some(source.as_ref()))
+            }
+            Error::Run { command, code, .. } => {
+                let command = text::ellipsis(&one_line(command), 160);
+                format!("`{command}` ended with exit code {code}{}", signal(*code))
+            }
+            // A mistake of the Dockerfile as a whole has no line, so it gets the file's name.
+            Error::Dockerfile(_) if span.is_none() => join(shown(dockerfile, cwd), Some(error)),
+            _ => join(String::new(), Some(error)),
+        };
+        let place = span.map(|span| {
+            let mut bytes = Vec::new();
+            let read = std::fs::File::open(dockerfile)
+                .and_then(|file| file.take(READ).read_to_end(&mut bytes));
+            Place {
+                file: shown(dockerfile, cwd),
+                span,
+                excerpt: match read {
+                    Ok(_) => excerpt(&String::from_utf8_lossy(&bytes), span),
+                    Err(_) => Vec::new(),
+                },
+            }
+        });
+        Report {
+            message,
+            place,
+            output,
+            hint,
+            code: None,
+        }
+    }
+
+    /// Gives the report as text.
+    pub fn text(&self, colours: Colours) -> String {
+        let mut out = String::new();
+        if let Some(place) = &self.place {
+            place.text(&mut out);
+        }
+        if !self.output.is_empty() {
+            out.push_str("the last lines of its output:\n");
+            for line in &self.output {
+                let line = text::line(line.as_bytes(), Colours::Drop);
+                let _ = writeln!(out, "  | {}", text::ellipsis(&line, COLUMNS));
+            }
+        }
+        let (red, reset) = match colours {
+            Colours::Keep => ("\x1b[1;31m", "\x1b[0m"),
+            Colours::Drop => ("", ""),
+        };
+        let message = text::line(one_line(&self.message).as_bytes(), Colours::Drop);
+        let _ = writeln!(out, "{red}error{reset}: {message}");
+        if let Some(hint) = &self.hint {
+            let hint = text::line(one_line(hint).as_bytes(), Colours::Drop);
+            let _ = writeln!(out, "hint: {hint}");
+        }
+        out
+    }
+
+    /// Gives the report as an object.
+    pub fn json(&self, time: String) -> Value {
+        let mut out = Map::new();
+        out.insert("time".into(), time.into());
+        out.insert("level".into(), "error".into());
+        out.insert("msg".into(), self.message.clone().into());
+        if let Some(place) = &self.place {
+            out.insert("file".into(), place.file.clone().into());
+            out.insert("line".into(), place.span.first.into());
+            out.insert("last_line".into(), place.span.last.into());
+            let lines = place.excerpt.iter().map(|(number, mark, text)| {
+                json!({"line": number, "meant": *mark == Mark::Meant, "text": text})
+            });
+            out.insert("excerpt".into(), lines.collect());
+        }
+        if !self.output.is_empty() {
+            out.insert("output".into(), self.output.clone().into());
+        }
+        if let Some(hint) = &self.hint {
+            out.insert("hint".into(), hint.clone().into());
+        }
+        if let Some(code) = self.code {
+            out.insert("exit_code".into(), code.into());
+        }
+        Value::Object(out)
+    }
+}
+
+impl Place {
+    fn text(&self, out: &mut String) {
+        const RULE: &str = "--------------------";
+        let _ = writeln!(out, "{}:{}", self.file, self.span.first);
+        if self.excerpt.is_empty() {
+            return;
+        }
+        let _ = writeln!(out, "{RULE}");
+        for (number, mark, text) in &self.excerpt {
+            let mark = match mark {
+                Mark::Meant => ">>>",
+                Mark::Beside => "   ",
+            };
+            let text = text::line(text.as_bytes(), Colours::Drop);
+            let row = format!(" {number:3} | {mark} {}", text::ellipsis(&text, COLUMNS));
+            let _ = writeln!(out, "{}", row.trim_end());
+        }
+        let _ = writeln!(out, "{RULE}");
+    }
+}
+
+/// Prints a report to stderr.
+pub(super) fn print(report: &Report, format: LogFormat) {
+    let text = match format {
+        LogFormat::Json => report.json(text::now()).to_string() + "\n",
+        LogFormat::Live | LogFormat::Color => report.text(Colours::Keep),
+        LogFormat::Text => report.text(Colours::Drop),
+    };
+    let mut err = std::io::stderr().lock();
+    let _ = err.write_all(text.as_bytes());
+}
+
+/// Cuts the lines out of a Dockerfile, with some around.
+fn excerpt(text: &str, span: Span) -> Vec<(usize, Mark, String)> {
+    let lines = text.lines().count();
+    let last = span.last.min(span.first.saturating_add(MARKED - 1));
+    let from = span.first.saturating_sub(AROUND).max(1);
+    let to = last.saturating_add(AROUND).min(lines);
+    text.lines()
+        .zip(1..)
+        .filter(|(_, number)| (from..=to).contains(number))
+        .map(|(line, number)| {
+            let mark = match (span.first..=span.last).contains(&number) {
+                true => Mark::Meant,
+                false => Mark::Beside,
+            };
+            (number, mark, line.to_owned())
+        })
+        .collect()
+}
+
+/// Shows a path as people would type it.
+fn shown(path: &Path, cwd: &Path) -> String {
+    let path = path.strip_prefix(cwd).unwrap_or(path);
+    text::line(path.to_string_lossy().as_bytes(), Colours::Drop)
+}
+
+/// Names the signal that an exit code above 128 stands for, as shells count.
+fn signal(code: i32) -> String {
+    match code
+        .checked_sub(128)
+        .and_then(signal_hook::low_level::signal_name)
+    {
+        Some(name) => format!(" ({name})"),
+        None => String::new(),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// Appends an error and its causes, each once: some errors say in their own words what their
+/// source says again.
+fn join(mut out: String, error: Option<&dyn std::error::Error>) -> String {
+    let mut next = error;
+    while let Some(error) = next {
+        let text = error.to_string();
+        let said = out == text
+            || out.ends_with(&format!(": {text}"))
+            || (text.len() > 8 && out.contains(&text));
+        if !said && !text.is_empty() {
+            if !out.is_empty() {
+                out.push_str(": ");
+            }
+            out.push_str(&text);
+        }
+        next = error.source();
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -1,0 +1,285 @@
+//! Shows a build while it runs: one thread takes all events and is the only one that prints.
+
+pub(super) mod board;
+mod live;
+pub(super) mod log;
+pub(super) mod text;
+
+use super::meaning::{LogFormat, Options, Verbosity};
+use super::report::Report;
+use super::timeline::{self, Timeline};
+use crate::build::Built;
+use crate::progress::{Event, Level, Sink};
+use board::{Board, Note};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::Tone;
+use rustix::fd::AsFd;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use text::Colours;
+
+/// So many events wait at most; a build that is faster than its log waits too.
+const QUEUE: usize = 4096;
+/// How often the live view is drawn.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// The thread that shows a build.
+pub(super) struct Show {
+    sender: Sender<Message>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Message {
+    Event(Event, Instant),
+    End(Box<Ending>),
+}
+
+/// How a build ended, as far as it is shown.
+struct Ending {
+    built: Option<Built>,
+    failure: Option<String>,
+    at: Instant,
+}
+
+impl Show {
+    /// Starts the thread. Where there can be none the build is not shown, and goes on.
+    pub fn start(options: &Options, begun: Instant) -> Show {
+        let (sender, receiver) = crossbeam_channel::bounded(QUEUE);
+        let painter = Painter::new(options, begun);
+        let thread = std::thread::Builder::new()
+            .name("show".into())
+            .spawn(move || painter.run(&receiver))
+            .ok();
+        let show = Show { sender, thread };
+        for warning in &options.warnings {
+            show.sink().message(Level::Warn, warning);
+        }
+        show
+    }
+
+    /// Gives a sink that feeds the thread.
+    pub fn sink(&self) -> Sink {
+        let sender = self.sender.clone();
+        Sink::new(move |event| {
+            // It fails only where the thread is gone, and then nobody wants events.
+            let _ = sender.send(Message::Event(event, Instant::now()));
+        })
+    }
+
+    /// Shows how the build ended and waits until everything is printed.
+    pub fn end(mut self, built: Option<&Built>, failure: Option<&Report>) {
+        let ending = Ending {
+            built: built.cloned(),
+            failure: failure.map(|report| report.message.clone()),
+            at: Instant::now(),
+        };
+        let _ = self.sender.send(Message::End(Box::new(ending)));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the thread owns.
+struct Painter {
+    board: Board,
+    format: LogFormat,
+    verbosity: Verbosity,
+    stamp: super::meaning::Stamp,
+    screen: live::Screen,
+    timeline: Option<(Timeline, PathBuf)>,
+}
+
+impl Painter {
+    fn new(options: &Options, begun: Instant) -> Painter {
+        // A live view of warnings alone would be an empty one.
+        let format = match options.format {
+            LogFormat::Live if options.verbosity < Verbosity::Info => LogFormat::Color,
+            other => other,
+        };
+        Painter {
+            board: Board::new(begun),
+            format,
+            verbosity: options.verbosity,
+            stamp: options.stamp,
+            screen: live::Screen::default(),
+            timeline: options
+                .timeline
+                .as_ref()
+                .map(|file| (Timeline::new(begun), file.clone())),
+        }
+    }
+
+    fn run(mut self, receiver: &Receiver<Message>) {
+        let live = self.format == LogFormat::Live;
+        let mut stay = Vec::new();
+        let mut next = Instant::now();
+        loop {
+            let message = match live {
+                true => receiver.recv_deadline(next),
+                false => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match message {
+                Ok(Message::Event(event, at)) => self.event(event, at, &mut stay),
+                Ok(Message::End(ending)) => {
+                    self.end(*ending, stay);
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if live && Instant::now() >= next {
+                self.draw(&std::mem::take(&mut stay));
+                next = Instant::now() + FRAME;
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event, at: Instant, stay: &mut Vec<String>) {
+        if let Some((timeline, _)) = &mut self.timeline {
+            timeline.take(&event, at);
+        }
+        for note in self.board.take(event, at) {
+            match self.format {
+                LogFormat::Live => self.live(&note, stay),
+                LogFormat::Json => self.object(&note),
+                LogFormat::Text => self.line(&note, Colours::Drop, at),
+                LogFormat::Color => self.line(&note, Colours::Keep, at),
+            }
+        }
+    }
+
+    fn live(&self, note: &Note, stay: &mut Vec<String>) {
+        if let Note::Line(..) = note
+            && !std::io::stdout().is_terminal()
+        {
+            self.line(note, Colours::Drop, Instant::now());
+        }
+        let wanted = match log::sentence(note, &self.board) {
+            Some((tone, _)) => tone.passes(self.verbosity),
+            None => false,
+        };
+        // A step that ends at once is no log line, but its place in the list is missed.
+        if wanted || matches!(note, Note::Ended(..)) {
+            stay.extend(live::stays(note, &self.board));
+        }
+    }
+
+    fn line(&self, note: &Note, colours: Colours, at: Instant) {
+        if let Note::Line(id, _, bytes) = note {
+            let mut line = text::line(bytes, colours);
+            if self.board.running.len() > 1 {
+                line = format!("[{}] {line}", self.board.step(*id));
+            }
+            line.push('\n');
+            let mut out = std::io::stdout().lock();
+            let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+            return;
+        }
+        if let Some((tone, sentence)) = log::sentence(note, &self.board) {
+            self.say(tone, &sentence, colours, at);
+        }
+    }
+
+    fn say(&self, tone: Tone, sentence: &str, colours: Colours, at: Instant) {
+        if tone.passes(self.verbosity) {
+            let elapsed = at.saturating_duration_since(self.board.begun);
+            print(&log::line(tone, sentence, self.stamp, elapsed, colours));
+        }
+    }
+
+    fn object(&self, note: &Note) {
+        let (tone, object) = log::object(note, &self.board, text::now());
+        let text = format!("{object}\n");
+        if let Note::Line(..) = note {
+            let mut out = std::io::stdout().lock();
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        } else if tone.passes(self.verbosity) {
+            print(&text);
+        }
+    }
+
+    fn draw(&mut self, stay: &[String]) {
+        let (columns, rows) = terminal_size(&std::io::stderr()).unwrap_or((80, 24));
+        let frame = live::frame(&self.board, Instant::now(), columns, rows);
+        print(&self.screen.draw(stay, &frame));
+    }
+
+    fn end(&mut self, ending: Ending, mut stay: Vec<String>) {
+        if self.format == LogFormat::Live {
+            if let Some(built) = &ending.built {
+                stay.push(String::new());
+                let lines = log::summary(built, &self.board, ending.at);
+                stay.extend(lines);
+            }
+            print(&self.screen.draw(&stay, &[]));
+        }
+        if let Some(built) = &ending.built {
+            match self.format {
+                LogFormat::Live => {}
+                LogFormat::Json => {
+                    let board = &self.board;
+                    let object = log::summary_object(built, board, ending.at, text::now());
+                    if Tone::Info.passes(self.verbosity) {
+                        print(&format!("{object}\n"));
+                    }
+                }
+                LogFormat::Text | LogFormat::Color => {
+                    for line in log::summary(built, &self.board, ending.at) {
+                        self.say(Tone::Info, &line, self.colours(), ending.at);
+                    }
+                }
+            }
+        }
+        if let Some((timeline, file)) = &self.timeline {
+            let verdict = match (&ending.built, &ending.failure) {
+                (Some(built), _) => timeline::Verdict::Built {
+                    digest: built.digest.to_string(),
+                    pushed: built.pushed.iter().map(ToString::to_string).collect(),
+                },
+                (None, failure) => timeline::Verdict::Failed(failure.clone().unwrap_or_default()),
+            };
+            let page = timeline.page(&self.board, &verdict, ending.at, processor_time());
+            if let Err(error) = super::outputs::replace(file, page.as_bytes()) {
+                let sentence = format!("--timeline: write {}: {error}", file.display());
+                match self.format {
+                    LogFormat::Json => self.object(&Note::Message(Level::Warn, sentence)),
+                    _ => self.say(Tone::Warn, &sentence, self.colours(), ending.at),
+                }
+            }
+        }
+    }
+
+    fn colours(&self) -> Colours {
+        match self.format {
+            LogFormat::Live | LogFormat::Color => Colours::Keep,
+            LogFormat::Text | LogFormat::Json => Colours::Drop,
+        }
+    }
+}
+
+/// Prints to stderr in one piece; a closed pipe is not our business.
+fn print(text: &str) {
+    let mut err = std::io::stderr().lock();
+    let _ = err.write_all(text.as_bytes());
+}
+
+/// Gives the processor time of this process, all threads together.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
+}
+
+/// Gives columns and rows of a terminal.
+pub(super) fn terminal_size(terminal: &impl AsFd) -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
+    (size.ws_col > 0).then(|| (usize::from(size.ws_col), usize::from(size.ws_row)))
+}
+
+#[cfg(test)]
+mod tests;

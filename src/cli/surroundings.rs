@@ -1,0 +1,143 @@
+//! What surrounds the program: environment, working directory, user, container. Read once, here.
+
+use super::parse::Called;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// Everything outside the command line that the meaning of flags depends on.
+#[derive(Clone, Debug)]
+pub(super) struct Surroundings {
+    /// The name the program was called by.
+    pub called: Called,
+    /// The environment.
+    pub env: BTreeMap<OsString, OsString>,
+    /// The working directory.
+    pub cwd: PathBuf,
+    /// The effective user's number.
+    pub uid: u32,
+    /// What tells that this is a container, where it is one.
+    pub container: Option<String>,
+}
+
+impl Surroundings {
+    /// Looks around.
+    pub fn read(called: Called) -> std::io::Result<Surroundings> {
+        let env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        let container = container(&env, Path::new("/"));
+        Ok(Surroundings {
+            called,
+            env,
+            cwd: std::env::current_dir()?,
+            uid: rustix::process::geteuid().as_raw(),
+            container,
+        })
+    }
+
+    /// Gives a variable that is set to something.
+    pub fn var(&self, name: &str) -> Option<&OsStr> {
+        self.env
+            .get(OsStr::new(name))
+            .map(OsString::as_os_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// Gives a variable that is set to text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.var(name).and_then(OsStr::to_str)
+    }
+
+    /// Gives a variable as a path.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        self.var(name).map(PathBuf::from)
+    }
+}
+
+/// Names what tells that a root is a container's, by the signs kaniko goes by.
+fn container(env: &BTreeMap<OsString, OsString>, root: &Path) -> Option<String> {
+    if env
+        .get(OsStr::new("container"))
+        .is_some_and(|value| !value.is_empty())
+    {
+        return Some("the variable `container`".into());
+    }
+    const FILES: [&str; 4] = [
+        ".dockerenv",
+        "run/.containerenv",
+        "__runsc_containers__",
+        "var/run/secrets/kubernetes.io/serviceaccount",
+    ];
+    for file in FILES {
+        if root.join(file).exists() {
+            return Some(format!("/{file}"));
+        }
+    }
+    const RUNTIMES: [&str; 9] = [
+        "docker",
+        "kubepods",
+        "containerd",
+        "libpod",
+        "podman",
+        "buildkit",
+        "lxc",
+        "garden",
+        "ecs",
+    ];
+    for file in ["proc/self/cgroup", "proc/1/cgroup"] {
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+        if let Some(runtime) = RUNTIMES.iter().find(|runtime| text.contains(**runtime)) {
+            return Some(format!("`{runtime}` in /{file}"));
+        }
+    }
+    let mounts = std::fs::read_to_string(root.join("proc/mounts")).unwrap_or_default();
+    mounts
+        .lines()
+        .any(|line| {
+            let mut words = line.split(' ').skip(1);
+            words.next() == Some("/") && words.next() == Some("overlay")
+        })
+        .then(|| "a root on overlay".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_known_by_their_signs() {
+        let cases: [(&str, &str, Option<&str>); 8] = [
+            ("", "", None),
+            (".dockerenv", "", Some("/.dockerenv")),
+            ("run/.containerenv", "", Some("/run/.containerenv")),
+            (
+                "proc/1/cgroup",
+                "0::/kubepods/burstable/x\n",
+                Some("`kubepods` in /proc/1/cgroup"),
+            ),
+            ("proc/self/cgroup", "0::/user.slice\n", None),
+            (
+                "proc/mounts",
+                "overlay / overlay rw,lowerdir=/x 0 0\n",
+                Some("a root on overlay"),
+            ),
+            (
+                "proc/mounts",
+                "/dev/vda / ext4 rw 0 0\noverlay /mnt overlay rw 0 0\n",
+                None,
+            ),
+            ("__runsc_containers__", "", Some("/__runsc_containers__")),
+        ];
+        for (file, content, want) in cases {
+            let root = tempfile::tempdir().unwrap();
+            if !file.is_empty() {
+                let path = root.path().join(file);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, content).unwrap();
+            }
+            let got = container(&BTreeMap::new(), root.path());
+            assert_eq!(got.as_deref(), want, "{file}");
+        }
+        let env = BTreeMap::from([("container".into(), "podman".into())]);
+        assert!(container(&env, Path::new("/nonexistent")).is_some());
+    }
+}
