@@ -6,6 +6,7 @@ mod merge;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod view;
 mod walk;
 
 pub use walk::full_walk;
