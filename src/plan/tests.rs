@@ -210,7 +210,7 @@ fn mistakes_have_lines() {
         (
             "FROM base\nARG U\nENV a=\"${U:?must be set}\"",
             3,
-            "U: must be set",
+            "failed to process \"\\\"${U:?must be set}\\\"\": U: must be set",
         ),
         ("FROM base\nEXPOSE 99999", 2, "invalid containerPort: 99999"),
         ("FROM base\nEXPOSE 80/x", 2, "invalid proto: x"),
