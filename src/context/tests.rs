@@ -865,5 +865,9 @@ fn fifty_thousand_files() {
     let start = std::time::Instant::now();
     let from = Origin::Context(&context);
     let changeset = copy(&op(&["."], "/app/"), &from, &base(), dir.path(), NOW).unwrap();
-    println!("{} changes in {:?}", changeset.changes.len(), start.elapsed());
+    println!(
+        "{} changes in {:?}",
+        changeset.changes.len(),
+        start.elapsed()
+    );
 }
