@@ -14,9 +14,9 @@ use crate::context::Context;
 use crate::dockerfile::ast::Span;
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
-use crate::oci::{Descriptor, Digest, Format, Image, Platform, Reference};
+use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
 use crate::output::Finished;
-use crate::plan::{self, Base, From, Op, Plan, Step};
+use crate::plan::{self, Base, From, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
 use crate::registry::Registry;
 use crate::request::{Compression, Request};
@@ -168,7 +168,9 @@ pub fn build(
         .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
 
-    let (bases, steps) = resolve_and_plan(&plan, request, &registry, &repositories, sink, cancel)?;
+    let (bases, staged) = resolve_and_plan(&plan, request, &registry, &repositories, sink, cancel)?;
+    let last = staged[plan.target].image.clone();
+    let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
     announce(&plan, &steps, sink);
     let target_base = root_base(&plan, plan.target);
     let base = base::key(&target_base.0, &target_base.1).and_then(|key| bases.get(&key).cloned());
@@ -218,7 +220,6 @@ pub fn build(
     }
     let done = shared.done[shared.plan.target].wait();
     let records = done.map(|done| done.records.clone()).unwrap_or_default();
-    let last = last_image(&shared, base.as_deref());
     let image = image::assemble(&shared, base.as_deref(), last, &records)?;
     let built = deliver(&shared, &image)?;
     Ok(built)
@@ -241,7 +242,6 @@ fn read_dockerfile(request: &Request) -> Result<Vec<u8>, Error> {
 
 /// Resolves the bases and plans every step of every stage; checks meanwhile that the destinations
 /// may be pushed to.
-#[allow(clippy::type_complexity)]
 fn resolve_and_plan(
     plan: &Plan,
     request: &Request,
@@ -249,7 +249,7 @@ fn resolve_and_plan(
     repositories: &[Reference],
     sink: &Sink,
     cancel: &Cancel,
-) -> Result<(BTreeMap<Key, Arc<Resolved>>, Vec<Vec<Step>>), Error> {
+) -> Result<(BTreeMap<Key, Arc<Resolved>>, Vec<Staged>), Error> {
     let failure = Failure::new(cancel);
     let mut wanted: BTreeMap<Key, (Base, Platform)> = BTreeMap::new();
     for stage in &plan.stages {
@@ -276,20 +276,23 @@ fn resolve_and_plan(
     if let Some(error) = failure.take() {
         return Err(error);
     }
-    let mut steps: Vec<Vec<Step>> = Vec::new();
+    let mut staged: Vec<Staged> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
-        let image: Option<Image> = match &stage.base {
-            Base::Scratch => None,
-            Base::Stage(parent) => Some(image_after(&bases, plan, &steps, *parent)),
-            other => base::key(other, &stage.platform)
-                .and_then(|key| bases.get(&key))
-                .map(|resolved| resolved.image.clone()),
+        let none = Scope::default();
+        let (image, scope) = match &stage.base {
+            Base::Scratch => (None, &none),
+            Base::Stage(parent) => (Some(&staged[*parent].image), &staged[*parent].scope),
+            other => {
+                let resolved = base::key(other, &stage.platform).and_then(|key| bases.get(&key));
+                (resolved.map(|resolved| &resolved.image), &none)
+            }
         };
-        steps.push(plan::steps(plan, place, image.as_ref(), request)?);
+        let next = plan::steps(plan, place, image, scope, request)?;
+        staged.push(next);
     }
     let mut copied = BTreeMap::new();
-    for (stage, steps) in plan.stages.iter().zip(&steps) {
-        for base in plan::copies_from(steps) {
+    for (stage, staged) in plan.stages.iter().zip(&staged) {
+        for base in plan::copies_from(&staged.steps) {
             if let Some(key) = base::key(&base, &stage.platform)
                 && !bases.contains_key(&key)
             {
@@ -300,7 +303,7 @@ fn resolve_and_plan(
     bases.extend(resolve_all(copied, request, registry, sink, &failure));
     match failure.take() {
         Some(error) => Err(error),
-        None => Ok((bases, steps)),
+        None => Ok((bases, staged)),
     }
 }
 
@@ -330,42 +333,6 @@ fn resolve_all(
             .filter_map(|(key, thread)| Some((key, resolved(thread)?)))
             .collect()
     })
-}
-
-/// Gives the image config after all steps of a stage, which may have none.
-fn image_after(
-    bases: &BTreeMap<Key, Arc<Resolved>>,
-    plan: &Plan,
-    steps: &[Vec<Step>],
-    place: usize,
-) -> Image {
-    let stage = &plan.stages[place];
-    match (steps[place].last(), &stage.base) {
-        (Some(step), _) => step.image.clone(),
-        (None, Base::Scratch) => Image::scratch(&stage.platform),
-        (None, Base::Stage(parent)) => image_after(bases, plan, steps, *parent),
-        (None, other) => base::key(other, &stage.platform)
-            .and_then(|key| bases.get(&key))
-            .map(|resolved| resolved.image.clone())
-            .unwrap_or_default(),
-    }
-}
-
-fn last_image(shared: &Shared<'_>, base: Option<&Resolved>) -> Image {
-    let image = image_after(
-        &shared.bases,
-        &shared.plan,
-        &shared.steps,
-        shared.plan.target,
-    );
-    // What a base's config says beside what the instructions change is the base's own.
-    match base {
-        Some(base) => Image {
-            extra: base.image.extra.clone(),
-            ..image
-        },
-        None => image,
-    }
 }
 
 fn announce(plan: &Plan, steps: &[Vec<Step>], sink: &Sink) {

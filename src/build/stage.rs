@@ -5,7 +5,7 @@ use super::wait::lock;
 use super::{Error, Shared};
 use crate::changeset::Changeset;
 use crate::context::{self, Origin};
-use crate::fs::{RelPath, Tree};
+use crate::fs::{Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, From, Op, RunOp, Step};
 use crate::progress::{Event, Owner, StepId, Work};
@@ -182,7 +182,10 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let on_root = matches!(step.op, Op::Run(_));
         let layer = changeset
             .filter(|changeset| !changeset.is_empty())
-            .and_then(|changeset| self.took(id, changeset, on_root));
+            .map(|changeset| self.took(id, changeset, on_root))
+            .transpose()
+            .map_err(failed)?
+            .flatten();
         self.records.push(Record {
             history: step.history.clone(),
             layer,
@@ -195,22 +198,27 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
     }
 
     /// Takes in what a step changed: on top of the tree, and as a layer where the image wants one.
-    fn took(&mut self, id: StepId, changeset: Changeset, on_root: bool) -> Option<Pending> {
+    fn took(
+        &mut self,
+        id: StepId,
+        changeset: Changeset,
+        on_root: bool,
+    ) -> Result<Option<Pending>, BoxError> {
         self.tree.push(Arc::new(changeset.view()));
         let changeset = Arc::new(changeset);
         if !on_root {
             self.unapplied.push(Arc::clone(&changeset));
         }
         if !self.shared.in_image[self.place] {
-            return None;
+            return Ok(None);
         }
-        match self.merged.take() {
+        Ok(match self.merged.take() {
             Some(merged) => {
-                self.merged = Some(merged.merge((*changeset).clone()));
+                self.merged = Some(merged.merge((*changeset).clone())?);
                 None
             }
             None => Some(layers::start(self.shared, self.scope, id, changeset)),
-        }
+        })
     }
 
     /// With one layer for everything: makes it of what all steps above the base changed.
@@ -252,6 +260,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 self.shared.request.rootfs,
                 dir,
                 lowers,
+                self.top(),
             )?);
         }
         if let Some(root) = &mut self.root {
@@ -262,6 +271,14 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         Ok(())
     }
 
+    /// Gives the root directory's metadata as the base has it.
+    fn top(&self) -> Meta {
+        match self.base_tree.get(&RelPath::root()) {
+            Some(found) => found.meta,
+            None => Meta::dir(0o755, self.shared.now),
+        }
+    }
+
     fn command(&mut self, id: StepId, step: &Step, run: &RunOp) -> Result<Changeset, Error> {
         let failed = |source: BoxError| Error::step(step.span, &step.text, source);
         let command = self.prepare(run).map_err(failed)?;
@@ -270,7 +287,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             .as_mut()
             .ok_or_else(|| failed("there is no root".into()))?;
         root.begin().map_err(|e| failed(e.into()))?;
-        make_directory(root.root(), &command.cwd).map_err(|e| failed(e.into()))?;
+        let opened = root.root().map_err(|e| failed(e.into()))?;
+        make_directory(opened, &command.cwd).map_err(|e| failed(e.into()))?;
         let mut last = Tail::default();
         let ran = {
             let _span = self.shared.sink.span(

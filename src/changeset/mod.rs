@@ -1,6 +1,17 @@
 //! What a step changed: ordering, merging, comparing with a tree, and the slow full walk.
 
-use crate::fs::{Meta, RelPath, Source, Tree};
+mod compare;
+mod links;
+mod merge;
+mod settle;
+#[cfg(test)]
+mod tests;
+mod view;
+mod walk;
+
+pub use walk::full_walk;
+
+use crate::fs::{Meta, RelPath, Source};
 
 /// What a step changed, in canonical order of paths, one change a path.
 ///
@@ -66,36 +77,28 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A hard link names a file that the same changeset does not put.
+    #[error("hard link {path} to {target}, which is not put with it")]
+    Dangling {
+        /// The link.
+        path: RelPath,
+        /// What it names.
+        target: RelPath,
+    },
 }
 
 impl Changeset {
-    /// Makes what was tracked exact: sorts, writes opaque directories out as deletions, drops what
-    /// equals the tree (metadata with times, content by BLAKE3, taken in parallel on the rayon
-    /// pool), drops deletions of what was not there, and adds the directories above each change
-    /// as the tree or the changeset has them.
-    pub fn settle(self, tree: &Tree) -> Result<Changeset, Error> {
-        let _ = tree;
-        todo!()
-    }
-
-    /// Adds a later changeset, for one layer over several steps.
-    pub fn merge(self, later: Changeset) -> Changeset {
-        let _ = later;
-        todo!()
-    }
-
-    /// Gives the bytes of all content together.
-    pub fn content_size(&self) -> u64 {
-        todo!()
-    }
-
-    /// Gives the changeset as a layer of a tree.
-    pub fn view(&self) -> crate::fs::LayerView {
-        todo!()
-    }
-
     /// Tells whether nothing changed.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
+    }
+
+    /// Looks up what happened to a path, in a changeset that is sorted.
+    pub fn get(&self, path: &RelPath) -> Option<&Action> {
+        let at = self
+            .changes
+            .binary_search_by(|change| change.path.cmp(path))
+            .ok()?;
+        self.changes.get(at).map(|change| &change.action)
     }
 }

@@ -1,17 +1,114 @@
 //! What a COPY or ADD takes, from the build context or from a tree, as a changeset; users and groups.
 
+mod chmod;
+mod copy;
+mod owner;
+mod target;
+#[cfg(test)]
+mod tests;
+mod unpack;
+mod view;
+
 use crate::changeset::Changeset;
-use crate::dockerfile::ignore::Ignore;
-use crate::fs::{Time, Tree};
-use crate::plan::CopyOp;
+use crate::dockerfile::ignore::{self, Ignore};
+use crate::fs::{RelPath, Time, Tree};
+use rustix::fs::{Mode, OFlags, openat};
+use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use copy::copy;
+pub use owner::{User, user};
+
+/// The most bytes an ignore file may have: 4 MiB.
+const MAX_IGNORE: u64 = 4 << 20;
 
 /// Why files cannot be copied.
 #[derive(Debug, thiserror::Error)]
-#[error("todo")]
-pub struct Error {}
+pub enum Error {
+    /// A directory or file of the builder's own could not be read.
+    #[error("{action} {path}")]
+    Open {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file of the context or of a tree could not be read, or a path not be resolved.
+    #[error("{action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what, as seen from the root of the context or image.
+        path: RelPath,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The ignore file cannot be used.
+    #[error("{path}")]
+    Ignore {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: ignore::Error,
+    },
+    /// There is no such source.
+    #[error("\"{0}\": not found")]
+    NotFound(RelPath),
+    /// The source is there, but the ignore file leaves it out.
+    #[error("\"{0}\": not found: the ignore file leaves it out of the context")]
+    LeftOut(RelPath),
+    /// A source or destination has a NUL byte.
+    #[error("{0:?} is not a path: it has a NUL byte")]
+    Nul(String),
+    /// A pattern of a source is malformed.
+    #[error("pattern {pattern}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// Why it cannot be used.
+        source: ignore::Error,
+    },
+    /// A file would have to take the place of a directory.
+    #[error("cannot replace to directory {0} with file")]
+    OverDirectory(RelPath),
+    /// A directory would have to take the place of something else.
+    #[error("cannot copy to non-directory: {0}")]
+    OverFile(RelPath),
+    /// A directory on the way to the destination is none.
+    #[error("mkdir {0}: not a directory")]
+    NotDirectory(RelPath),
+    /// `--chmod` cannot be understood.
+    #[error("{0}")]
+    Chmod(String),
+    /// An archive cannot be unpacked.
+    #[error("unpack {path}")]
+    Archive {
+        /// The archive, as seen from the root of the context.
+        path: RelPath,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// USER names no user of the image.
+    #[error("unable to find user {0}: no matching entries in passwd file")]
+    NoUser(String),
+    /// USER names no group of the image.
+    #[error("unable to find group {0}: no matching entries in group file")]
+    NoGroup(String),
+}
+
+impl Error {
+    fn io(action: &'static str, path: &RelPath, source: impl Into<std::io::Error>) -> Error {
+        Error::Io {
+            action,
+            path: path.clone(),
+            source: source.into(),
+        }
+    }
+}
 
 /// A build context: a directory that is kept open, and its ignore file.
 pub struct Context {
@@ -25,9 +122,53 @@ impl Context {
     /// Opens a directory as the context of a Dockerfile; the ignore file is `DOCKERFILE.dockerignore`
     /// beside the Dockerfile where there is one, else `.dockerignore` in the context.
     pub fn open(dir: &Path, dockerfile: &Path) -> Result<Context, Error> {
-        let _ = (dir, dockerfile);
-        todo!()
+        let fd = openat(
+            rustix::fs::CWD,
+            dir,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|errno| Error::Open {
+            action: "open the build context",
+            path: dir.to_owned(),
+            source: errno.into(),
+        })?;
+        let mut own = dockerfile.as_os_str().to_owned();
+        own.push(".dockerignore");
+        let ignore = match read_ignore(Path::new(&own))? {
+            Some(ignore) => Some(ignore),
+            None => read_ignore(&dir.join(".dockerignore"))?,
+        };
+        Ok(Context {
+            dir: Arc::new(fd),
+            ignore,
+        })
     }
+}
+
+fn read_ignore(path: &Path) -> Result<Option<Ignore>, Error> {
+    let failed = |source| Error::Open {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut text = Vec::new();
+    file.take(MAX_IGNORE + 1)
+        .read_to_end(&mut text)
+        .map_err(failed)?;
+    if text.len() as u64 > MAX_IGNORE {
+        return Err(failed(std::io::ErrorKind::FileTooLarge.into()));
+    }
+    let ignore = Ignore::parse(&text).map_err(|source| Error::Ignore {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Some(ignore))
 }
 
 /// Where a COPY takes from.
@@ -38,43 +179,20 @@ pub enum Origin<'a> {
     Tree(&'a Tree),
 }
 
-/// Carries out a COPY or ADD on paper: what it would put where on `dest`, as a changeset that is not
-/// settled yet. No root is needed. `scratch` is an empty directory for what is unpacked from
-/// archives; it must live as long as the changeset's sources. `now` is the time of directories and
-/// files that the step itself makes.
-pub fn copy(
-    op: &CopyOp,
-    from: &Origin<'_>,
-    dest: &Tree,
-    scratch: &Path,
-    now: Time,
-) -> Result<Changeset, Error> {
-    let _ = (op, from, dest, scratch, now);
-    todo!()
-}
-
-/// Carries out a WORKDIR on paper.
+/// Carries out a WORKDIR on paper: makes the directories that are missing, for `user`.
 pub fn workdir(path: &str, user: &str, dest: &Tree, now: Time) -> Result<Changeset, Error> {
-    let _ = (path, user, dest, now);
-    todo!()
+    let owner = if user.is_empty() {
+        (0, 0)
+    } else {
+        owner::chown(user, dest)?
+    };
+    let path = clean(path)?;
+    let mut target = target::Target::new(dest);
+    let path = target.resolve(&RelPath::root(), &path)?;
+    target.make_directories(&path, &target::NewDir::of(0o755, owner, now))?;
+    Ok(target.finish())
 }
 
-/// A user by number, as the image's own files have it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct User {
-    /// User.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Further groups.
-    pub groups: Vec<u32>,
-    /// Home directory, `/` where there is none.
-    pub home: String,
-}
-
-/// Looks up `USER name[:group]` in the tree's /etc/passwd and /etc/group, as runc does; numbers
-/// need no entry.
-pub fn user(spec: &str, tree: &Tree) -> Result<User, Error> {
-    let _ = (spec, tree);
-    todo!()
+fn clean(path: &str) -> Result<RelPath, Error> {
+    RelPath::clean(path.as_bytes()).ok_or_else(|| Error::Nul(path.to_owned()))
 }

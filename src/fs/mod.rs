@@ -1,13 +1,29 @@
 //! Files of an image: paths inside a root, metadata, tables of contents, trees, safe unpacking.
 
+pub mod archive;
+mod header;
 mod meta;
 mod path;
+mod pax;
+mod place;
+mod record;
 mod source;
+mod stat;
+pub mod tar;
 mod toc;
 mod tree;
+mod walk;
+mod xattr;
 
 pub use meta::{Kind, Meta, Time};
 pub use path::RelPath;
+pub use place::{Dir, Placer};
 pub use source::Source;
+pub use stat::{FileId, Stat, open_dir, stat, stat_at};
 pub use toc::{ContentId, Node, Toc, TocEntry};
 pub use tree::{Content, Found, LastLink, LayerView, Tree};
+pub use walk::{Visit, WalkError, walk};
+pub use xattr::{Xattrs, is_kept};
+
+#[cfg(test)]
+mod tests;

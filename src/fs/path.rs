@@ -34,6 +34,16 @@ impl RelPath {
         Some(RelPath(parts.join(&b'/')))
     }
 
+    /// Takes bytes that are said to be clean already; `None` where they are not.
+    pub fn checked(path: &[u8]) -> Option<RelPath> {
+        let clean = path.is_empty()
+            || !path.contains(&0)
+                && path
+                    .split(|&c| c == b'/')
+                    .all(|part| !matches!(part, b"" | b"." | b".."));
+        clean.then(|| RelPath(path.to_vec()))
+    }
+
     /// Gives the bytes, without a leading slash.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

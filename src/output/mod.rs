@@ -1,9 +1,15 @@
 //! Where an image goes besides a registry, and OCI layouts as a source.
 
-use crate::layer::Blobs;
-use crate::oci::{Descriptor, Manifest, Platform, Reference};
-use crate::request::Layout;
-use std::io::{self, Read};
+mod docker;
+mod layout;
+mod open;
+
+pub use docker::write_docker_tar;
+pub use layout::write_layout;
+pub use open::{LayoutImage, open_layout};
+
+use crate::oci::{Descriptor, Manifest};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// What went wrong with an output or a layout.
@@ -44,40 +50,39 @@ pub struct Finished {
     pub blobs: Vec<PathBuf>,
 }
 
-/// Writes an OCI layout; an existing one gets the image added. Whole or not at all: `index.json`
-/// is put in place last, by a rename.
-pub fn write_layout(image: &Finished, names: &[Reference], dir: &Path) -> Result<(), Error> {
-    let _ = (image, names, dir);
-    todo!()
-}
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const IMAGE_NAME: &str = "io.containerd.image.name";
 
-/// Writes a docker-archive that `docker load`, `podman load` and skopeo take. Put in place by a rename.
-pub fn write_docker_tar(image: &Finished, names: &[Reference], file: &Path) -> Result<(), Error> {
-    let _ = (image, names, file);
-    todo!()
-}
-
-/// An image in an OCI layout, opened for reading.
-pub struct LayoutImage {
-    /// The layout.
-    pub dir: PathBuf,
-    /// The manifest.
-    pub manifest: Manifest,
-    /// Its descriptor.
-    pub descriptor: Descriptor,
-    /// The config's bytes, verified.
-    pub config: Vec<u8>,
-}
-
-/// Finds an image in a layout: by digest, by tag, or the only one; through nested indexes by platform.
-pub fn open_layout(layout: &Layout, platform: &Platform) -> Result<LayoutImage, Error> {
-    let _ = (layout, platform);
-    todo!()
-}
-
-impl Blobs for LayoutImage {
-    fn open(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>> {
-        let _ = blob;
-        todo!()
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io {
+        action,
+        path,
+        source,
     }
+}
+
+/// Gives a name beside `file` for its making.
+fn beside(file: &Path) -> PathBuf {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut name = std::ffi::OsString::from(".");
+    name.push(file.file_name().unwrap_or_default());
+    name.push(format!(
+        ".{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    ));
+    file.with_file_name(name)
+}
+
+/// Has `make` write a file beside `place` and puts it there by a rename.
+fn put_in_place(place: &Path, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+    let partial = beside(place);
+    let result = make(&partial)
+        .and_then(|()| std::fs::rename(&partial, place).map_err(failed("put in place", place)));
+    if result.is_err() {
+        let _ = std::fs::remove_file(&partial);
+    }
+    result
 }

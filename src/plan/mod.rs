@@ -5,9 +5,21 @@
 //! once the base is resolved: it expands every word and computes the config after every step, so a
 //! build knows all of a stage before anything of it runs.
 
-use crate::dockerfile::ast::{Dockerfile, Instruction, Span};
+mod args;
+mod config;
+mod graph;
+mod ports;
+mod steps;
+mod support;
+#[cfg(test)]
+mod tests;
+
+use crate::dockerfile::ast::{Instruction, Span};
 use crate::oci::{Image, Platform};
-use crate::request::Request;
+
+pub use args::Scope;
+pub use graph::graph;
+pub use steps::{copies_from, steps};
 
 /// A mistake in the Dockerfile or between it and the request, with the lines it is about.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +33,16 @@ pub struct Error {
     pub hint: Option<String>,
 }
 
+impl Error {
+    fn at(span: Span, message: impl Into<String>) -> Error {
+        Error {
+            span: Some(span),
+            message: message.into(),
+            hint: None,
+        }
+    }
+}
+
 /// The stages that the target needs.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -28,7 +50,7 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// Place of the target in `stages`.
     pub target: usize,
-    /// Global ARGs with their values, for the stages' ARGs.
+    /// Global ARGs with their values, for the stages' ARGs; the automatic platform ARGs are first.
     pub globals: Vec<(String, Option<String>)>,
     /// The escape character.
     pub escape: char,
@@ -69,6 +91,17 @@ pub enum Base {
     Image(String),
     /// A named context of the request.
     Layout(String),
+}
+
+/// All of a stage that is known before anything of it runs.
+#[derive(Clone, Debug)]
+pub struct Staged {
+    /// The steps in order; none where the stage is its FROM line alone.
+    pub steps: Vec<Step>,
+    /// The image (config, author) after the last step; layers and history are the base's.
+    pub image: Image,
+    /// What a stage that starts from this one inherits beside the image.
+    pub scope: Scope,
 }
 
 /// One step, ready to be carried out.
@@ -147,32 +180,4 @@ pub enum From {
     Context,
     /// A stage, an image, a named context.
     Base(Base),
-}
-
-/// Makes the stage graph: expands FROM lines with the global ARGs, finds stages by name or number,
-/// prunes to the target, finds circles and unknown names, refuses by name and line what is not
-/// supported yet.
-pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> {
-    let _ = (dockerfile, request);
-    todo!()
-}
-
-/// Computes a stage's steps on its base (`None` for scratch): triggers of the base first (its
-/// `OnBuild` is cleared), every word expanded, the config after every step. Labels of the request
-/// are put on the target.
-pub fn steps(
-    plan: &Plan,
-    stage: usize,
-    base: Option<&Image>,
-    request: &Request,
-) -> Result<Vec<Step>, Error> {
-    let _ = (plan, stage, base, request);
-    todo!()
-}
-
-/// Gives the bases that the base image's triggers name in COPY --from and that are no stages: they
-/// are known only when the base is.
-pub fn copies_from(steps: &[Step]) -> Vec<Base> {
-    let _ = steps;
-    todo!()
 }

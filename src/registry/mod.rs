@@ -1,22 +1,56 @@
 //! OCI distribution: credentials, pull, push.
+//!
+//! [`Registry`] is one client for one build. Per registry and direction it finds out once where the
+//! registry listens and what it wants to be shown, keeps tokens until they expire, and answers
+//! temporary errors with further attempts. What the specification leaves open and what registries
+//! do differently is noted where it is handled.
+
+mod challenge;
+mod credentials;
+mod error;
+mod helper;
+mod host;
+mod pull;
+mod push;
+
+pub use error::{Error, Refused};
 
 use crate::layer::Blobs;
+use crate::net::{Client, Settings};
 use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
 use crate::progress::Span;
 use crate::request::RegistryOptions;
 use crate::sys::Cancel;
+use credentials::Credentials;
+use host::{Host, lock};
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::path::Path;
-
-/// What went wrong with a registry: which one, which repository, tag or digest, what it answered,
-/// whether credentials were sent, and where they came from (never the secret itself).
-#[derive(Debug, thiserror::Error)]
-#[error("todo")]
-pub struct Error {}
+use std::sync::{Arc, Mutex};
 
 /// Talks to registries for one build; shared by threads.
-pub struct Registry {
-    _todo: (),
+pub struct Registry(Arc<Inner>);
+
+/// Whether flags for pulling or for pushing hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Direction {
+    Pull,
+    Push,
+}
+
+/// A blob that is being pushed; locked meanwhile, true once it is there.
+type Flight = Arc<Mutex<bool>>;
+
+struct Inner {
+    client: Client,
+    credentials: Credentials,
+    push_retry: u32,
+    options: RegistryOptions,
+    hosts: Mutex<HashMap<(String, Direction), Arc<Host>>>,
+    /// By `registry/repository`.
+    flights: Mutex<HashMap<String, HashMap<Digest, Flight>>>,
+    /// Repositories that were found to accept a push.
+    checked: Mutex<HashSet<String>>,
 }
 
 /// A manifest as it was fetched.
@@ -41,44 +75,99 @@ pub enum Pushed {
     Uploaded,
 }
 
+impl Inner {
+    fn host(&self, registry: &str, direction: Direction) -> Result<Arc<Host>, Error> {
+        let mut hosts = lock(&self.hosts);
+        let key = (registry.to_owned(), direction);
+        if let Some(host) = hosts.get(&key) {
+            return Ok(host.clone());
+        }
+        let host = Arc::new(Host::new(registry, direction, &self.options)?);
+        hosts.insert(key, host.clone());
+        Ok(host)
+    }
+
+    fn flight(&self, image: &Reference, digest: &Digest) -> Flight {
+        let mut flights = lock(&self.flights);
+        let of_repository = flights.entry(image.name()).or_default();
+        of_repository.entry(*digest).or_default().clone()
+    }
+
+    fn forget_flights(&self, image: &Reference) {
+        lock(&self.flights).remove(&image.name());
+    }
+}
+
 impl Registry {
-    /// Makes a client; nothing is sent yet.
+    /// Makes a client; nothing is sent yet, and neither credentials nor certificates are read.
     pub fn new(options: RegistryOptions, cancel: Cancel) -> Result<Registry, Error> {
-        let _ = (options, cancel);
-        todo!()
+        Registry::with_settings(options, Settings::default(), cancel)
+    }
+
+    /// Makes a client with other time limits and retries than usual; the proxies are those of the
+    /// options.
+    pub fn with_settings(
+        options: RegistryOptions,
+        settings: Settings,
+        cancel: Cancel,
+    ) -> Result<Registry, Error> {
+        let settings = Settings {
+            proxies: options.proxies.clone(),
+            ..settings
+        };
+        let client =
+            Client::new(settings, cancel.clone()).map_err(|e| Error::Setup(Box::new(e)))?;
+        Ok(Registry(Arc::new(Inner {
+            client,
+            credentials: Credentials::new(
+                options.auth_inline.clone(),
+                options.auth_files.clone(),
+                cancel,
+            ),
+            push_retry: options.push_retry,
+            options,
+            hosts: Mutex::default(),
+            flights: Mutex::default(),
+            checked: Mutex::default(),
+        })))
     }
 
     /// Fetches a manifest, following an index to the platform.
+    ///
+    /// The bytes are hashed and compared with the digest of the reference or of the index, or else
+    /// with the one the registry names. An image that is not in an index is given whatever its
+    /// platform is, which only its config says.
     pub fn pull_manifest(&self, image: &Reference, platform: &Platform) -> Result<Fetched, Error> {
-        let _ = (image, platform);
-        todo!()
+        pull::manifest(&self.0, image, platform)
     }
 
-    /// Fetches a small blob whole and verifies it.
+    /// Fetches a small blob whole and verifies it; the bound is that of manifests.
     pub fn pull_small(&self, image: &Reference, blob: &Descriptor) -> Result<Vec<u8>, Error> {
-        let _ = (image, blob);
-        todo!()
+        pull::small(&self.0, image, blob)
     }
 
     /// Opens a blob as a stream that resumes by itself after a temporary failure.
+    ///
+    /// The stream gives exactly the descriptor's size in bytes or ends in an error, an
+    /// [`io::Error`] around an [`Error`]. It does not verify the digest.
     pub fn pull_blob(
         &self,
         image: &Reference,
         blob: &Descriptor,
     ) -> Result<Box<dyn Read + Send>, Error> {
-        let _ = (image, blob);
-        todo!()
+        Ok(Box::new(pull::BlobReader::open(&self.0, image, blob)?))
     }
 
     /// Checks that the credentials may push to a repository (starts an upload and takes it back).
     pub fn check_push(&self, image: &Reference) -> Result<(), Error> {
-        let _ = image;
-        todo!()
+        push::check(&self.0, image)
     }
 
     /// Sees to it that a repository has a blob: asks, mounts from `from` where that is a repository
     /// of the same registry, else uploads the file. One upload per repository and digest, however
-    /// many ask.
+    /// many ask; the others wait and hear that it existed.
+    ///
+    /// The span gets the blob's size in all, sent or not. A cancelled upload is taken back.
     pub fn push_blob(
         &self,
         image: &Reference,
@@ -87,8 +176,7 @@ impl Registry {
         from: Option<&Reference>,
         span: &Span,
     ) -> Result<Pushed, Error> {
-        let _ = (image, blob, file, from, span);
-        todo!()
+        push::blob(&self.0, image, blob, file, from, span)
     }
 
     /// Puts a manifest under the reference's tag (or its digest where there is no tag).
@@ -98,8 +186,7 @@ impl Registry {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Digest, Error> {
-        let _ = (image, media_type, bytes);
-        todo!()
+        push::manifest(&self.0, image, media_type, bytes)
     }
 }
 

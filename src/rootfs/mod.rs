@@ -1,6 +1,12 @@
 //! The root file system that commands run in, behind one trait.
 
+mod overlay;
+
+pub use overlay::Overlay;
+
 use crate::changeset::Changeset;
+use crate::fs::{Meta, Time};
+use crate::request::RootfsChoice;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
@@ -39,14 +45,15 @@ pub enum Entry<'a> {
 
 /// A root file system of one stage and the tracker of what is written to it.
 pub trait Rootfs: Send {
-    /// Gives the root; every path is resolved beneath it.
-    fn root(&self) -> BorrowedFd<'_>;
+    /// Gives the root; every path is resolved beneath it. Between steps it can be read only.
+    fn root(&self) -> Result<BorrowedFd<'_>, Error>;
     /// Gives what a child does to get in.
     fn entry(&self) -> Entry<'_>;
-    /// Starts a step: from here on a write belongs to it.
+    /// Starts a step: from here on a write belongs to it. A step that was not committed is discarded.
     fn begin(&mut self) -> Result<(), Error>;
     /// Ends a step: gives a superset of what changed, not yet settled, whose content is frozen
-    /// where the strategy can. Nothing of the step runs any more when this is called.
+    /// where the strategy can. Nothing of the step runs any more when this is called. Without a
+    /// step there is no change.
     fn commit(&mut self) -> Result<Changeset, Error>;
     /// Throws away what was written since `begin`.
     fn discard(&mut self) -> Result<(), Error>;
@@ -59,17 +66,52 @@ pub trait Rootfs: Send {
 }
 
 /// Finds out whether the strategy asked for works here, by really trying it in a scratch directory.
-pub fn probe(choice: crate::request::RootfsChoice, dir: &Path) -> Result<(), Error> {
-    let _ = (choice, dir);
-    todo!()
+/// Nothing is left there.
+pub fn probe(choice: RootfsChoice, dir: &Path) -> Result<(), Error> {
+    let dir = dir.join("probe");
+    std::fs::create_dir(&dir).map_err(|source| Error::Io {
+        action: "create",
+        path: dir.clone(),
+        source,
+    })?;
+    let tried = create(choice, dir.clone(), Vec::new(), Meta::dir(0o755, Time::default()))
+        .and_then(|mut root| {
+            root.begin()?;
+            root.discard()
+        });
+    // The scratch directory goes with the build anyway.
+    let _ = std::fs::remove_dir_all(&dir);
+    tried.map_err(|error| Error::Refused {
+        strategy: "overlay",
+        why: format!(
+            "{}; it needs root or CAP_SYS_ADMIN with mount allowed (a privileged pod), and a store \
+             (--cache-dir) that is not on overlayfs: give it a volume or a tmpfs",
+            chain(&error)
+        ),
+    })
 }
 
-/// Makes a root over unpacked layers, bottom first.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+/// Makes a root over unpacked layers, bottom first; `top` is what the root directory itself is like.
+/// `dir` is an empty directory of its own.
 pub fn create(
-    choice: crate::request::RootfsChoice,
+    choice: RootfsChoice,
     dir: PathBuf,
     lowers: Vec<PathBuf>,
+    top: Meta,
 ) -> Result<Box<dyn Rootfs>, Error> {
-    let _ = (choice, dir, lowers);
-    todo!()
+    match choice {
+        RootfsChoice::Auto | RootfsChoice::Overlay => {
+            Ok(Box::new(Overlay::new(dir, lowers)?.with_top(top)))
+        }
+    }
 }

@@ -1,8 +1,30 @@
 //! One command in one root: namespaces, mounts, user, capabilities, seccomp, reaping.
 
+//!
+//! A command passes through four processes. The builder's thread ([`Sandbox::run`]) makes the mount
+//! points the command needs (`scaffold`), describes it as a `Job` and relays what it prints. The
+//! helper (`helper`), forked before the builder had threads, clones process 1 of new namespaces and
+//! watches it. Process 1 (`init`) sets the root up, starts the command and reaps. The command's own
+//! process (`child`) takes its identity, capabilities and filter and executes.
+//!
+//! They are chained so that nothing outlives the builder: the helper dies with the builder, process
+//! 1 with the helper, everything in the namespace with process 1, and the mounts with the namespace.
+
+mod child;
+mod helper;
+mod init;
+mod relay;
+mod scaffold;
+mod seccomp;
+mod wire;
+
 use crate::progress::Stream;
 use crate::rootfs::Entry;
-use crate::sys::Cancel;
+use crate::sys::{self, Cancel};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal, WaitOptions};
+use std::io;
+use std::os::fd::OwnedFd;
 
 /// What went wrong around a command; a command that ran and failed is an `Exit`, not an error.
 #[derive(Debug, thiserror::Error)]
@@ -59,21 +81,62 @@ pub enum Exit {
     Cancelled,
 }
 
+impl Error {
+    /// Makes a function that turns a failure into the set-up error of an action.
+    fn setup<E: Into<io::Error>>(action: impl Into<String>) -> impl FnOnce(E) -> Error {
+        let action = action.into();
+        move |source| Error::Setup {
+            action,
+            source: source.into(),
+        }
+    }
+}
+
 /// The helper that starts commands: a small single-threaded process of our own, forked before any
 /// thread starts.
 pub struct Sandbox {
-    _todo: (),
+    control: OwnedFd,
+    helper: Pid,
 }
 
 impl Sandbox {
     /// Takes a private mount namespace for the whole process and forks the helper. To be called
     /// once, before any thread.
+    ///
+    /// Refused where the process has threads already or may not mount. The helper ends with the
+    /// `Sandbox`, or with this process however that ends.
     pub fn start() -> Result<Sandbox, Error> {
-        todo!()
+        sys::private_mount_namespace().map_err(Error::setup("take a private mount namespace"))?;
+        let private = rustix::mount::MountPropagationFlags::PRIVATE
+            | rustix::mount::MountPropagationFlags::REC;
+        rustix::mount::mount_change(c"/", private)
+            .map_err(Error::setup("make all mounts private"))?;
+        let filter = seccomp::filter();
+        let (control, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(Error::setup("make the helper's socket"))?;
+        let builder = rustix::process::getpid();
+        match sys::fork().map_err(Error::setup("fork the helper"))? {
+            sys::Fork::Parent(helper) => Ok(Sandbox { control, helper }),
+            sys::Fork::Child => {
+                drop(control);
+                helper::main(builder, theirs, &filter)
+            }
+        }
     }
 
     /// Runs a command to its end, from any thread, several at a time; what it prints is handed on
-    /// as it comes. When this returns nothing of it is left running, and every mount made for it is gone.
+    /// as it comes. When this returns nothing of it is left running, and every mount made for it is
+    /// gone, and so is every mount point that the root did not have.
+    ///
+    /// A program that cannot be found or executed is no error: as with Docker the reason is printed
+    /// on standard error and the exit code is 127, 126 or 255. The host name and the host's name
+    /// servers are in `/etc/hosts` and `/etc/resolv.conf`, which cannot be written to. The network
+    /// is the host's.
     pub fn run(
         &self,
         entry: Entry<'_>,
@@ -81,7 +144,28 @@ impl Sandbox {
         output: &mut dyn FnMut(Stream, &[u8]),
         cancel: &Cancel,
     ) -> Result<Exit, Error> {
-        let _ = (entry, command, output, cancel);
-        todo!()
+        if cancel.is_set() {
+            return Ok(Exit::Cancelled);
+        }
+        let Entry::Pivot(path) = entry;
+        let (job, scaffold) = wire::Job::prepare(path, command)?;
+        let result = relay::run(&self.control, &job, output, cancel);
+        // What the run says comes first; litter in the root must not go unnoticed either.
+        let removed = scaffold.remove();
+        let exit = result?;
+        removed?;
+        Ok(exit)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // The helper ends at the end of its socket; should that fail there is still the signal.
+        if rustix::net::shutdown(&self.control, Shutdown::Both).is_err() {
+            let _ = rustix::process::kill_process(self.helper, Signal::KILL);
+        }
+        let _ = rustix::io::retry_on_intr(|| {
+            rustix::process::waitpid(Some(self.helper), WaitOptions::empty())
+        });
     }
 }

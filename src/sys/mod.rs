@@ -1,7 +1,21 @@
 //! Raw Linux calls that no crate offers; the only room with `unsafe`.
 //!
 //! Each block says why it is there and why it is sound.
+#![allow(unsafe_code)]
 
 mod cancel;
+#[cfg(target_arch = "x86_64")]
+mod isal;
+mod map;
+mod process;
+mod seccomp;
 
 pub use cancel::Cancel;
+#[cfg(target_arch = "x86_64")]
+pub use isal::Deflater;
+pub use map::map_file;
+pub use process::{
+    Fork, Namespaced, clone_into_namespaces, close_on_exec_from, execute, exit_now, fork,
+    ignore_signals, private_mount_namespace, reset_signals,
+};
+pub use seccomp::{Insn, install_filter};

@@ -1,0 +1,244 @@
+use super::Error;
+use crate::changeset::{Action, Change, Changeset, State};
+use crate::fs::{Kind, Meta, RelPath, Source, Time, Tree};
+use std::collections::{BTreeMap, HashMap};
+
+/// A tree with what a COPY puts on it: every look sees what was put before.
+pub(super) struct Target<'a> {
+    tree: &'a Tree,
+    put: BTreeMap<RelPath, Put>,
+}
+
+struct Put {
+    meta: Meta,
+    source: Option<Source>,
+    /// Names with the same number are hard links of one file.
+    inode: Option<u64>,
+    /// Whether nothing of the tree shows below it.
+    fresh: bool,
+}
+
+/// What a directory is like that has to be made.
+#[derive(Clone, Copy)]
+pub(super) struct NewDir {
+    mode: u32,
+    owner: (u32, u32),
+    time: Time,
+}
+
+impl NewDir {
+    pub(super) fn of(mode: u32, owner: (u32, u32), time: Time) -> NewDir {
+        NewDir { mode, owner, time }
+    }
+
+    /// The same with another time.
+    pub(super) fn at(self, time: Time) -> NewDir {
+        NewDir { time, ..self }
+    }
+
+    fn meta(&self) -> Meta {
+        Meta {
+            uid: self.owner.0,
+            gid: self.owner.1,
+            ..Meta::dir(self.mode, self.time)
+        }
+    }
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn new(tree: &'a Tree) -> Target<'a> {
+        Target {
+            tree,
+            put: BTreeMap::new(),
+        }
+    }
+
+    /// Looks a path up; symbolic links are not followed, also not on the way.
+    pub(super) fn get(&self, path: &RelPath) -> Option<Meta> {
+        if let Some(put) = self.put.get(path) {
+            return Some(put.meta.clone());
+        }
+        if !self.put.is_empty() {
+            let nearest = path.ancestors().find_map(|above| self.put.get(&above));
+            if nearest.is_some_and(|above| above.fresh) {
+                return None;
+            }
+        }
+        self.tree.get(path).map(|found| found.meta)
+    }
+
+    /// Follows symbolic links inside `root`, on the way and at the end; `path` is seen from `root`.
+    pub(super) fn resolve(&self, root: &RelPath, path: &RelPath) -> Result<RelPath, Error> {
+        follow(root, path, |path| Ok(self.get(path)))
+    }
+
+    /// Makes a directory and those above it, where they are not there. `path` is resolved.
+    pub(super) fn make_directories(&mut self, path: &RelPath, new: &NewDir) -> Result<(), Error> {
+        match self.get(path).map(|meta| meta.kind) {
+            Some(Kind::Dir) => return Ok(()),
+            Some(_) => return Err(Error::NotDirectory(path.clone())),
+            None => {}
+        }
+        if let Some(parent) = path.parent() {
+            self.make_directories(&parent, new)?;
+            self.put_dir(path.clone(), new.meta());
+        }
+        Ok(())
+    }
+
+    /// Puts a directory; what is in it stays where there was one before.
+    pub(super) fn put_dir(&mut self, path: RelPath, meta: Meta) {
+        let fresh = match self.get(&path) {
+            Some(old) if old.kind == Kind::Dir => self.put.get(&path).is_some_and(|put| put.fresh),
+            _ => true,
+        };
+        let put = Put {
+            meta,
+            source: None,
+            inode: None,
+            fresh,
+        };
+        self.put.insert(path, put);
+    }
+
+    /// Puts anything but a directory, in place of whatever was there with all below it.
+    pub(super) fn put_other(
+        &mut self,
+        path: RelPath,
+        meta: Meta,
+        source: Option<Source>,
+        inode: Option<u64>,
+    ) {
+        if self.put.get(&path).is_some_and(|put| put.meta.kind == Kind::Dir) {
+            self.remove_below(&path);
+        }
+        let put = Put {
+            meta,
+            source,
+            inode,
+            fresh: true,
+        };
+        self.put.insert(path, put);
+    }
+
+    fn remove_below(&mut self, path: &RelPath) {
+        let below: Vec<RelPath> = self
+            .put
+            .range(path.clone()..)
+            .map(|(other, _)| other)
+            .take_while(|other| other.is_within(path))
+            .cloned()
+            .collect();
+        for other in below {
+            self.put.remove(&other);
+        }
+    }
+
+    /// Gives a file one more name; `inode` is a new number for the case that it has none. False
+    /// where there is nothing that can have further names.
+    pub(super) fn link(&mut self, old: &RelPath, new: RelPath, inode: u64) -> bool {
+        if !self.put.contains_key(old) {
+            // The name is the tree's: the layer needs the file too, or there is nothing to link to.
+            let Some(meta) = self.get(old) else {
+                return false;
+            };
+            if meta.kind != Kind::Dir {
+                let source = self.tree.source(old);
+                self.put_other(old.clone(), meta, source, None);
+            }
+        }
+        let Some(file) = self.put.get_mut(old).filter(|put| put.meta.kind != Kind::Dir) else {
+            return false;
+        };
+        let inode = *file.inode.get_or_insert(inode);
+        let (meta, source) = (file.meta.clone(), file.source.clone());
+        if *old != new {
+            self.put_other(new, meta, source, Some(inode));
+        }
+        true
+    }
+
+    /// Gives what was put as a changeset; of the names of one file the first has the content.
+    pub(super) fn finish(self) -> Changeset {
+        let mut first: HashMap<u64, RelPath> = HashMap::new();
+        let mut changes = Vec::with_capacity(self.put.len());
+        for (path, put) in self.put {
+            let Put {
+                meta,
+                source,
+                inode,
+                fresh,
+            } = put;
+            let hides = fresh
+                && meta.kind == Kind::Dir
+                && self
+                    .tree
+                    .get(&path)
+                    .is_some_and(|found| found.meta.kind == Kind::Dir);
+            let action = if hides {
+                Action::Opaque(meta)
+            } else {
+                let link = inode.and_then(|inode| match first.get(&inode) {
+                    Some(name) => Some(name.clone()),
+                    None => {
+                        first.insert(inode, path.clone());
+                        None
+                    }
+                });
+                Action::Put {
+                    meta,
+                    source: source.filter(|_| link.is_none()),
+                    link,
+                }
+            };
+            changes.push(Change { path, action });
+        }
+        Changeset {
+            changes,
+            state: State::Frozen,
+        }
+    }
+}
+
+/// How many symbolic links are followed before giving up, as Linux does.
+const MAX_LINKS: usize = 40;
+
+/// Follows symbolic links inside `root`; what does not exist stays as written.
+pub(super) fn follow(
+    root: &RelPath,
+    path: &RelPath,
+    get: impl Fn(&RelPath) -> Result<Option<Meta>, Error>,
+) -> Result<RelPath, Error> {
+    let mut open: Vec<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
+    open.reverse();
+    let mut at = root.clone();
+    let mut links = 0;
+    while let Some(name) = open.pop() {
+        match name.as_slice() {
+            b"" | b"." => continue,
+            b".." => {
+                if at != *root {
+                    at = at.parent().unwrap_or_default();
+                }
+                continue;
+            }
+            _ => {}
+        }
+        let next = at.join(&name);
+        match get(&next)? {
+            Some(meta) if meta.kind == Kind::Symlink => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Error::io("resolve", path, rustix::io::Errno::LOOP));
+                }
+                if meta.target.starts_with(b"/") {
+                    at = root.clone();
+                }
+                let parts = meta.target.split(|&c| c == b'/');
+                open.extend(parts.rev().map(<[u8]>::to_vec));
+            }
+            _ => at = next,
+        }
+    }
+    Ok(at)
+}

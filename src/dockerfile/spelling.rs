@@ -1,0 +1,113 @@
+//! How words are shown in messages, and which known word somebody may have meant.
+
+/// Quotes a text as Go's `%q` does, which BuildKit's messages use.
+pub(super) fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0c' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\x0b' => out.push_str("\\v"),
+            c if c < ' ' || c == '\x7f' => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if unprintable(c) && u32::from(c) <= 0xffff => {
+                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            c if unprintable(c) => out.push_str(&format!("\\U{:08x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn unprintable(c: char) -> bool {
+    c.is_control()
+        || (c.is_whitespace() && c != ' ')
+        || matches!(u32::from(c), 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xfeff)
+}
+
+/// Finds the option nearest to a word, at most two edits away. The first of equally near ones wins.
+pub(super) fn nearest<'a>(word: &str, options: &[&'a str]) -> Option<&'a str> {
+    let mut best = None;
+    let mut least = 3;
+    for option in options {
+        if word == *option {
+            return None;
+        }
+        let distance = distance(word, option, least);
+        if distance < least {
+            least = distance;
+            best = Some(*option);
+        }
+    }
+    best
+}
+
+/// Counts the edits between two words, or says `limit` where there are that many or more.
+fn distance(a: &str, b: &str, limit: usize) -> usize {
+    // Names from a file may be long; two words whose lengths differ that much are never near.
+    if a.len().abs_diff(b.len()) >= limit * 4 {
+        return limit;
+    }
+    let a: Vec<char> = a.chars().collect();
+    let b: Vec<char> = b.chars().collect();
+    if a.len().abs_diff(b.len()) >= limit {
+        return limit;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, y) in row.iter_mut().skip(1).zip(&b) {
+            let above = *cell;
+            left = (diagonal + usize::from(x != y))
+                .min(above + 1)
+                .min(left + 1);
+            diagonal = above;
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0).min(limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_as_go_does() {
+        for (text, quoted) in [
+            ("a b", r#""a b""#),
+            ("a\"\\\n\t\0", r#""a\"\\\n\t\x00""#),
+            ("é😀", r#""é😀""#),
+            ("\u{a0}\u{feff}", r#""\u00a0\ufeff""#),
+        ] {
+            assert_eq!(quote(text), quoted);
+        }
+    }
+
+    #[test]
+    fn finds_what_was_meant() {
+        let options = ["add", "copy", "from", "run"];
+        for (word, meant) in [
+            ("foo", Some("from")),
+            ("rum", Some("run")),
+            ("cppy", Some("copy")),
+            ("run", None),
+            ("workdir", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, &options), meant, "{word}");
+        }
+    }
+}

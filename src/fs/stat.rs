@@ -1,0 +1,160 @@
+use super::xattr::{self, Xattrs};
+use super::{Kind, Meta, RelPath, Time};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, openat2, readlinkat, statx};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// Which file a name stands for: names with the same id are hard links of each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId {
+    /// Device of the file system.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+}
+
+/// What a file system says of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// What an image keeps of it; see [`is_kept`](super::is_kept) for the extended attributes.
+    pub meta: Meta,
+    /// Which file it is.
+    pub id: FileId,
+    /// How many names it has.
+    pub links: u32,
+    /// Time of last change of content or metadata.
+    pub ctime: Time,
+    /// What overlayfs has noted on it (`trusted.overlay.*`, `user.overlay.*`), sorted by name.
+    pub overlay: Xattrs,
+}
+
+impl Stat {
+    /// Tells whether it is a whiteout of overlayfs: a 0:0 character device, or an empty file that
+    /// carries the attribute `overlay.whiteout`.
+    pub fn is_whiteout(&self) -> bool {
+        match self.meta.kind {
+            Kind::Char => self.meta.device == (0, 0),
+            Kind::File => self.meta.size == 0 && self.overlay_value(b"whiteout").is_some(),
+            _ => false,
+        }
+    }
+
+    /// Tells whether it is an opaque directory of overlayfs.
+    pub fn is_opaque(&self) -> bool {
+        self.meta.kind == Kind::Dir && self.overlay_value(b"opaque") == Some(b"y")
+    }
+
+    /// Gives what overlayfs has noted under a name without its prefix: `redirect`, `metacopy`.
+    pub fn overlay_value(&self, name: &[u8]) -> Option<&[u8]> {
+        let (_, value) = self.overlay.iter().find(|(full, _)| {
+            [&b"trusted.overlay."[..], b"user.overlay."]
+                .iter()
+                .any(|prefix| full.strip_prefix(*prefix) == Some(name))
+        })?;
+        Some(value)
+    }
+}
+
+/// Looks at a path beneath a directory without following a symbolic link anywhere. `None` for a
+/// socket, which no image keeps; an error where there is nothing.
+pub fn stat(root: BorrowedFd<'_>, path: &RelPath) -> io::Result<Option<Stat>> {
+    match path.parent() {
+        None => stat_at(root, b""),
+        Some(parent) if parent.is_root() => stat_at(root, path.name()),
+        Some(parent) => {
+            let dir = open_dir(root, &parent)?;
+            stat_at(std::os::fd::AsFd::as_fd(&dir), path.name())
+        }
+    }
+}
+
+/// Looks at a name in an open directory; the empty name is the directory itself.
+pub fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Stat>> {
+    debug_assert!(!name.contains(&b'/'));
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
+    let got = statx(dir, name, flags, StatxFlags::BASIC_STATS)?;
+    let mode = u32::from(got.stx_mode);
+    let Some(kind) = kind_of(mode) else {
+        return Ok(None);
+    };
+    let target = match kind {
+        Kind::Symlink => readlinkat(dir, name, Vec::new())?.into_bytes(),
+        _ => Vec::new(),
+    };
+    let (xattrs, overlay) = xattr::read(&xattr::proc_path(dir, name)?)?;
+    let meta = Meta {
+        kind,
+        mode: mode & 0o7777,
+        uid: got.stx_uid,
+        gid: got.stx_gid,
+        size: match kind {
+            Kind::File => got.stx_size,
+            _ => 0,
+        },
+        mtime: time_of(&got.stx_mtime),
+        device: match kind {
+            Kind::Char | Kind::Block => (got.stx_rdev_major, got.stx_rdev_minor),
+            _ => (0, 0),
+        },
+        target,
+        xattrs,
+    };
+    Ok(Some(Stat {
+        meta,
+        id: FileId {
+            dev: rustix::fs::makedev(got.stx_dev_major, got.stx_dev_minor),
+            ino: got.stx_ino,
+        },
+        links: got.stx_nlink,
+        ctime: time_of(&got.stx_ctime),
+        overlay,
+    }))
+}
+
+/// Opens a directory beneath another without following a symbolic link anywhere.
+pub fn open_dir(root: BorrowedFd<'_>, path: &RelPath) -> io::Result<OwnedFd> {
+    open_beneath(root, path, OFlags::RDONLY | OFlags::DIRECTORY)
+}
+
+/// Opens a path beneath a directory without following a symbolic link anywhere.
+pub(super) fn open_beneath(
+    root: BorrowedFd<'_>,
+    path: &RelPath,
+    flags: OFlags,
+) -> io::Result<OwnedFd> {
+    loop {
+        let opened = openat2(
+            root,
+            path.as_path(),
+            flags | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+        );
+        match opened {
+            // The kernel could not rule out a race with a rename somewhere; it says to try again.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn kind_of(mode: u32) -> Option<Kind> {
+    use rustix::fs::FileType;
+    Some(match FileType::from_raw_mode(mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink,
+        FileType::CharacterDevice => Kind::Char,
+        FileType::BlockDevice => Kind::Block,
+        FileType::Fifo => Kind::Fifo,
+        _ => return None,
+    })
+}
+
+fn time_of(time: &rustix::fs::StatxTimestamp) -> Time {
+    Time {
+        secs: time.tv_sec,
+        nanos: time.tv_nsec,
+    }
+}

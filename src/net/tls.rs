@@ -1,0 +1,243 @@
+use super::Error;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Whether a server's certificate is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Verify {
+    /// Against the roots, and the host's name.
+    #[default]
+    Full,
+    /// Not at all: whoever answers is believed.
+    Skip,
+}
+
+/// How TLS is spoken with one registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tls {
+    /// Whether the server's certificate is checked.
+    pub verify: Verify,
+    /// Certificate authorities, or certificates of servers themselves, beside the system's: PEM
+    /// files.
+    pub roots: Vec<PathBuf>,
+    /// Client certificate chain and key, PEM files.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Makes the configuration of TLS. The system's certificates are taken where there are any, else
+/// the ones compiled in: an image made from scratch has no bundle.
+pub(super) fn config(tls: &Tls) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::Setup(e.to_string()))?;
+    let builder = match tls.verify {
+        Verify::Skip => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Believe(provider))),
+        Verify::Full => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            }
+            let mut own = Vec::new();
+            for path in &tls.roots {
+                for certificate in certificates(path)? {
+                    roots
+                        .add(certificate.clone())
+                        .map_err(|e| unusable(path, &e.to_string()))?;
+                    own.push(certificate);
+                }
+            }
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|e| Error::Setup(e.to_string()))?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Check {
+                    inner: verifier,
+                    own,
+                }))
+        }
+    };
+    let mut config = match &tls.identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = certificates(certificate)?;
+            let private =
+                PrivateKeyDer::from_pem_file(key).map_err(|e| pem(key, e, "a private key"))?;
+            builder
+                .with_client_auth_cert(chain, private)
+                .map_err(|e| unusable(certificate, &e.to_string()))?
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Makes a configuration that accepts no certificate at all, for clients that never speak TLS; it
+/// spares them reading the system's certificates.
+pub(super) fn none() -> Result<ClientConfig, Error> {
+    Ok(
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| Error::Setup(e.to_string()))?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth(),
+    )
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let all = CertificateDer::pem_file_iter(path)
+        .and_then(|found| found.collect::<Result<Vec<_>, _>>())
+        .map_err(|e| pem(path, e, "a certificate"))?;
+    if all.is_empty() {
+        return Err(unusable(path, "there is no certificate in PEM form in it"));
+    }
+    Ok(all)
+}
+
+fn unusable(path: &Path, why: &str) -> Error {
+    Error::Pem {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    }
+}
+
+fn pem(path: &Path, error: PemError, wanted: &str) -> Error {
+    match error {
+        PemError::Io(source) => Error::File {
+            path: path.to_owned(),
+            source: io::Error::new(source.kind(), source.to_string()),
+        },
+        PemError::NoItemsFound => {
+            unusable(path, &format!("there is not {wanted} in PEM form in it"))
+        }
+        other => unusable(path, &other.to_string()),
+    }
+}
+
+/// The usual check, which also takes a certificate that the user named himself.
+///
+/// What `openssl req -x509` makes is a certificate authority and the server's certificate in one.
+/// The check beneath refuses such a server although the user said to trust this very certificate;
+/// that alone is forgiven here: validity is looked at before, and the name is looked at after.
+#[derive(Debug)]
+struct Check {
+    inner: Arc<WebPkiServerVerifier>,
+    own: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Check {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let answer = self.inner.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        match &answer {
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(why)))
+                if why.0.to_string().contains("CaUsedAsEndEntity")
+                    && self
+                        .own
+                        .iter()
+                        .any(|own| own.as_ref() == end_entity.as_ref()) =>
+            {
+                let parsed = rustls::server::ParsedCertificate::try_from(end_entity)?;
+                rustls::client::verify_server_name(&parsed, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            _ => answer,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// No check of the certificate; that the server holds its key is still seen to.
+#[derive(Debug)]
+struct Believe(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Believe {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,269 @@
+//! The command's own process, from the fork to the exec.
+
+use super::helper::Request;
+use super::wire::{Failure, Job};
+use crate::sys::{self, Insn};
+use rustix::fs::{Access, FileType, Gid, Mode, Uid};
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// Docker's default capabilities: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID,
+/// SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD, AUDIT_WRITE, SETFCAP.
+const CAPABILITIES: u64 = 0xa804_25fb;
+
+/// Becomes the command.
+pub(super) fn main(job: &Job, request: &Request, stdin: &OwnedFd, filter: &[Insn]) -> ! {
+    match become_command(job, request, stdin, filter) {
+        Ok(refusal) => {
+            // What a shell would do; nobody is left to tell when this fails.
+            let _ = rustix::io::write(rustix::stdio::stderr(), refusal.message.as_bytes());
+            sys::exit_now(refusal.code)
+        }
+        Err(failure) => {
+            failure.report(&request.line);
+            sys::exit_now(1)
+        }
+    }
+}
+
+/// Why a program was not executed, in Docker's words and with Docker's exit code.
+#[derive(Debug, PartialEq, Eq)]
+struct Refusal {
+    code: i32,
+    message: String,
+}
+
+fn become_command(
+    job: &Job,
+    request: &Request,
+    stdin: &OwnedFd,
+    filter: &[Insn],
+) -> Result<Refusal, Failure> {
+    let strings = |list: &[Vec<u8>]| -> Result<Vec<CString>, Failure> {
+        list.iter()
+            .map(|string| CString::new(string.as_slice()))
+            .collect::<Result<_, _>>()
+            .map_err(Failure::of("pass the arguments and the environment"))
+    };
+    let (args, env) = (strings(&job.args)?, strings(&job.env)?);
+
+    rustix::process::setsid().map_err(Failure::of("start a session"))?;
+    streams(job, request, stdin).map_err(Failure::of("connect the standard streams"))?;
+    sys::close_on_exec_from(3).map_err(Failure::of("close what the builder has open"))?;
+    sys::reset_signals();
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+
+    // As runc: a directory that only root may enter is fine, and so is one that only the user may
+    // (root squashed on a network file system).
+    let entered = rustix::process::chdir(job.cwd.as_slice());
+    let directory = || {
+        let cwd = String::from_utf8_lossy(&job.cwd);
+        Failure::of(format!("change to the working directory {cwd}"))
+    };
+    if let Err(errno) = entered
+        && !matches!(errno, Errno::ACCESS | Errno::PERM)
+    {
+        return Err(directory()(errno));
+    }
+    // While there is still the capability it takes: `no_new_privs` stays off, sudo has to work.
+    sys::install_filter(filter).map_err(Failure::of("install the system call filter"))?;
+    drop_bounding().map_err(Failure::of("drop capabilities"))?;
+    take_identity(job).map_err(Failure::of("become the user"))?;
+    if entered.is_err() {
+        rustix::process::chdir(job.cwd.as_slice()).map_err(|errno| directory()(errno))?;
+    }
+
+    let program = job.args.first().map_or(&b""[..], Vec::as_slice);
+    let path = match find(program, search_path(&job.env)) {
+        Ok(path) => path,
+        Err(refusal) => return Ok(refusal),
+    };
+    let shown = String::from_utf8_lossy(&path).into_owned();
+    let path = CString::new(path).map_err(Failure::of("pass the program"))?;
+    let error = sys::execute(&path, &args, &env);
+    Ok(Refusal {
+        code: 255,
+        message: format!("exec {shown}: {}\n", words(&error)),
+    })
+}
+
+fn streams(job: &Job, request: &Request, stdin: &OwnedFd) -> io::Result<()> {
+    rustix::stdio::dup2_stdin(stdin)?;
+    rustix::stdio::dup2_stdout(&request.out)?;
+    rustix::stdio::dup2_stderr(&request.err)?;
+    if job.uid != 0 {
+        // Else the user could not open /dev/stdout, which leads to the pipe.
+        for pipe in [&request.out, &request.err] {
+            rustix::fs::fchown(pipe, Some(Uid::from_raw(job.uid)), None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes all capabilities but Docker's from the bounding set; those that the kernel does not know
+/// end the list.
+fn drop_bounding() -> io::Result<()> {
+    for number in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::capability_is_in_bounding_set(capability) {
+            Ok(true) if CAPABILITIES & (1 << number) == 0 => {
+                rustix::thread::remove_capability_from_bounding_set(capability)?;
+            }
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    Ok(())
+}
+
+fn take_identity(job: &Job) -> io::Result<()> {
+    let groups: Vec<Gid> = job.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(job.uid), Gid::from_raw(job.gid));
+    rustix::thread::set_thread_groups(&groups)?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    // Of a user's the kernel has kept none. Root keeps Docker's, of those the builder has.
+    let held = rustix::thread::capabilities(None)?;
+    let kept = CapabilitySet::from_bits_retain(held.permitted.bits() & CAPABILITIES);
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: kept,
+            permitted: kept,
+            inheritable: CapabilitySet::empty(),
+        },
+    )?;
+    // A kernel without ambient capabilities has none to clear.
+    let _ = rustix::thread::clear_ambient_capability_set();
+    Ok(())
+}
+
+/// Gives the value of PATH; the last counts.
+fn search_path(env: &[Vec<u8>]) -> &[u8] {
+    env.iter()
+        .rev()
+        .find_map(|variable| variable.strip_prefix(b"PATH="))
+        .unwrap_or_default()
+}
+
+/// Finds a program as Docker does: a name with a slash is a path, another is looked for in the
+/// absolute directories of the search path.
+fn find(program: &[u8], search: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let refuse = |code, why: String| Refusal {
+        code,
+        message: format!("exec: \"{}\": {why}\n", String::from_utf8_lossy(program)),
+    };
+    if !program.contains(&b'/') {
+        return search
+            .split(|byte| *byte == b':')
+            .filter(|directory| directory.starts_with(b"/") && !program.is_empty())
+            .map(|directory| [directory, b"/", program].concat())
+            .find(|path| executable(path).is_ok())
+            .ok_or_else(|| refuse(127, "executable file not found in $PATH".to_owned()));
+    }
+    match executable(program) {
+        Ok(()) => Ok(program.to_vec()),
+        Err(error @ (Errno::NOENT | Errno::NOTDIR)) => {
+            let shown = String::from_utf8_lossy(program);
+            Err(refuse(
+                127,
+                format!("stat {shown}: {}", words(&error.into())),
+            ))
+        }
+        Err(error) => Err(refuse(126, words(&error.into()))),
+    }
+}
+
+fn executable(path: &[u8]) -> Result<(), Errno> {
+    let stat = rustix::fs::stat(path)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(Errno::ISDIR);
+    }
+    rustix::fs::access(path, Access::EXEC_OK)
+}
+
+/// Gives an error's text as Docker prints it: no capital, no number.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map(|first| first.to_lowercase().chain(letters).collect())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn programs_are_found_as_docker_finds_them() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        for (name, mode) in [("run", 0o755), ("plain", 0o644)] {
+            std::fs::write(at(name), b"").expect("a file");
+            std::fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).expect("a mode");
+        }
+        std::fs::create_dir(at("sub")).expect("a directory");
+        let here = directory.path().display().to_string();
+        let search = format!(":relative:/nowhere:{here}");
+        let none = |name| format!("exec: \"{name}\": executable file not found in $PATH\n");
+        let cases = [
+            ("run".to_owned(), Ok(at("run"))),
+            (at("run"), Ok(at("run"))),
+            ("plain".to_owned(), Err((127, none("plain")))),
+            ("sub".to_owned(), Err((127, none("sub")))),
+            ("foo".to_owned(), Err((127, none("foo")))),
+            (String::new(), Err((127, none("")))),
+            (
+                at("plain"),
+                Err((
+                    126,
+                    format!("exec: \"{}\": permission denied\n", at("plain")),
+                )),
+            ),
+            (
+                at("sub"),
+                Err((126, format!("exec: \"{}\": is a directory\n", at("sub")))),
+            ),
+            (
+                at("foo"),
+                Err((
+                    127,
+                    format!(
+                        "exec: \"{0}\": stat {0}: no such file or directory\n",
+                        at("foo")
+                    ),
+                )),
+            ),
+        ];
+        for (program, expected) in cases {
+            let found = find(program.as_bytes(), search.as_bytes());
+            let expected = expected
+                .map(String::into_bytes)
+                .map_err(|(code, message)| Refusal { code, message });
+            assert_eq!(found, expected, "{program}");
+        }
+    }
+
+    #[test]
+    fn the_last_path_counts() {
+        let env = |list: &[&str]| {
+            list.iter()
+                .map(|v| v.as_bytes().to_vec())
+                .collect::<Vec<_>>()
+        };
+        for (list, expected) in [
+            (&["A=1", "PATH=/a", "PATH=/b"][..], "/b"),
+            (&["PATHS=/a"], ""),
+            (&["PATH="], ""),
+        ] {
+            assert_eq!(search_path(&env(list)), expected.as_bytes());
+        }
+    }
+}

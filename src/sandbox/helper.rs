@@ -1,0 +1,178 @@
+//! The helper: one thread, one `poll`, as many commands as there are.
+
+use super::init;
+use super::wire::{Failure, Report, Status, send};
+use crate::sys::{self, Insn, Namespaced};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+
+/// What the builder sends along to have a command run.
+pub(super) struct Request {
+    /// Where reports go; its other end closed or shut down means: kill.
+    pub(super) line: OwnedFd,
+    /// The job, as bytes.
+    pub(super) job: OwnedFd,
+    /// Standard output.
+    pub(super) out: OwnedFd,
+    /// Standard error.
+    pub(super) err: OwnedFd,
+}
+
+/// A command that runs.
+struct Run {
+    process: Pid,
+    descriptor: OwnedFd,
+    line: OwnedFd,
+    killed: bool,
+}
+
+/// Is the helper, until the builder is gone.
+pub(super) fn main(builder: Pid, control: OwnedFd, filter: &[Insn]) -> ! {
+    // A panic must not unwind into the builder's code, of which this is a copy.
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let helper = detach(builder)?;
+        match serve(control)? {
+            Some(request) => init::main(&request, &helper, filter),
+            None => Ok::<_, io::Error>(()),
+        }
+    }));
+    sys::exit_now(match ended {
+        Ok(Ok(())) => 0,
+        _ => 1,
+    })
+}
+
+/// Ties the helper's life to the builder's and takes it out of the terminal's reach; gives a
+/// descriptor of the helper.
+fn detach(builder: Pid) -> io::Result<OwnedFd> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if rustix::process::getppid() != Some(builder) {
+        return Err(io::Error::other("the builder is gone"));
+    }
+    // The builder decides what a signal means; a terminal's would reach the commands otherwise.
+    rustix::process::setsid()?;
+    sys::ignore_signals(&[Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT]);
+    rustix::thread::set_name(c"shutter-helper")?;
+    // The memory is a copy of the builder's: no command may look into it through process 1.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    rustix::process::chdir(c"/")?;
+    let helper = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    Ok(helper)
+}
+
+/// Starts and watches commands. Comes back with `None` when the builder is gone, and with a request
+/// in the process that is to carry it out, where everything of the other commands is closed.
+fn serve(control: OwnedFd) -> io::Result<Option<Request>> {
+    let mut runs: Vec<Run> = Vec::new();
+    loop {
+        let mut ready = wait(&control, &runs)?.into_iter();
+        let asked = ready.next().is_some_and(|events| !events.is_empty());
+        let events: Vec<PollFlags> = ready.collect();
+        let mut events = events.chunks(2);
+        runs.retain_mut(|run| match events.next() {
+            Some([ended, hung_up]) => {
+                if !hung_up.is_empty() && !run.killed {
+                    let _ = rustix::process::pidfd_send_signal(&run.descriptor, Signal::KILL);
+                    run.killed = true;
+                }
+                ended.is_empty() || !finish(run)
+            }
+            _ => true,
+        });
+        if !asked {
+            continue;
+        }
+        let Some(request) = receive(&control)? else {
+            return Ok(None);
+        };
+        match sys::clone_into_namespaces() {
+            Ok(Namespaced::Child) => return Ok(Some(request)),
+            Ok(Namespaced::Parent(process, descriptor)) => runs.push(Run {
+                process,
+                descriptor,
+                line: request.line,
+                killed: false,
+            }),
+            Err(error) => {
+                Failure::of("make the command's namespaces")(error).report(&request.line);
+                send(&request.line, &Report::Gone(Status::Code(1)));
+            }
+        }
+    }
+}
+
+/// Waits until something happens; gives what: for the control socket, then for the process and the
+/// line of every run.
+fn wait(control: &OwnedFd, runs: &[Run]) -> io::Result<Vec<PollFlags>> {
+    let mut watched = vec![PollFd::new(control, PollFlags::IN)];
+    for run in runs {
+        watched.push(PollFd::new(&run.descriptor, PollFlags::IN));
+        // Once it has hung up it would be ready for ever; the process is what is waited for then.
+        watched.push(match run.killed {
+            true => PollFd::new(&run.descriptor, PollFlags::empty()),
+            false => PollFd::new(&run.line, PollFlags::RDHUP),
+        });
+    }
+    rustix::io::retry_on_intr(|| poll(&mut watched, None))?;
+    Ok(watched.iter().map(PollFd::revents).collect())
+}
+
+/// Reaps process 1 of a run, with which its namespaces ended, and says so; tells whether it did.
+fn finish(run: &Run) -> bool {
+    match rustix::process::waitpid(Some(run.process), WaitOptions::NOHANG) {
+        Ok(Some((_, status))) => {
+            send(&run.line, &Report::Gone(Status::of(status)));
+            true
+        }
+        Ok(None) | Err(Errno::INTR) => false,
+        Err(_) => true,
+    }
+}
+
+/// Receives a request; `None` at the end.
+fn receive(control: &OwnedFd) -> io::Result<Option<Request>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(
+            control,
+            &mut [IoSliceMut::new(&mut byte)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+    })?;
+    let mut descriptors = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        })
+        .flatten();
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    match (
+        descriptors.next(),
+        descriptors.next(),
+        descriptors.next(),
+        descriptors.next(),
+    ) {
+        (Some(line), Some(job), Some(out), Some(err))
+            if !received.flags.contains(ReturnFlags::CTRUNC) =>
+        {
+            Ok(Some(Request {
+                line,
+                job,
+                out,
+                err,
+            }))
+        }
+        _ => Err(io::Error::other("a request without its descriptors")),
+    }
+}

@@ -1,0 +1,397 @@
+//! What the builder, the helper and process 1 tell each other.
+//!
+//! A job travels as bytes in a memory file, because a socket message is bounded and an environment
+//! or a script is not. Reports travel back as short messages on a socket of the run's own.
+
+use super::scaffold::Scaffold;
+use super::{Command, Error};
+use std::io;
+use std::path::Path;
+
+/// A command and the root it runs in, as process 1 needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Job {
+    /// The root: a mount point.
+    pub(super) root: Vec<u8>,
+    /// Program and arguments.
+    pub(super) args: Vec<Vec<u8>>,
+    /// The environment.
+    pub(super) env: Vec<Vec<u8>>,
+    /// The working directory.
+    pub(super) cwd: Vec<u8>,
+    /// The host name.
+    pub(super) hostname: Vec<u8>,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) groups: Vec<u32>,
+    /// Files to bind over what is at these paths: absolute inside the root, free of symlinks, there.
+    pub(super) binds: Vec<File>,
+    /// Files in `/dev`: relative to it.
+    pub(super) devices: Vec<File>,
+}
+
+/// One file that is there during the command only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct File {
+    pub(super) path: Vec<u8>,
+    pub(super) mode: u32,
+    pub(super) content: Vec<u8>,
+}
+
+impl Job {
+    /// Describes a command and makes the mount points that its root lacks.
+    pub(super) fn prepare(root: &Path, command: &Command) -> Result<(Job, Scaffold), Error> {
+        use std::os::unix::ffi::OsStrExt;
+        if command.args.is_empty() {
+            return Err(invalid("execute the command", "it has no program"));
+        }
+        let has_nul = |string: &Vec<u8>| string.contains(&0);
+        if command.args.iter().chain(&command.env).any(has_nul) || has_nul(&command.cwd) {
+            return Err(invalid("execute the command", "it contains a NUL byte"));
+        }
+        let mut job = Job {
+            root: root.as_os_str().as_bytes().to_vec(),
+            args: command.args.clone(),
+            env: command.env.clone(),
+            cwd: command.cwd.clone(),
+            hostname: command.hostname.clone().into_bytes(),
+            uid: command.identity.uid,
+            gid: command.identity.gid,
+            groups: command.identity.groups.clone(),
+            ..Job::default()
+        };
+        let mut files = vec![
+            (b"/etc/resolv.conf".to_vec(), 0o644, resolvers()),
+            (b"/etc/hosts".to_vec(), 0o644, hosts(&command.hostname)),
+        ];
+        files.extend(command.files.iter().cloned());
+        let mut scaffold = Scaffold::new(root)?;
+        for directory in ["proc", "sys", "dev"] {
+            if let Err(error) = scaffold.directory(directory) {
+                scaffold.remove()?;
+                return Err(error);
+            }
+        }
+        for (path, mode, content) in files {
+            let mut file = File {
+                path,
+                mode,
+                content,
+            };
+            let target = match device(&file.path) {
+                Some(path) => {
+                    file.path = path;
+                    &mut job.devices
+                }
+                None => match scaffold.file(&file.path) {
+                    Ok(path) => {
+                        file.path = path;
+                        &mut job.binds
+                    }
+                    Err(error) => {
+                        scaffold.remove()?;
+                        return Err(error);
+                    }
+                },
+            };
+            target.push(file);
+        }
+        Ok((job, scaffold))
+    }
+
+    /// Gives the job as bytes.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Writer(Vec::new());
+        out.bytes(&self.root);
+        out.list(&self.args, |out, arg| out.bytes(arg));
+        out.list(&self.env, |out, variable| out.bytes(variable));
+        out.bytes(&self.cwd);
+        out.bytes(&self.hostname);
+        out.number(self.uid);
+        out.number(self.gid);
+        out.list(&self.groups, |out, group| out.number(*group));
+        for files in [&self.binds, &self.devices] {
+            out.list(files, |out, file| {
+                out.bytes(&file.path);
+                out.number(file.mode);
+                out.bytes(&file.content);
+            });
+        }
+        out.0
+    }
+
+    /// Reads a job back; `None` where the bytes are none.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Job> {
+        let mut from = Reader(bytes);
+        let file = |from: &mut Reader<'_>| {
+            Some(File {
+                path: from.bytes()?,
+                mode: from.number()?,
+                content: from.bytes()?,
+            })
+        };
+        let job = Job {
+            root: from.bytes()?,
+            args: from.list(Reader::bytes)?,
+            env: from.list(Reader::bytes)?,
+            cwd: from.bytes()?,
+            hostname: from.bytes()?,
+            uid: from.number()?,
+            gid: from.number()?,
+            groups: from.list(Reader::number)?,
+            binds: from.list(file)?,
+            devices: from.list(file)?,
+        };
+        from.0.is_empty().then_some(job)
+    }
+}
+
+/// Gives the path of a file in `/dev`, relative to it; `None` for another place. A path with `..`
+/// is another place and refused there.
+fn device(path: &[u8]) -> Option<Vec<u8>> {
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    let path = path.strip_prefix(b"dev/")?;
+    let plain = path
+        .split(|byte| *byte == b'/')
+        .all(|name| !matches!(name, b"" | b"." | b".."));
+    plain.then(|| path.to_vec())
+}
+
+/// Gives the host's name servers: the network is the host's, so they answer in there too.
+fn resolvers() -> Vec<u8> {
+    std::fs::read("/etc/resolv.conf").unwrap_or_default()
+}
+
+fn hosts(hostname: &str) -> Vec<u8> {
+    format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+        .into_bytes()
+}
+
+pub(super) fn invalid(action: &str, why: &'static str) -> Error {
+    Error::Setup {
+        action: action.to_owned(),
+        source: io::Error::new(io::ErrorKind::InvalidInput, why),
+    }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn number(&mut self, number: u32) {
+        self.0.extend(number.to_le_bytes());
+    }
+
+    fn length(&mut self, length: usize) {
+        self.0.extend((length as u64).to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.length(bytes.len());
+        self.0.extend(bytes);
+    }
+
+    fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Writer, &T)) {
+        self.length(items.len());
+        for item in items {
+            each(self, item);
+        }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn number(&mut self) -> Option<u32> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*number))
+    }
+
+    fn length(&mut self) -> Option<usize> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        usize::try_from(u64::from_le_bytes(*number)).ok()
+    }
+
+    fn bytes(&mut self) -> Option<Vec<u8>> {
+        let length = self.length()?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes.to_vec())
+    }
+
+    fn list<T>(&mut self, each: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let length = self.length()?;
+        (0..length).map(|_| each(self)).collect()
+    }
+}
+
+/// What comes back during a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    /// A step of the set-up failed; the command does not run.
+    Failed { action: String, errno: i32 },
+    /// The command ended.
+    Ended(Status),
+    /// The namespace is empty and gone; nothing follows. How process 1 ended.
+    Gone(Status),
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Code(i32),
+    Signal(i32),
+}
+
+impl Status {
+    /// Reads what `wait` gave.
+    pub(super) fn of(status: rustix::process::WaitStatus) -> Status {
+        match status.terminating_signal() {
+            Some(signal) => Status::Signal(signal),
+            None => Status::Code(status.exit_status().unwrap_or(0)),
+        }
+    }
+}
+
+/// Longest report, with room for an action that names a long path.
+pub(super) const REPORT_LIMIT: usize = 8192;
+
+impl Report {
+    /// Gives the report as one message.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let (tag, number, text) = match self {
+            Report::Failed { action, errno } => (0, *errno, action.as_str()),
+            Report::Ended(Status::Code(code)) => (1, *code, ""),
+            Report::Ended(Status::Signal(signal)) => (2, *signal, ""),
+            Report::Gone(Status::Code(code)) => (3, *code, ""),
+            Report::Gone(Status::Signal(signal)) => (4, *signal, ""),
+        };
+        let mut message = vec![tag];
+        message.extend(number.to_le_bytes());
+        message.extend(text.as_bytes());
+        message.truncate(REPORT_LIMIT);
+        message
+    }
+
+    /// Reads a message.
+    pub(super) fn decode(message: &[u8]) -> Option<Report> {
+        let (tag, rest) = message.split_first()?;
+        let (number, text) = rest.split_first_chunk()?;
+        let number = i32::from_le_bytes(*number);
+        Some(match tag {
+            0 => Report::Failed {
+                action: String::from_utf8_lossy(text).into_owned(),
+                errno: number,
+            },
+            1 => Report::Ended(Status::Code(number)),
+            2 => Report::Ended(Status::Signal(number)),
+            3 => Report::Gone(Status::Code(number)),
+            4 => Report::Gone(Status::Signal(number)),
+            _ => return None,
+        })
+    }
+}
+
+/// A step of the set-up that failed in a child.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) action: String,
+    pub(super) errno: i32,
+}
+
+impl Failure {
+    /// Makes a function that turns a failure into the failure of an action.
+    pub(super) fn of<E: Into<io::Error>>(action: impl Into<String>) -> impl FnOnce(E) -> Failure {
+        let action = action.into();
+        move |error| Failure {
+            action,
+            errno: error.into().raw_os_error().unwrap_or(libc::EINVAL),
+        }
+    }
+
+    /// Tells the builder.
+    pub(super) fn report(self, line: &std::os::fd::OwnedFd) {
+        let Failure { action, errno } = self;
+        send(line, &Report::Failed { action, errno });
+    }
+}
+
+/// Sends a report. A builder that is gone cannot be told anything, and its end is seen elsewhere.
+pub(super) fn send(line: &std::os::fd::OwnedFd, report: &Report) {
+    let message = report.encode();
+    let _ = rustix::io::retry_on_intr(|| {
+        rustix::net::send(line, &message, rustix::net::SendFlags::NOSIGNAL)
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> Job {
+        let file = |path: &[u8], content: &[u8]| File {
+            path: path.to_vec(),
+            mode: 0o755,
+            content: content.to_vec(),
+        };
+        Job {
+            root: b"/r".to_vec(),
+            args: vec![b"sh".to_vec(), b"-c".to_vec(), b"\xff".to_vec()],
+            env: vec![b"A=1".to_vec(), b"".to_vec()],
+            cwd: b"/".to_vec(),
+            hostname: b"h".to_vec(),
+            uid: 1,
+            gid: 2,
+            groups: vec![3, u32::MAX],
+            binds: vec![file(b"/etc/hosts", b"x")],
+            devices: vec![file(b"pipes/EOF", &[0; 300])],
+        }
+    }
+
+    #[test]
+    fn a_job_comes_back_as_it_was() {
+        let bytes = job().encode();
+        assert_eq!(Job::decode(&bytes), Some(job()));
+        for short in 0..bytes.len() {
+            assert_eq!(Job::decode(&bytes[..short]), None, "{short} bytes");
+        }
+        assert_eq!(Job::decode(&[bytes, vec![0]].concat()), None);
+        assert_eq!(Job::decode(&[0xff; 64]), None);
+    }
+
+    #[test]
+    fn a_report_comes_back_as_it_was() {
+        let reports = [
+            Report::Failed {
+                action: "mount /proc".to_owned(),
+                errno: 20,
+            },
+            Report::Ended(Status::Code(255)),
+            Report::Ended(Status::Signal(9)),
+            Report::Gone(Status::Code(0)),
+            Report::Gone(Status::Signal(15)),
+        ];
+        for report in reports {
+            assert_eq!(Report::decode(&report.encode()), Some(report));
+        }
+        for message in [&b""[..], b"\x00", b"\x05\x00\x00\x00\x00"] {
+            assert_eq!(Report::decode(message), None);
+        }
+    }
+
+    #[test]
+    fn files_of_dev_are_told_from_others() {
+        let cases: [(&[u8], Option<&[u8]>); 6] = [
+            (b"/dev/pipes/EOF", Some(b"pipes/EOF")),
+            (b"dev/x", Some(b"x")),
+            (b"/device/x", None),
+            (b"/dev/../etc/passwd", None),
+            (b"/dev/", None),
+            (b"/etc/hosts", None),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(device(path).as_deref(), expected);
+        }
+    }
+}

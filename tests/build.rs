@@ -1,0 +1,298 @@
+//! The program from outside: builds with real registries, engines and signals.
+
+#[path = "common/base.rs"]
+mod base;
+#[path = "common/listing.rs"]
+mod listing;
+#[path = "common/project.rs"]
+mod project;
+#[path = "common/registry.rs"]
+mod registry;
+
+use listing::read_layout;
+use project::{Project, mounts, processes};
+use serde_json::Value;
+use std::io::Read;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+fn layers(image: &listing::Listing) -> &Value {
+    &image.image["rootfs"]["diff_ids"]
+}
+
+#[test]
+fn the_same_build_has_the_same_layers_whatever_the_thread_count() {
+    let project = Project::new();
+    for i in 0..300 {
+        project.file(&format!("src/d{}/f{i}", i % 7), format!("{i}\n").repeat(i * 10));
+    }
+    project.file("big", vec![b'x'; 5 << 20]);
+    project.file(
+        "Dockerfile",
+        "FROM base\nCOPY src /src\nWORKDIR /made/here\nCOPY big /deep/er/big\nCOPY <<EOF /heredoc\nhi\nEOF\n",
+    );
+    for compression in ["gzip", "zstd"] {
+        let mut seen = None;
+        for (n, threads) in ["1", "2", "7"].iter().enumerate() {
+            let args = ["--threads", threads, "--compression", compression];
+            let image = read_layout(&project.build(&format!("{compression}{n}"), &args));
+            let now = (layers(&image).clone(), image.manifest["layers"].clone());
+            assert_eq!(seen.get_or_insert(now.clone()), &now, "{compression}, {threads} threads");
+            std::fs::remove_dir_all(project.path("store")).expect("empty the store");
+        }
+    }
+}
+
+#[test]
+fn a_reproducible_build_has_the_same_image_digest() {
+    let project = Project::new();
+    project.file("a", "a");
+    project.file("Dockerfile", "FROM base\nCOPY a /a\nRUN date > /dev/null; echo x > /x; mkdir /y\nRUN rm /x\n");
+    let index = |out: &str, args: &[&str]| std::fs::read(project.build(out, args).join("index.json")).expect("an index");
+    for (name, args) in [
+        ("r", &["--reproducible"][..]),
+        ("e", &["--build-arg", "SOURCE_DATE_EPOCH=1600000000"][..]),
+    ] {
+        let first = index(&format!("{name}1"), args);
+        // Another second, so that times that leak would show.
+        let now = Instant::now();
+        while now.elapsed() < Duration::from_millis(1100) {
+            std::thread::yield_now();
+        }
+        assert_eq!(first, index(&format!("{name}2"), args), "{args:?}");
+    }
+}
+
+#[test]
+fn independent_stages_run_at_the_same_time() {
+    let project = Project::new();
+    // Each stage waits for the other over the loopback network: one after another would never end.
+    let port = {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        socket.local_addr().expect("an address").port()
+    };
+    project.file(
+        "Dockerfile",
+        format!(
+            "FROM base AS a\nRUN echo ping | timeout 20 nc -l -p {port} -s 127.0.0.1 > /got\n\
+             FROM base AS b\nRUN until echo pong | nc 127.0.0.1 {port} > /got; do :; done\n\
+             FROM base\nCOPY --from=a /got /a\nCOPY --from=b /got /b\n"
+        ),
+    );
+    let image = read_layout(&project.build("out", &[]));
+    assert_eq!(image.files[&b"a"[..]]["size"], 5);
+    assert_eq!(image.files[&b"b"[..]]["size"], 5);
+}
+
+#[test]
+fn an_image_may_have_more_than_127_layers() {
+    let project = Project::new();
+    let runs: String = (0..135).map(|i| format!("RUN echo {i} > /f{i}\n")).collect();
+    project.file("Dockerfile", format!("FROM base\n{runs}"));
+    let image = read_layout(&project.build("out", &[]));
+    assert_eq!(layers(&image).as_array().map(Vec::len), Some(136));
+    project.file("Dockerfile", "FROM deep\nRUN test $(ls / | grep -c '^f[0-9]') = 135 && rm /f7\n");
+    let deep = format!("deep=oci-layout://{}", project.path("out").display());
+    let image = read_layout(&project.build("out2", &["--build-context", &deep]));
+    assert!(!image.files.contains_key(&b"f7"[..]));
+    assert!(image.files.contains_key(&b"f134"[..]));
+}
+
+#[test]
+fn one_snapshot_has_the_same_files_as_many_layers() {
+    let project = Project::new();
+    project.file("a/b", "b");
+    project.file(
+        "Dockerfile",
+        "FROM base\nCOPY a /a\nRUN rm -r /a && mkdir /a && echo c > /a/c && ln /a/c /a/d\nRUN rm /a/d /tree/file; mv /other /moved\n\
+         WORKDIR /w\nRUN rmdir /w; echo w > /w; cp /tree/sub/deep /tree/file\n",
+    );
+    let many = read_layout(&project.build("many", &[]));
+    let one = read_layout(&project.build("one", &["--single-snapshot"]));
+    assert_eq!(many.files, one.files);
+    assert_eq!(one.manifest["layers"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_failed_run_shows_its_lines_and_its_exit_code() {
+    let project = Project::new();
+    project.file("Dockerfile", "FROM base\n\nRUN echo one; echo two >&2; \\\n    exit 42\n");
+    let (output, out) = project.try_build("out", &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(42), "{said}");
+    for part in ["Dockerfile:3", ">>> RUN echo one", ">>>     exit 42", "two", "exit code 42"] {
+        assert!(said.contains(part), "`{part}` is not in: {said}");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn what_a_run_leaves_unchanged_is_no_layer() {
+    let project = Project::new();
+    project.file("Dockerfile", "FROM base\nRUN cat /tree/file > /k && touch -r /tree/file /k && cat /k > /tree/file && touch -r /k /tree/file && rm /k\nRUN true\n");
+    let image = read_layout(&project.build("out", &[]));
+    assert_eq!(layers(&image).as_array().map(Vec::len), Some(1));
+    assert_eq!(image.image["history"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn network_files_are_there_and_in_no_layer() {
+    let project = Project::new();
+    project.file("Dockerfile", "FROM base\nRUN test -s /etc/hosts && test -e /etc/resolv.conf && test -c /dev/null && test -d /proc/self && test -d /sys/class && echo ok > /ok\n");
+    let image = read_layout(&project.build("out", &[]));
+    let names: Vec<String> = image.files.keys().map(|k| String::from_utf8_lossy(k).into_owned()).collect();
+    for gone in ["etc/hosts", "etc/resolv.conf", "etc/hostname", "proc", "sys", "dev"] {
+        assert!(!names.iter().any(|n| n == gone), "{gone} is in {names:?}");
+    }
+}
+
+#[test]
+fn a_base_in_the_store_is_not_fetched_again() {
+    let registry = registry::start();
+    let host = registry.host().to_owned();
+    let project = Project::new();
+    push_base(&project, &host);
+    project.file("Dockerfile", format!("FROM {host}/base:1\nRUN echo 1 > /1\n"));
+    let push = |tag: &str| {
+        let to = format!("{host}/out:{tag}");
+        let status = project.command().args(["--insecure", "--insecure-pull", "--destination", &to]).output().expect("run");
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    };
+    push("1");
+    // Without its blobs the registry could not give them again.
+    let store = read_layout(&project.base);
+    let digest = store.manifest["layers"][0]["digest"].as_str().expect("a digest").replace("sha256:", "");
+    let blob = registry.blob_path(&digest);
+    std::fs::rename(&blob, blob.with_extension("away")).expect("hide the blob");
+    let to = format!("{host}/out:1");
+    let output = project.command().args(["--insecure", "--insecure-pull", "--destination", &to]).output().expect("run");
+    std::fs::rename(blob.with_extension("away"), &blob).expect("bring it back");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn signals_end_a_build_promptly_and_leave_nothing() {
+    let project = Project::new();
+    let registry = registry::start();
+    let to = format!("{}/sig:1", registry.host());
+    let marker = format!("{}7", std::process::id());
+    project.file("Dockerfile", format!("FROM base\nRUN echo up; (sleep {marker} &); sleep {marker}\n"));
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let mut child = project.spawn(&["--insecure", "--destination", &to]);
+        wait_for_line(&mut child, "up");
+        let sent = Instant::now();
+        kill(child.id(), signal);
+        let status = child.wait().expect("wait");
+        assert_eq!(status.code(), Some(code), "SIG{signal}");
+        assert!(sent.elapsed() < Duration::from_secs(5), "SIG{signal} took {:?}", sent.elapsed());
+        assert_eq!(processes(&format!("sleep {marker}")), Vec::<String>::new());
+        assert_eq!(mounts(project.dir.path()), Vec::<String>::new());
+        assert!(!registry.has_tag("sig", "1"));
+    }
+}
+
+#[test]
+fn killed_at_any_moment_the_next_build_works() {
+    let project = Project::new();
+    let registry = registry::start();
+    let host = registry.host().to_owned();
+    push_base(&project, &host);
+    project.file("src/a", vec![7; 3 << 20]);
+    project.file(
+        "Dockerfile",
+        format!("FROM {host}/base:1\nCOPY src /src\nRUN cat /src/a /src/a > /b\nRUN echo {0} > /c; sleep 0.0{0}\nRUN rm -r /src /tree\n", 3),
+    );
+    let to = format!("{host}/killed:1");
+    let args = ["--insecure", "--insecure-pull", "--destination", &to];
+    let begin = Instant::now();
+    let output = project.command().args(args).output().expect("run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let whole = begin.elapsed();
+    let mut seed = u64::from(std::process::id());
+    for round in 0..10 {
+        if round % 3 == 0 {
+            std::fs::remove_dir_all(project.path("store")).expect("empty the store");
+        }
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let moment = whole.mul_f64((seed >> 33) as f64 / f64::from(u32::MAX >> 1));
+        let tag = format!("{host}/killed{round}:1");
+        let mut child = project.spawn(&["--insecure", "--insecure-pull", "--destination", &tag]);
+        let start = Instant::now();
+        while start.elapsed() < moment && child.try_wait().expect("wait").is_none() {
+            std::thread::yield_now();
+        }
+        kill(child.id(), "KILL");
+        child.wait().expect("wait");
+        // What is left goes as soon as the kernel has told the helper.
+        let end = Instant::now() + Duration::from_secs(10);
+        let store = project.path("store").display().to_string();
+        while !processes(&store).is_empty() {
+            assert!(Instant::now() < end, "left running: {:?}", processes(&store));
+            std::thread::yield_now();
+        }
+        assert_eq!(mounts(project.dir.path()), Vec::<String>::new());
+        if registry.has_tag(&format!("killed{round}"), "1") {
+            let whole = Command::new("skopeo")
+                .args(["copy", "--quiet", "--src-tls-verify=false", &format!("docker://{tag}")])
+                .arg(format!("dir:{}", project.path(&format!("copy{round}")).display()))
+                .status()
+                .expect("run skopeo");
+            assert!(whole.success(), "the tag of round {round} points to something incomplete");
+        }
+        let output = project.command().args(args).output().expect("run");
+        assert!(output.status.success(), "after round {round} ({moment:?}, seed {seed}): {}", String::from_utf8_lossy(&output.stderr));
+        let runs = std::fs::read_dir(project.path("store/run")).map_or(0, Iterator::count);
+        assert_eq!(runs, 0, "scratch directories are left");
+    }
+}
+
+#[test]
+fn an_archive_loads_into_podman() {
+    let project = Project::new();
+    project.file("Dockerfile", "FROM base\nRUN echo from the archive > /said\nCMD [\"cat\", \"/said\"]\n");
+    let tar = project.path("image.tar");
+    let output = project
+        .command()
+        .args(["--no-push", "--destination", "localhost/shutter/archive:1", "--tar-path"])
+        .arg(&tar)
+        .output()
+        .expect("run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let podman = |args: &[&str]| {
+        let mut command = Command::new("podman");
+        command.arg("--root").arg(project.path("podman")).arg("--runroot").arg(project.path("podman-run"));
+        command.args(["--cgroup-manager=cgroupfs", "--runtime=runc", "--storage-driver=vfs"]).args(args);
+        let output = command.output().expect("run podman");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.success(), said + &String::from_utf8_lossy(&output.stderr))
+    };
+    let loaded = podman(&["load", "-q", "-i", &tar.display().to_string()]);
+    assert!(loaded.0, "{}", loaded.1);
+    let ran = podman(&["run", "--rm", "--network=host", "--cgroups=enabled", "--ulimit=host", "localhost/shutter/archive:1"]);
+    assert!(ran.0 && ran.1.contains("from the archive"), "{}", ran.1);
+}
+
+fn push_base(project: &Project, host: &str) {
+    let status = Command::new("skopeo")
+        .args(["copy", "--quiet", "--dest-tls-verify=false"])
+        .arg(format!("oci:{}", project.base.display()))
+        .arg(format!("docker://{host}/base:1"))
+        .status()
+        .expect("run skopeo");
+    assert!(status.success());
+}
+
+fn kill(pid: u32, signal: &str) {
+    let _ = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).output();
+}
+
+/// Reads a build's standard output until a line has come.
+fn wait_for_line(child: &mut std::process::Child, line: &str) {
+    let out = child.stdout.as_mut().expect("a pipe");
+    let mut seen = Vec::new();
+    let mut byte = [0];
+    while !String::from_utf8_lossy(&seen).contains(line) {
+        assert_eq!(out.read(&mut byte).expect("read"), 1, "it ended early: {}", String::from_utf8_lossy(&seen));
+        seen.push(byte[0]);
+    }
+}

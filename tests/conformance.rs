@@ -1,0 +1,235 @@
+//! The recorded builds: each Dockerfile is built by the real program and the image compared with
+//! what BuildKit made of it. `testdata/conformance/README.md` says what the files mean.
+
+#[path = "common/base.rs"]
+mod base;
+#[path = "common/listing.rs"]
+mod listing;
+#[path = "common/registry.rs"]
+mod registry;
+
+use listing::{Listing, compare, read_layout};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Where an image goes and how it comes back for the comparison.
+enum Way<'a> {
+    Registry(&'a str),
+    Layout(&'a Path),
+}
+
+/// Cases whose features are refused by name and line as not supported yet.
+fn is_refused(name: &str) -> bool {
+    name.starts_with("mount-")
+        || ["run-network-none", "copy-link", "copy-parents", "copy-exclude"].contains(&name)
+}
+
+#[test]
+fn images_pushed_to_a_registry_are_as_recorded() {
+    let registry = registry::start();
+    let host = registry.host().to_owned();
+    let work = tempfile::tempdir().expect("a directory");
+    let layout = base::make(work.path());
+    let copied = Command::new("skopeo")
+        .args(["copy", "--quiet", "--dest-tls-verify=false"])
+        .arg(format!("oci:{}", layout.display()))
+        .arg(format!("docker://{host}/base:1"))
+        .status()
+        .expect("run skopeo");
+    assert!(copied.success(), "skopeo puts the base into the registry");
+    run_all(work.path(), &layout, &Way::Registry(&host));
+}
+
+#[test]
+fn images_in_a_layout_are_as_recorded() {
+    let work = tempfile::tempdir().expect("a directory");
+    let layout = base::make(work.path());
+    run_all(work.path(), &layout, &Way::Layout(&layout));
+}
+
+fn run_all(work: &Path, layout: &Path, way: &Way<'_>) {
+    let base = read_layout(layout);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/conformance/cases");
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .expect("the cases")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 129, "every recorded build is here");
+    let only = std::env::var("CASE").ok();
+    let mut failures = Vec::new();
+    for name in names.iter().filter(|n| only.as_ref().is_none_or(|only| only == *n)) {
+        if let Err(why) = run_one(&folder.join(name), name, work, &base, way) {
+            failures.push(format!("{name}: {why}"));
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{} of {} differ:\n{}",
+        failures.len(),
+        names.len(),
+        failures.join("\n")
+    );
+}
+
+fn run_one(case: &Path, name: &str, work: &Path, base: &Listing, way: &Way<'_>) -> Result<(), String> {
+    let read = |file: &str| -> Option<Value> {
+        let text = std::fs::read(case.join(file)).ok()?;
+        Some(serde_json::from_slice(&text).expect("JSON"))
+    };
+    let call = read("case.json").expect("case.json");
+    let context = work.join("context");
+    let _ = std::fs::remove_dir_all(&context);
+    copy_tree(&case.join("context"), &context);
+    let reference = match way {
+        Way::Registry(host) => format!("{host}/base:1"),
+        Way::Layout(_) => "base".into(),
+    };
+    let dockerfile = context.join("Dockerfile");
+    let text = std::fs::read(&dockerfile).expect("the Dockerfile");
+    std::fs::write(&dockerfile, replace(&text, b"@BASE@", reference.as_bytes())).expect("write");
+    for (path, mode) in call["modes"].as_object().into_iter().flatten() {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = mode.as_str().expect("a mode").trim_start_matches("0o");
+        let mode = u32::from_str_radix(mode, 8).expect("an octal mode");
+        std::fs::set_permissions(context.join(path), std::fs::Permissions::from_mode(mode)).expect("chmod");
+    }
+    let out = work.join("out");
+    let _ = std::fs::remove_dir_all(&out);
+    let ran = build(&call, &context, work, way, name, &out);
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    let code = ran.status.code();
+    if is_refused(name) {
+        let ok = code == Some(1) && said.contains("not supported yet") && said.contains("Dockerfile:");
+        return if ok { Ok(()) } else { Err(format!("exit {code:?}, should be refused by line: {said}")) };
+    }
+    if call["expect"] == "error" {
+        let wanted = call["exit_code"].as_i64().map_or(1, |code| code as i32);
+        let nothing = match way {
+            Way::Registry(host) => !fetch(host, name, &out),
+            Way::Layout(_) => !out.exists(),
+        };
+        return if code == Some(wanted) && nothing {
+            Ok(())
+        } else {
+            Err(format!("exit {code:?}, wanted {wanted}; nothing left: {nothing}; {said}"))
+        };
+    }
+    if code != Some(0) {
+        return Err(format!("exit {code:?}: {said}"));
+    }
+    if let Way::Registry(host) = way
+        && !fetch(host, name, &out)
+    {
+        return Err("the registry does not have it".into());
+    }
+    let Some(expected) = read("expected.json") else {
+        return Ok(());
+    };
+    let image = read_layout(&out);
+    let base_id = &base.image["rootfs"]["diff_ids"][0];
+    let on_base = &image.image["rootfs"]["diff_ids"][0] == base_id;
+    let empty = BTreeMap::new();
+    let mut got = compare(if on_base { &base.files } else { &empty }, &image.files);
+    let mut config = image.image["config"].clone();
+    if let Some(env) = config["Env"].as_array_mut() {
+        env.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+    }
+    got["config"] = config;
+    got["author"] = image.image.get("author").cloned().unwrap_or(Value::Null);
+    let mut wrong = Vec::new();
+    differences("", &sorted(&expected), &sorted(&got), &mut wrong);
+    check_layers(&image, &mut wrong);
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
+/// Manifest, config and history must tell the same story.
+fn check_layers(image: &Listing, wrong: &mut Vec<String>) {
+    let layers = image.manifest["layers"].as_array().map_or(0, Vec::len);
+    let diff_ids = image.image["rootfs"]["diff_ids"].as_array().map_or(0, Vec::len);
+    if layers != diff_ids {
+        wrong.push(format!("{layers} layers and {diff_ids} diff IDs"));
+    }
+}
+
+fn build(call: &Value, context: &Path, work: &Path, way: &Way<'_>, name: &str, out: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shutter"));
+    command.arg("build").arg("--context").arg(context);
+    command.arg("--cache-dir").arg(work.join("store")).args(["--log-format", "text"]);
+    for (key, value) in call["build_args"].as_object().into_iter().flatten() {
+        command.arg("--build-arg").arg(format!("{key}={}", value.as_str().expect("text")));
+    }
+    for (key, value) in call["labels"].as_object().into_iter().flatten() {
+        command.arg("--label").arg(format!("{key}={}", value.as_str().expect("text")));
+    }
+    if let Some(target) = call["target"].as_str() {
+        command.args(["--target", target]);
+    }
+    match way {
+        Way::Registry(host) => {
+            command.arg("--destination").arg(format!("{host}/case/{name}:latest"));
+            command.args(["--insecure", "--insecure-pull"]);
+        }
+        Way::Layout(base) => {
+            command.arg("--no-push").arg("--oci-layout-path").arg(out);
+            command.arg("--build-context").arg(format!("base=oci-layout://{}", base.display()));
+        }
+    }
+    command.output().expect("run shutter")
+}
+
+fn fetch(host: &str, name: &str, out: &Path) -> bool {
+    let _ = std::fs::remove_dir_all(out);
+    Command::new("skopeo")
+        .args(["copy", "--quiet", "--src-tls-verify=false"])
+        .arg(format!("docker://{host}/case/{name}:latest"))
+        .arg(format!("oci:{}", out.display()))
+        .output()
+        .expect("run skopeo")
+        .status
+        .success()
+}
+
+fn differences(at: &str, expected: &Value, got: &Value, out: &mut Vec<String>) {
+    match (expected, got) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                let null = Value::Null;
+                let (x, y) = (a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null));
+                differences(&format!("{at}/{key}"), x, y, out);
+            }
+        }
+        _ if expected != got => out.push(format!("{at}: recorded {expected}, built {got}")),
+        _ => {}
+    }
+}
+
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let ordered: BTreeMap<_, _> = map.iter().map(|(k, v)| (k.clone(), sorted(v))).collect();
+            json!(ordered)
+        }
+        other => other.clone(),
+    }
+}
+
+fn replace(text: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.windows(what.len()).position(|window| window == what) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(with);
+        rest = &rest[at + what.len()..];
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+fn copy_tree(from: &Path, to: &PathBuf) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("run cp");
+    assert!(status.success(), "copy {}", from.display());
+}

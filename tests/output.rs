@@ -1,0 +1,401 @@
+//! Layouts and archives, written and read back by this program and by others.
+
+use shutter::changeset::{Action, Change, Changeset, State};
+use shutter::fs::{Meta, RelPath, Source, Time};
+use shutter::layer::{Blobs, PackOptions, Permits, Times, pack};
+use shutter::oci::{Descriptor, Digest, Format, Image, Manifest, Platform, Reference, media};
+use shutter::output::{Finished, open_layout, write_docker_tar, write_layout};
+use shutter::progress::{Owner, Sink, Work};
+use shutter::request::{Compression, Layout};
+use shutter::store::Store;
+use shutter::sys::Cancel;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn store(dir: &Path) -> Store {
+    Store::open(&dir.join("store")).unwrap()
+}
+
+fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
+    Descriptor {
+        media_type: media_type.into(),
+        digest: Digest::of(bytes),
+        size: bytes.len() as u64,
+        urls: Vec::new(),
+        annotations: Default::default(),
+    }
+}
+
+/// Makes an image with one file a layer; `word` makes it another image.
+fn image(store: &Store, word: &str, layers: &[Compression], format: Format) -> Finished {
+    let mut config = Image::scratch(&Platform::host());
+    config.config.cmd = Some(vec!["/bin/sh".into()]);
+    config.config.labels.insert("word".into(), word.into());
+    let mut descriptors = Vec::new();
+    let mut blobs = Vec::new();
+    for (at, compression) in layers.iter().enumerate() {
+        let content = format!("{word} {at}\n").into_bytes();
+        let changeset = Changeset {
+            changes: vec![Change {
+                path: RelPath::clean(format!("file-{at}").as_bytes()).unwrap(),
+                action: Action::Put {
+                    meta: Meta::file(0o644, content.len() as u64, Time::default()),
+                    source: Some(Source::Bytes(content.into())),
+                    link: None,
+                },
+            }],
+            state: State::Frozen,
+        };
+        let options = PackOptions {
+            compression: *compression,
+            format,
+            times: Times::Keep,
+            cancel: Cancel::new().unwrap(),
+        };
+        let span = Sink::none().span(Owner::Build, Work::Compress, "test", None);
+        let packed = pack(&changeset, &options, store, &Permits::new(8), &span).unwrap();
+        let blob = &packed.descriptor;
+        blobs.push(store.blob(&blob.digest, blob.size).unwrap().unwrap());
+        config.rootfs.diff_ids.push(packed.diff_id);
+        config.history.push(Default::default());
+        descriptors.push(packed.descriptor);
+    }
+    let config_bytes = config.to_bytes();
+    let (config_type, manifest_type) = match format {
+        Format::Oci => (media::OCI_CONFIG, media::OCI_MANIFEST),
+        Format::Docker => (media::DOCKER_CONFIG, media::DOCKER_MANIFEST),
+    };
+    let manifest = Manifest {
+        format,
+        config: descriptor(config_type, &config_bytes),
+        layers: descriptors,
+        annotations: Default::default(),
+    };
+    let manifest_bytes = manifest.to_bytes();
+    Finished {
+        descriptor: descriptor(manifest_type, &manifest_bytes),
+        manifest,
+        manifest_bytes,
+        config_bytes,
+        blobs,
+    }
+}
+
+fn names(all: &[&str]) -> Vec<Reference> {
+    all.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+fn layout(dir: &Path, tag: Option<&str>, digest: Option<Digest>) -> Layout {
+    Layout {
+        dir: dir.to_owned(),
+        tag: tag.map(str::to_owned),
+        digest,
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const GZIP: Compression = Compression::Gzip(1);
+const ZSTD: Compression = Compression::Zstd(3);
+
+#[test]
+fn a_layout_is_written_added_to_and_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let out = dir.path().join("out/layout");
+    let host = Platform::host();
+    let one = image(&store, "one", &[GZIP, ZSTD], Format::Oci);
+    let two = image(&store, "two", &[GZIP], Format::Oci);
+    write_layout(&one, &names(&["registry.test/a:v1"]), &out).unwrap();
+
+    let only = open_layout(&layout(&out, None, None), &host).unwrap();
+    assert_eq!(only.manifest, one.manifest);
+    assert_eq!(only.config, one.config_bytes);
+    assert_eq!(only.descriptor.digest, one.descriptor.digest);
+    for (blob, file) in one.manifest.layers.iter().zip(&one.blobs) {
+        let mut bytes = Vec::new();
+        only.open(blob).unwrap().read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, fs::read(file).unwrap());
+        let there = out.join("blobs/sha256").join(blob.digest.hex());
+        assert_eq!(
+            fs::metadata(there).unwrap().ino(),
+            fs::metadata(file).unwrap().ino()
+        );
+    }
+
+    write_layout(&two, &names(&["registry.test/a:v2"]), &out).unwrap();
+    write_layout(&one, &names(&["registry.test/a:v3"]), &out).unwrap();
+    write_layout(&two, &names(&["registry.test/a:v1"]), &out).unwrap();
+    for (tag, wanted) in [("v1", &two), ("v2", &two), ("v3", &one)] {
+        let found = open_layout(&layout(&out, Some(tag), None), &host).unwrap();
+        assert_eq!(found.manifest, wanted.manifest, "{tag}");
+    }
+    let full = layout(&out, Some("registry.test/a:v3"), None);
+    assert_eq!(open_layout(&full, &host).unwrap().manifest, one.manifest);
+    let digest = layout(&out, None, Some(one.descriptor.digest));
+    assert_eq!(open_layout(&digest, &host).unwrap().manifest, one.manifest);
+
+    let mut left: Vec<String> = fs::read_dir(&out)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["blobs", "index.json", "oci-layout"]);
+
+    let target = |tag| format!("oci:{}:{tag}", out.display());
+    for tag in ["v1", "v3"] {
+        let raw = run("skopeo", &["inspect", "--raw", &target(tag)]);
+        let wanted = if tag == "v3" { &one } else { &two };
+        assert_eq!(raw.as_bytes(), wanted.manifest_bytes);
+    }
+    let copy = format!("dir:{}", dir.path().join("copy").display());
+    run(
+        "skopeo",
+        &["copy", "--insecure-policy", &target("v3"), &copy],
+    );
+}
+
+#[test]
+fn an_index_by_platform_is_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let out = dir.path().join("layout");
+    let image = image(&store, "one", &[GZIP], Format::Oci);
+    write_layout(&image, &[], &out).unwrap();
+    let entry = |platform: &str, descriptor: &Descriptor| {
+        let mut value = serde_json::to_value(descriptor).unwrap();
+        let platform: Platform = platform.parse().unwrap();
+        value["platform"] = serde_json::json!({
+            "os": platform.os, "architecture": platform.architecture, "variant": platform.variant,
+        });
+        value
+    };
+    let other = descriptor(media::OCI_MANIFEST, b"absent");
+    let nested = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": media::OCI_INDEX,
+        "manifests": [
+            entry("unknown/unknown", &other),
+            entry("linux/riscv64", &other),
+            entry(&Platform::host().to_string(), &image.descriptor),
+        ],
+    });
+    let nested = nested.to_string().into_bytes();
+    let descriptor = descriptor(media::OCI_INDEX, &nested);
+    let blob = out.join("blobs/sha256").join(descriptor.digest.hex());
+    fs::write(blob, &nested).unwrap();
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [descriptor] });
+    fs::write(out.join("index.json"), index.to_string()).unwrap();
+    let open = |platform: &Platform| open_layout(&layout(&out, None, None), platform);
+    assert_eq!(open(&Platform::host()).unwrap().manifest, image.manifest);
+    let error = open(&"linux/s390x".parse().unwrap())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.ends_with(&format!(
+            "the index has no image for linux/s390x; its platforms are unknown/unknown, linux/riscv64, {}",
+            Platform::host()
+        )),
+        "{error}"
+    );
+
+    // The same entries in index.json itself.
+    fs::write(out.join("index.json"), &nested).unwrap();
+    assert_eq!(open(&Platform::host()).unwrap().manifest, image.manifest);
+    let error = open(&"linux/s390x".parse().unwrap())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("the layout has no image for linux/s390x"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_bad_layout_is_refused_with_a_reason() {
+    type Spoil = fn(&Path, &Finished);
+    fn blob_of(dir: &Path, digest: &Digest) -> PathBuf {
+        dir.join("blobs/sha256").join(digest.hex())
+    }
+    let table: &[(Spoil, &str)] = &[
+        (
+            |dir, _| fs::remove_file(dir.join("oci-layout")).unwrap(),
+            "it is no OCI layout: it has no file `oci-layout`",
+        ),
+        (
+            |dir, _| fs::write(dir.join("oci-layout"), "{}").unwrap(),
+            "its file `oci-layout` says no version",
+        ),
+        (
+            |dir, _| fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"2.0"}"#).unwrap(),
+            "its version is `2.0`, 1.0.0 is wanted",
+        ),
+        (
+            |dir, _| fs::write(dir.join("index.json"), "[").unwrap(),
+            "index.json: not an image manifest or index",
+        ),
+        (
+            |dir, _| fs::write(dir.join("index.json"), vec![b' '; 9 << 20]).unwrap(),
+            "index.json: it has more than 8388608 bytes",
+        ),
+        (
+            |dir, _| fs::write(dir.join("index.json"), r#"{"manifests":[]}"#).unwrap(),
+            "the layout has no image",
+        ),
+        (
+            |dir, image| fs::remove_file(blob_of(dir, &image.descriptor.digest)).unwrap(),
+            "the layout lacks blob sha256:",
+        ),
+        (
+            |dir, image| {
+                let path = blob_of(dir, &image.manifest.config.digest);
+                fs::write(path, "{}").unwrap();
+            },
+            "its digest is sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+        ),
+        (
+            |dir, image| {
+                let path = blob_of(dir, &image.descriptor.digest);
+                fs::remove_file(&path).unwrap();
+                fs::create_dir(&path).unwrap();
+            },
+            "open ",
+        ),
+        (
+            |dir, _| {
+                let text = fs::read_to_string(dir.join("index.json")).unwrap();
+                let evil = "sha256:../../../../../../etc/passwd";
+                let at = text.find("sha256:").unwrap();
+                let text = text.replace(&text[at..at + 71], evil);
+                fs::write(dir.join("index.json"), text).unwrap();
+            },
+            "is not a digest",
+        ),
+    ];
+    for (spoil, wanted) in table {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let out = dir.path().join("layout");
+        let image = image(&store, "one", &[GZIP], Format::Oci);
+        write_layout(&image, &names(&["a:v1"]), &out).unwrap();
+        spoil(&out, &image);
+        let error = open_layout(&layout(&out, None, None), &Platform::host());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(wanted), "{error} has no {wanted}");
+    }
+}
+
+#[test]
+fn one_of_several_must_be_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let out = dir.path().join("layout");
+    for tag in ["v1", "v2"] {
+        let image = image(&store, tag, &[GZIP], Format::Docker);
+        write_layout(&image, &names(&[&format!("a:{tag}")]), &out).unwrap();
+    }
+    let table = [
+        (
+            None,
+            None,
+            "the layout has several images, name one; its tags are v1, v2",
+        ),
+        (
+            Some("v3"),
+            None,
+            "the layout has no image tagged `v3`; its tags are v1, v2",
+        ),
+        (
+            None,
+            Some(Digest::of(b"other")),
+            "the layout has no manifest sha256:d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa",
+        ),
+    ];
+    for (tag, digest, wanted) in table {
+        let error = open_layout(&layout(&out, tag, digest), &Platform::host()).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}: {wanted}", out.display()));
+    }
+}
+
+#[test]
+fn what_is_no_layout_is_not_written_into() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let image = image(&store, "one", &[GZIP], Format::Oci);
+    let out = dir.path().join("home");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("diary"), "x").unwrap();
+    let error = write_layout(&image, &[], &out).unwrap_err();
+    assert!(error.to_string().contains("it is no OCI layout"), "{error}");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+}
+
+#[test]
+fn an_archive_is_what_skopeo_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let table = [
+        (Format::Docker, vec![GZIP, GZIP]),
+        (Format::Oci, vec![GZIP, ZSTD, GZIP]),
+        (Format::Oci, vec![]),
+    ];
+    for (at, (format, layers)) in table.into_iter().enumerate() {
+        let mut image = image(&store, &format!("a{at}"), &layers, format);
+        // The same layer twice is one file.
+        if let (Some(layer), Some(blob)) = (image.manifest.layers.first(), image.blobs.first()) {
+            let (layer, blob) = (layer.clone(), blob.clone());
+            image.manifest.layers.push(layer);
+            image.blobs.push(blob);
+            let mut config: Image = serde_json::from_slice(&image.config_bytes).unwrap();
+            config.rootfs.diff_ids.push(config.rootfs.diff_ids[0]);
+            config.history.push(Default::default());
+            image.config_bytes = config.to_bytes();
+            image.manifest.config = descriptor(media::DOCKER_CONFIG, &image.config_bytes);
+        }
+        let file = dir.path().join(format!("{at}.tar"));
+        let tags = ["docker.io/library/a:v1", "registry.test:5000/b/c:v2"];
+        write_docker_tar(&image, &names(&tags), &file).unwrap();
+        let source = format!("docker-archive:{}", file.display());
+        let config = run("skopeo", &["inspect", "--config", "--raw", &source]);
+        assert_eq!(config.as_bytes(), image.config_bytes);
+        let copy = format!("dir:{}", dir.path().join(format!("copy-{at}")).display());
+        run("skopeo", &["copy", "--insecure-policy", &source, &copy]);
+        let listed = run("tar", &["-tf", file.to_str().unwrap()]);
+        let mut wanted = layers.len() + 2;
+        assert_eq!(listed.lines().count(), wanted, "{listed}");
+        wanted = listed.lines().filter(|name| name.ends_with(".tar")).count();
+        assert_eq!(wanted, layers.iter().filter(|&&c| c == ZSTD).count());
+    }
+    assert!(fs::read_dir(dir.path()).unwrap().all(|entry| {
+        !entry
+            .unwrap()
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(b".")
+    }));
+}
+
+#[test]
+fn an_archive_that_fails_leaves_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let image = image(&store, "one", &[GZIP], Format::Docker);
+    let file = dir.path().join("image.tar");
+    fs::write(&file, "before").unwrap();
+    fs::remove_file(&image.blobs[0]).unwrap();
+    let error = write_docker_tar(&image, &[], &file).unwrap_err();
+    assert!(error.to_string().starts_with("open "), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), b"before");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
