@@ -375,8 +375,8 @@ fn build_args(given: &[String], around: &Surroundings) -> Result<Vec<(String, St
                 return Err(Usage::new("--build-arg: the name is empty"));
             }
             // A name that the environment does not have is as if it were not given, as in BuildKit.
-            None => match around.env.get(std::ffi::OsStr::new(arg)) {
-                Some(value) => {
+            None => {
+                if let Some(value) = around.env.get(std::ffi::OsStr::new(arg)) {
                     let value = value.to_str().ok_or_else(|| {
                         Usage::new(format!(
                             "--build-arg {arg}: the environment's value is not UTF-8"
@@ -384,8 +384,7 @@ fn build_args(given: &[String], around: &Surroundings) -> Result<Vec<(String, St
                     })?;
                     out.push((arg.clone(), value.to_owned()));
                 }
-                None => {}
-            },
+            }
         }
     }
     Ok(out)

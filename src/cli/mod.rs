@@ -123,6 +123,7 @@ fn start(typed: Typed, around: &Surroundings) -> u8 {
 enum Failure {
     Build(build::Error),
     Outputs(outputs::Error),
+    Panic,
 }
 
 impl Failure {
@@ -142,6 +143,10 @@ impl Failure {
                 let report = Report::build(error, &request.dockerfile, &around.cwd);
                 (report, code.max(FAILURE))
             }
+            Failure::Panic => {
+                let usage = Usage::new("a fault in shutter itself ended the build");
+                (Report::usage(&usage), FAILURE)
+            }
             Failure::Outputs(error) => {
                 let tried = "the image is made, but not every note of it";
                 (Report::error(tried, error), FAILURE)
@@ -157,7 +162,11 @@ fn build_all(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<Built, Failure> {
-    let built = build::build(request, sandbox, sink, cancel).map_err(Failure::Build)?;
+    // A fault of ours must not leave the terminal half drawn; the panic hook has told where it is.
+    let work = || build::build(request, sandbox, sink, cancel);
+    let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .map_err(|_| Failure::Panic)?
+        .map_err(Failure::Build)?;
     outputs::write(request, options, &built).map_err(Failure::Outputs)?;
     Ok(built)
 }

@@ -69,9 +69,9 @@ pub(super) fn page(
             super::MOST
         );
     }
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<div id=\"tip\" hidden></div><script>{SCRIPT}</script></body></html>\n"
+        "<div id=\"tip\" hidden></div><script>{SCRIPT}</script></body></html>"
     );
     out
 }
@@ -193,7 +193,7 @@ fn chart(timeline: &Timeline, board: &Board, wall: Duration, out: &mut String) {
             None => "whole build".to_owned(),
             Some(stage) => match board.stage(stage) {
                 name if name.is_empty() => "stage".to_owned(),
-                name => format!("stage {name}"),
+                name => name,
             },
         };
         let _ = writeln!(
@@ -335,8 +335,8 @@ fn bar(span: &Span, line: usize, wall: Duration, out: &mut String) {
     if span.to.is_none() {
         class.push_str(" open");
     }
-    // A bar of less than a fortieth has no room for a word.
-    let word = if share < 0.025 {
+    // A letter takes some 7 pixels of some 850.
+    let word = if share * 850.0 < span.work.name().len() as f64 * 7.0 + 8.0 {
         class.push_str(" thin");
         ""
     } else {
@@ -385,8 +385,8 @@ fn end(span: &Span, wall: Duration) -> Duration {
 
 /// Puts spans into as few lines as there are at a time; gives the number of lines and each span's.
 fn pack(spans: &[&Span], wall: Duration) -> (usize, Vec<usize>) {
-    // A bar is drawn at least so wide that it can be seen; that much room it needs.
-    let least = wall / 400;
+    // A bar is drawn at least two pixels wide; about that much room it needs.
+    let least = wall / 2500;
     let mut order: Vec<usize> = (0..spans.len()).collect();
     order.sort_by_key(|place| spans[*place].from);
     let mut free: Vec<Duration> = Vec::new();
