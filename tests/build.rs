@@ -24,7 +24,10 @@ fn layers(image: &listing::Listing) -> &Value {
 fn the_same_build_has_the_same_layers_whatever_the_thread_count() {
     let project = Project::new();
     for i in 0..300 {
-        project.file(&format!("src/d{}/f{i}", i % 7), format!("{i}\n").repeat(i * 10));
+        project.file(
+            &format!("src/d{}/f{i}", i % 7),
+            format!("{i}\n").repeat(i * 10),
+        );
     }
     project.file("big", vec![b'x'; 5 << 20]);
     project.file(
@@ -37,7 +40,11 @@ fn the_same_build_has_the_same_layers_whatever_the_thread_count() {
             let args = ["--threads", threads, "--compression", compression];
             let image = read_layout(&project.build(&format!("{compression}{n}"), &args));
             let now = (layers(&image).clone(), image.manifest["layers"].clone());
-            assert_eq!(seen.get_or_insert(now.clone()), &now, "{compression}, {threads} threads");
+            assert_eq!(
+                seen.get_or_insert(now.clone()),
+                &now,
+                "{compression}, {threads} threads"
+            );
             std::fs::remove_dir_all(project.path("store")).expect("empty the store");
         }
     }
@@ -47,8 +54,13 @@ fn the_same_build_has_the_same_layers_whatever_the_thread_count() {
 fn a_reproducible_build_has_the_same_image_digest() {
     let project = Project::new();
     project.file("a", "a");
-    project.file("Dockerfile", "FROM base\nCOPY a /a\nRUN date > /dev/null; echo x > /x; mkdir /y\nRUN rm /x\n");
-    let index = |out: &str, args: &[&str]| std::fs::read(project.build(out, args).join("index.json")).expect("an index");
+    project.file(
+        "Dockerfile",
+        "FROM base\nCOPY a /a\nRUN date > /dev/null; echo x > /x; mkdir /y\nRUN rm /x\n",
+    );
+    let index = |out: &str, args: &[&str]| {
+        std::fs::read(project.build(out, args).join("index.json")).expect("an index")
+    };
     for (name, args) in [
         ("r", &["--reproducible"][..]),
         ("e", &["--build-arg", "SOURCE_DATE_EPOCH=1600000000"][..]),
@@ -87,11 +99,16 @@ fn independent_stages_run_at_the_same_time() {
 #[test]
 fn an_image_may_have_more_than_127_layers() {
     let project = Project::new();
-    let runs: String = (0..135).map(|i| format!("RUN echo {i} > /f{i}\n")).collect();
+    let runs: String = (0..135)
+        .map(|i| format!("RUN echo {i} > /f{i}\n"))
+        .collect();
     project.file("Dockerfile", format!("FROM base\n{runs}"));
     let image = read_layout(&project.build("out", &[]));
     assert_eq!(layers(&image).as_array().map(Vec::len), Some(136));
-    project.file("Dockerfile", "FROM deep\nRUN test $(ls / | grep -c '^f[0-9]') = 135 && rm /f7\n");
+    project.file(
+        "Dockerfile",
+        "FROM deep\nRUN test $(ls / | grep -c '^f[0-9]') = 135 && rm /f7\n",
+    );
     let deep = format!("deep=oci-layout://{}", project.path("out").display());
     let image = read_layout(&project.build("out2", &["--build-context", &deep]));
     assert!(!image.files.contains_key(&b"f7"[..]));
@@ -116,11 +133,20 @@ fn one_snapshot_has_the_same_files_as_many_layers() {
 #[test]
 fn a_failed_run_shows_its_lines_and_its_exit_code() {
     let project = Project::new();
-    project.file("Dockerfile", "FROM base\n\nRUN echo one; echo two >&2; \\\n    exit 42\n");
+    project.file(
+        "Dockerfile",
+        "FROM base\n\nRUN echo one; echo two >&2; \\\n    exit 42\n",
+    );
     let (output, out) = project.try_build("out", &[]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(42), "{said}");
-    for part in ["Dockerfile:3", ">>> RUN echo one", ">>>     exit 42", "two", "exit code 42"] {
+    for part in [
+        "Dockerfile:3",
+        ">>> RUN echo one",
+        ">>>     exit 42",
+        "two",
+        "exit code 42",
+    ] {
         assert!(said.contains(part), "`{part}` is not in: {said}");
     }
     assert!(!out.exists());
@@ -140,8 +166,19 @@ fn network_files_are_there_and_in_no_layer() {
     let project = Project::new();
     project.file("Dockerfile", "FROM base\nRUN test -s /etc/hosts && test -e /etc/resolv.conf && test -c /dev/null && test -d /proc/self && test -d /sys/class && echo ok > /ok\n");
     let image = read_layout(&project.build("out", &[]));
-    let names: Vec<String> = image.files.keys().map(|k| String::from_utf8_lossy(k).into_owned()).collect();
-    for gone in ["etc/hosts", "etc/resolv.conf", "etc/hostname", "proc", "sys", "dev"] {
+    let names: Vec<String> = image
+        .files
+        .keys()
+        .map(|k| String::from_utf8_lossy(k).into_owned())
+        .collect();
+    for gone in [
+        "etc/hosts",
+        "etc/resolv.conf",
+        "etc/hostname",
+        "proc",
+        "sys",
+        "dev",
+    ] {
         assert!(!names.iter().any(|n| n == gone), "{gone} is in {names:?}");
     }
 }
@@ -149,34 +186,59 @@ fn network_files_are_there_and_in_no_layer() {
 #[test]
 fn a_base_in_the_store_is_not_fetched_again() {
     let registry = registry::start();
-    let host = registry.host().to_owned();
+    let host = registry.host.clone();
     let project = Project::new();
     push_base(&project, &host);
-    project.file("Dockerfile", format!("FROM {host}/base:1\nRUN echo 1 > /1\n"));
+    project.file(
+        "Dockerfile",
+        format!("FROM {host}/base:1\nRUN echo 1 > /1\n"),
+    );
     let push = |tag: &str| {
         let to = format!("{host}/out:{tag}");
-        let status = project.command().args(["--insecure", "--insecure-pull", "--destination", &to]).output().expect("run");
-        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+        let status = project
+            .command()
+            .args(["--insecure", "--insecure-pull", "--destination", &to])
+            .output()
+            .expect("run");
+        assert!(
+            status.status.success(),
+            "{}",
+            String::from_utf8_lossy(&status.stderr)
+        );
     };
     push("1");
     // Without its blobs the registry could not give them again.
     let store = read_layout(&project.base);
-    let digest = store.manifest["layers"][0]["digest"].as_str().expect("a digest").replace("sha256:", "");
+    let digest = store.manifest["layers"][0]["digest"]
+        .as_str()
+        .expect("a digest")
+        .replace("sha256:", "");
     let blob = registry.blob_path(&digest);
     std::fs::rename(&blob, blob.with_extension("away")).expect("hide the blob");
     let to = format!("{host}/out:1");
-    let output = project.command().args(["--insecure", "--insecure-pull", "--destination", &to]).output().expect("run");
+    let output = project
+        .command()
+        .args(["--insecure", "--insecure-pull", "--destination", &to])
+        .output()
+        .expect("run");
     std::fs::rename(blob.with_extension("away"), &blob).expect("bring it back");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
 fn signals_end_a_build_promptly_and_leave_nothing() {
     let project = Project::new();
     let registry = registry::start();
-    let to = format!("{}/sig:1", registry.host());
+    let to = format!("{}/sig:1", registry.host);
     let marker = format!("{}7", std::process::id());
-    project.file("Dockerfile", format!("FROM base\nRUN echo up; (sleep {marker} &); sleep {marker}\n"));
+    project.file(
+        "Dockerfile",
+        format!("FROM base\nRUN echo up; (sleep {marker} &); sleep {marker}\n"),
+    );
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let mut child = project.spawn(&["--insecure", "--destination", &to]);
         wait_for_line(&mut child, "up");
@@ -184,7 +246,11 @@ fn signals_end_a_build_promptly_and_leave_nothing() {
         kill(child.id(), signal);
         let status = child.wait().expect("wait");
         assert_eq!(status.code(), Some(code), "SIG{signal}");
-        assert!(sent.elapsed() < Duration::from_secs(5), "SIG{signal} took {:?}", sent.elapsed());
+        assert!(
+            sent.elapsed() < Duration::from_secs(5),
+            "SIG{signal} took {:?}",
+            sent.elapsed()
+        );
         assert_eq!(processes(&format!("sleep {marker}")), Vec::<String>::new());
         assert_eq!(mounts(project.dir.path()), Vec::<String>::new());
         assert!(!registry.has_tag("sig", "1"));
@@ -195,7 +261,7 @@ fn signals_end_a_build_promptly_and_leave_nothing() {
 fn killed_at_any_moment_the_next_build_works() {
     let project = Project::new();
     let registry = registry::start();
-    let host = registry.host().to_owned();
+    let host = registry.host.clone();
     push_base(&project, &host);
     project.file("src/a", vec![7; 3 << 20]);
     project.file(
@@ -206,14 +272,20 @@ fn killed_at_any_moment_the_next_build_works() {
     let args = ["--insecure", "--insecure-pull", "--destination", &to];
     let begin = Instant::now();
     let output = project.command().args(args).output().expect("run");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let whole = begin.elapsed();
     let mut seed = u64::from(std::process::id());
     for round in 0..10 {
         if round % 3 == 0 {
             std::fs::remove_dir_all(project.path("store")).expect("empty the store");
         }
-        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        seed = seed
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         let moment = whole.mul_f64((seed >> 33) as f64 / f64::from(u32::MAX >> 1));
         let tag = format!("{host}/killed{round}:1");
         let mut child = project.spawn(&["--insecure", "--insecure-pull", "--destination", &tag]);
@@ -227,20 +299,39 @@ fn killed_at_any_moment_the_next_build_works() {
         let end = Instant::now() + Duration::from_secs(10);
         let store = project.path("store").display().to_string();
         while !processes(&store).is_empty() {
-            assert!(Instant::now() < end, "left running: {:?}", processes(&store));
+            assert!(
+                Instant::now() < end,
+                "left running: {:?}",
+                processes(&store)
+            );
             std::thread::yield_now();
         }
         assert_eq!(mounts(project.dir.path()), Vec::<String>::new());
         if registry.has_tag(&format!("killed{round}"), "1") {
             let whole = Command::new("skopeo")
-                .args(["copy", "--quiet", "--src-tls-verify=false", &format!("docker://{tag}")])
-                .arg(format!("dir:{}", project.path(&format!("copy{round}")).display()))
+                .args([
+                    "copy",
+                    "--quiet",
+                    "--src-tls-verify=false",
+                    &format!("docker://{tag}"),
+                ])
+                .arg(format!(
+                    "dir:{}",
+                    project.path(&format!("copy{round}")).display()
+                ))
                 .status()
                 .expect("run skopeo");
-            assert!(whole.success(), "the tag of round {round} points to something incomplete");
+            assert!(
+                whole.success(),
+                "the tag of round {round} points to something incomplete"
+            );
         }
         let output = project.command().args(args).output().expect("run");
-        assert!(output.status.success(), "after round {round} ({moment:?}, seed {seed}): {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "after round {round} ({moment:?}, seed {seed}): {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let runs = std::fs::read_dir(project.path("store/run")).map_or(0, Iterator::count);
         assert_eq!(runs, 0, "scratch directories are left");
     }
@@ -249,26 +340,58 @@ fn killed_at_any_moment_the_next_build_works() {
 #[test]
 fn an_archive_loads_into_podman() {
     let project = Project::new();
-    project.file("Dockerfile", "FROM base\nRUN echo from the archive > /said\nCMD [\"cat\", \"/said\"]\n");
+    project.file(
+        "Dockerfile",
+        "FROM base\nRUN echo from the archive > /said\nCMD [\"cat\", \"/said\"]\n",
+    );
     let tar = project.path("image.tar");
     let output = project
         .command()
-        .args(["--no-push", "--destination", "localhost/shutter/archive:1", "--tar-path"])
+        .args([
+            "--no-push",
+            "--destination",
+            "localhost/shutter/archive:1",
+            "--tar-path",
+        ])
         .arg(&tar)
         .output()
         .expect("run");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let podman = |args: &[&str]| {
         let mut command = Command::new("podman");
-        command.arg("--root").arg(project.path("podman")).arg("--runroot").arg(project.path("podman-run"));
-        command.args(["--cgroup-manager=cgroupfs", "--runtime=runc", "--storage-driver=vfs"]).args(args);
+        command
+            .arg("--root")
+            .arg(project.path("podman"))
+            .arg("--runroot")
+            .arg(project.path("podman-run"));
+        command
+            .args([
+                "--cgroup-manager=cgroupfs",
+                "--runtime=runc",
+                "--storage-driver=vfs",
+            ])
+            .args(args);
         let output = command.output().expect("run podman");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        (output.status.success(), said + &String::from_utf8_lossy(&output.stderr))
+        (
+            output.status.success(),
+            said + &String::from_utf8_lossy(&output.stderr),
+        )
     };
     let loaded = podman(&["load", "-q", "-i", &tar.display().to_string()]);
     assert!(loaded.0, "{}", loaded.1);
-    let ran = podman(&["run", "--rm", "--network=host", "--cgroups=enabled", "--ulimit=host", "localhost/shutter/archive:1"]);
+    let ran = podman(&[
+        "run",
+        "--rm",
+        "--network=host",
+        "--cgroups=enabled",
+        "--ulimit=host",
+        "localhost/shutter/archive:1",
+    ]);
     assert!(ran.0 && ran.1.contains("from the archive"), "{}", ran.1);
 }
 
@@ -283,7 +406,9 @@ fn push_base(project: &Project, host: &str) {
 }
 
 fn kill(pid: u32, signal: &str) {
-    let _ = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).output();
+    let _ = Command::new("kill")
+        .args([&format!("-{signal}"), &pid.to_string()])
+        .output();
 }
 
 /// Reads a build's standard output until a line has come.
@@ -292,7 +417,12 @@ fn wait_for_line(child: &mut std::process::Child, line: &str) {
     let mut seen = Vec::new();
     let mut byte = [0];
     while !String::from_utf8_lossy(&seen).contains(line) {
-        assert_eq!(out.read(&mut byte).expect("read"), 1, "it ended early: {}", String::from_utf8_lossy(&seen));
+        assert_eq!(
+            out.read(&mut byte).expect("read"),
+            1,
+            "it ended early: {}",
+            String::from_utf8_lossy(&seen)
+        );
         seen.push(byte[0]);
     }
 }

@@ -23,13 +23,19 @@ enum Way<'a> {
 /// Cases whose features are refused by name and line as not supported yet.
 fn is_refused(name: &str) -> bool {
     name.starts_with("mount-")
-        || ["run-network-none", "copy-link", "copy-parents", "copy-exclude"].contains(&name)
+        || [
+            "run-network-none",
+            "copy-link",
+            "copy-parents",
+            "copy-exclude",
+        ]
+        .contains(&name)
 }
 
 #[test]
 fn images_pushed_to_a_registry_are_as_recorded() {
     let registry = registry::start();
-    let host = registry.host().to_owned();
+    let host = registry.host.clone();
     let work = tempfile::tempdir().expect("a directory");
     let layout = base::make(work.path());
     let copied = Command::new("skopeo")
@@ -54,13 +60,22 @@ fn run_all(work: &Path, layout: &Path, way: &Way<'_>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/conformance/cases");
     let mut names: Vec<String> = std::fs::read_dir(&folder)
         .expect("the cases")
-        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .into_string()
+                .expect("a name")
+        })
         .collect();
     names.sort();
     assert_eq!(names.len(), 129, "every recorded build is here");
     let only = std::env::var("CASE").ok();
     let mut failures = Vec::new();
-    for name in names.iter().filter(|n| only.as_ref().is_none_or(|only| only == *n)) {
+    for name in names
+        .iter()
+        .filter(|n| only.as_ref().is_none_or(|only| only == *n))
+    {
         if let Err(why) = run_one(&folder.join(name), name, work, &base, way) {
             failures.push(format!("{name}: {why}"));
         }
@@ -74,7 +89,13 @@ fn run_all(work: &Path, layout: &Path, way: &Way<'_>) {
     );
 }
 
-fn run_one(case: &Path, name: &str, work: &Path, base: &Listing, way: &Way<'_>) -> Result<(), String> {
+fn run_one(
+    case: &Path,
+    name: &str,
+    work: &Path,
+    base: &Listing,
+    way: &Way<'_>,
+) -> Result<(), String> {
     let read = |file: &str| -> Option<Value> {
         let text = std::fs::read(case.join(file)).ok()?;
         Some(serde_json::from_slice(&text).expect("JSON"))
@@ -94,7 +115,8 @@ fn run_one(case: &Path, name: &str, work: &Path, base: &Listing, way: &Way<'_>) 
         use std::os::unix::fs::PermissionsExt;
         let mode = mode.as_str().expect("a mode").trim_start_matches("0o");
         let mode = u32::from_str_radix(mode, 8).expect("an octal mode");
-        std::fs::set_permissions(context.join(path), std::fs::Permissions::from_mode(mode)).expect("chmod");
+        std::fs::set_permissions(context.join(path), std::fs::Permissions::from_mode(mode))
+            .expect("chmod");
     }
     let out = work.join("out");
     let _ = std::fs::remove_dir_all(&out);
@@ -102,8 +124,13 @@ fn run_one(case: &Path, name: &str, work: &Path, base: &Listing, way: &Way<'_>) 
     let said = String::from_utf8_lossy(&ran.stderr).into_owned();
     let code = ran.status.code();
     if is_refused(name) {
-        let ok = code == Some(1) && said.contains("not supported yet") && said.contains("Dockerfile:");
-        return if ok { Ok(()) } else { Err(format!("exit {code:?}, should be refused by line: {said}")) };
+        let ok =
+            code == Some(1) && said.contains("not supported yet") && said.contains("Dockerfile:");
+        return if ok {
+            Ok(())
+        } else {
+            Err(format!("exit {code:?}, should be refused by line: {said}"))
+        };
     }
     if call["expect"] == "error" {
         let wanted = call["exit_code"].as_i64().map_or(1, |code| code as i32);
@@ -114,7 +141,9 @@ fn run_one(case: &Path, name: &str, work: &Path, base: &Listing, way: &Way<'_>) 
         return if code == Some(wanted) && nothing {
             Ok(())
         } else {
-            Err(format!("exit {code:?}, wanted {wanted}; nothing left: {nothing}; {said}"))
+            Err(format!(
+                "exit {code:?}, wanted {wanted}; nothing left: {nothing}; {said}"
+            ))
         };
     }
     if code != Some(0) {
@@ -142,39 +171,63 @@ fn run_one(case: &Path, name: &str, work: &Path, base: &Listing, way: &Way<'_>) 
     let mut wrong = Vec::new();
     differences("", &sorted(&expected), &sorted(&got), &mut wrong);
     check_layers(&image, &mut wrong);
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong.join("; "))
+    }
 }
 
 /// Manifest, config and history must tell the same story.
 fn check_layers(image: &Listing, wrong: &mut Vec<String>) {
     let layers = image.manifest["layers"].as_array().map_or(0, Vec::len);
-    let diff_ids = image.image["rootfs"]["diff_ids"].as_array().map_or(0, Vec::len);
+    let diff_ids = image.image["rootfs"]["diff_ids"]
+        .as_array()
+        .map_or(0, Vec::len);
     if layers != diff_ids {
         wrong.push(format!("{layers} layers and {diff_ids} diff IDs"));
     }
 }
 
-fn build(call: &Value, context: &Path, work: &Path, way: &Way<'_>, name: &str, out: &Path) -> Output {
+fn build(
+    call: &Value,
+    context: &Path,
+    work: &Path,
+    way: &Way<'_>,
+    name: &str,
+    out: &Path,
+) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shutter"));
     command.arg("build").arg("--context").arg(context);
-    command.arg("--cache-dir").arg(work.join("store")).args(["--log-format", "text"]);
+    command
+        .arg("--cache-dir")
+        .arg(work.join("store"))
+        .args(["--log-format", "text"]);
     for (key, value) in call["build_args"].as_object().into_iter().flatten() {
-        command.arg("--build-arg").arg(format!("{key}={}", value.as_str().expect("text")));
+        command
+            .arg("--build-arg")
+            .arg(format!("{key}={}", value.as_str().expect("text")));
     }
     for (key, value) in call["labels"].as_object().into_iter().flatten() {
-        command.arg("--label").arg(format!("{key}={}", value.as_str().expect("text")));
+        command
+            .arg("--label")
+            .arg(format!("{key}={}", value.as_str().expect("text")));
     }
     if let Some(target) = call["target"].as_str() {
         command.args(["--target", target]);
     }
     match way {
         Way::Registry(host) => {
-            command.arg("--destination").arg(format!("{host}/case/{name}:latest"));
+            command
+                .arg("--destination")
+                .arg(format!("{host}/case/{name}:latest"));
             command.args(["--insecure", "--insecure-pull"]);
         }
         Way::Layout(base) => {
             command.arg("--no-push").arg("--oci-layout-path").arg(out);
-            command.arg("--build-context").arg(format!("base=oci-layout://{}", base.display()));
+            command
+                .arg("--build-context")
+                .arg(format!("base=oci-layout://{}", base.display()));
         }
     }
     command.output().expect("run shutter")
@@ -230,6 +283,11 @@ fn replace(text: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
 }
 
 fn copy_tree(from: &Path, to: &PathBuf) {
-    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("run cp");
+    let status = Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(to)
+        .status()
+        .expect("run cp");
     assert!(status.success(), "copy {}", from.display());
 }

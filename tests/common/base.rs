@@ -9,8 +9,15 @@ use std::process::Command;
 pub fn make(dir: &Path) -> PathBuf {
     let tar = dir.join("base.tar");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/conformance/mkbase.sh");
-    let status = Command::new("sh").arg(script).arg(&tar).status().expect("run mkbase.sh");
-    assert!(status.success(), "mkbase.sh needs a static busybox (busybox-static)");
+    let status = Command::new("sh")
+        .arg(script)
+        .arg(&tar)
+        .status()
+        .expect("run mkbase.sh");
+    assert!(
+        status.success(),
+        "mkbase.sh needs a static busybox (busybox-static)"
+    );
     let layout = dir.join("base");
     let layer = std::fs::read(&tar).expect("read the tar");
     let put = |bytes: &[u8], media_type: &str| {
@@ -26,16 +33,25 @@ pub fn make(dir: &Path) -> PathBuf {
         "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
         "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).to_string()]},
     });
-    let config = put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
+    let config = put(
+        config.to_string().as_bytes(),
+        "application/vnd.oci.image.config.v1+json",
+    );
     let manifest = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": config, "layers": [layer_descriptor],
     });
-    let manifest = put(manifest.to_string().as_bytes(), "application/vnd.oci.image.manifest.v1+json");
+    let manifest = put(
+        manifest.to_string().as_bytes(),
+        "application/vnd.oci.image.manifest.v1+json",
+    );
     let write = |name: &str, value: serde_json::Value| {
         std::fs::write(layout.join(name), value.to_string()).expect("write the layout");
     };
-    write("index.json", json!({"schemaVersion": 2, "manifests": [manifest]}));
+    write(
+        "index.json",
+        json!({"schemaVersion": 2, "manifests": [manifest]}),
+    );
     write("oci-layout", json!({"imageLayoutVersion": "1.0.0"}));
     layout
 }

@@ -70,9 +70,9 @@ pub fn compare(base: &BTreeMap<Vec<u8>, Value>, now: &BTreeMap<Vec<u8>, Value>) 
         ["etc/hosts", "etc/hostname", "etc/resolv.conf"]
             .iter()
             .any(|p| path == p.as_bytes())
-            || ["proc", "sys", "dev"].iter().any(|top| {
-                path == top.as_bytes() || path.starts_with(format!("{top}/").as_bytes())
-            })
+            || ["proc", "sys", "dev"]
+                .iter()
+                .any(|top| path == top.as_bytes() || path.starts_with(format!("{top}/").as_bytes()))
     };
     let changed: Map<String, Value> = now
         .iter()
@@ -125,7 +125,9 @@ fn apply(reader: impl Read, tree: &mut BTreeMap<Vec<u8>, Node>, inodes: &mut usi
         }
         if kind.is_hard_link() {
             let target = clean(&entry.link_name_bytes().expect("a link's target"));
-            let node = tree.get(&target).unwrap_or_else(|| panic!("{} links to nothing", shown(&path)));
+            let node = tree
+                .get(&target)
+                .unwrap_or_else(|| panic!("{} links to nothing", shown(&path)));
             value = node.value.clone();
             inode = node.inode;
         } else {
@@ -160,7 +162,11 @@ fn apply(reader: impl Read, tree: &mut BTreeMap<Vec<u8>, Node>, inodes: &mut usi
                 value.insert("xattrs".into(), Value::Object(xattrs));
             }
         }
-        if value["type"] != "dir" || tree.get(&path).is_some_and(|old| old.value["type"] != "dir") {
+        if value["type"] != "dir"
+            || tree
+                .get(&path)
+                .is_some_and(|old| old.value["type"] != "dir")
+        {
             tree.retain(|p, _| !below(p, &path));
         }
         fresh.insert(path.clone());
@@ -169,7 +175,8 @@ fn apply(reader: impl Read, tree: &mut BTreeMap<Vec<u8>, Node>, inodes: &mut usi
 }
 
 fn below(path: &[u8], dir: &[u8]) -> bool {
-    path.strip_prefix(dir).is_some_and(|rest| rest.first() == Some(&b'/'))
+    path.strip_prefix(dir)
+        .is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
 fn clean(path: &[u8]) -> Vec<u8> {

@@ -33,7 +33,10 @@ impl Project {
     /// Gives the program with context, store and base set.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shutter"));
-        command.arg("build").arg("--context").arg(self.path("context"));
+        command
+            .arg("build")
+            .arg("--context")
+            .arg(self.path("context"));
         command.arg("--cache-dir").arg(self.path("store"));
         command.args(["--log-format", "text"]);
         command.arg("--build-context");
@@ -57,14 +60,21 @@ impl Project {
     pub fn try_build(&self, out: &str, args: &[&str]) -> (Output, PathBuf) {
         let path = self.path(out);
         let mut command = self.command();
-        command.arg("--no-push").arg("--oci-layout-path").arg(&path).args(args);
+        command
+            .arg("--no-push")
+            .arg("--oci-layout-path")
+            .arg(&path)
+            .args(args);
         (command.output().expect("run shutter"), path)
     }
 
     /// Starts a build and gives it with its output piped.
     pub fn spawn(&self, args: &[&str]) -> Child {
         let mut command = self.command();
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.spawn().expect("run shutter")
     }
 }
@@ -74,7 +84,10 @@ pub fn processes(needle: &str) -> Vec<String> {
     let mut out = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
         let pid = entry.file_name().to_string_lossy().into_owned();
-        if pid.parse::<u32>().is_ok_and(|pid| pid != std::process::id()) {
+        if pid
+            .parse::<u32>()
+            .is_ok_and(|pid| pid != std::process::id())
+        {
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             if line.contains(needle) {
@@ -89,5 +102,8 @@ pub fn processes(needle: &str) -> Vec<String> {
 pub fn mounts(below: &Path) -> Vec<String> {
     let below = below.to_string_lossy().into_owned();
     let text = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-    text.lines().filter(|line| line.contains(&below)).map(str::to_owned).collect()
+    text.lines()
+        .filter(|line| line.contains(&below))
+        .map(str::to_owned)
+        .collect()
 }

@@ -23,7 +23,31 @@ pub struct Registry {
     /// `127.0.0.1:PORT`
     pub host: String,
     child: Child,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+}
+
+impl Registry {
+    /// Gives where the registry keeps a blob, by the hexadecimal digits of its digest.
+    pub fn blob_path(&self, hex: &str) -> PathBuf {
+        self.dir
+            .path()
+            .join("data/docker/registry/v2/blobs/sha256")
+            .join(&hex[..2])
+            .join(hex)
+            .join("data")
+    }
+
+    /// Tells whether a repository has a tag.
+    pub fn has_tag(&self, repository: &str, tag: &str) -> bool {
+        self.dir
+            .path()
+            .join("data/docker/registry/v2/repositories")
+            .join(repository)
+            .join("_manifests/tags")
+            .join(tag)
+            .join("current/link")
+            .exists()
+    }
 }
 
 impl Drop for Registry {
@@ -107,11 +131,7 @@ fn try_start(setup: &Setup) -> Option<Registry> {
         .stderr(std::fs::File::create(dir.path().join("log")).unwrap())
         .spawn()
         .unwrap_or_else(|e| panic!("these tests need `docker-registry` to be installed: {e}"));
-    let mut registry = Registry {
-        host,
-        child,
-        _dir: dir,
-    };
+    let mut registry = Registry { host, child, dir };
     let end = Instant::now() + Duration::from_secs(60);
     while Instant::now() < end {
         if TcpStream::connect(&registry.host).is_ok() {
