@@ -70,7 +70,7 @@ fn main() -> ExitCode {
             "the_helper_ends_with_the_sandbox",
             the_helper_ends_with_the_sandbox,
         ),
-        ("starting_twice_or_late", starting_with_threads),
+        ("a_process_with_threads_is_refused", starting_with_threads),
         ("time_of_a_command", time_of_a_command),
     ])
 }
@@ -779,8 +779,11 @@ impl Drop for Killed {
 fn nothing_outlives_a_killed_builder() {
     let before = mounts();
     let marker = "3141592";
+    // Of a killed process nobody takes the directory away.
+    let scratch = tempfile::tempdir().unwrap();
     let builder = std::process::Command::new(std::env::current_exe().unwrap())
         .env("SANDBOX_TEST", format!("builder={marker}"))
+        .env("TMPDIR", scratch.path())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
