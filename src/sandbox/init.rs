@@ -8,17 +8,20 @@ use super::helper::Request;
 use super::wire::{Failure, File, Job, Report, Status, send};
 use crate::sys::{self, Fork, Insn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, symlinkat};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, StatVfsMountFlags, makedev, mkdirat, mknodat, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_remount, unmount,
+    MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_move, mount_remount,
+    unmount,
 };
 use rustix::process::{Signal, WaitOptions};
 use std::ffi::CStr;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// What Docker hides (containerd's default specification).
@@ -64,6 +67,12 @@ const LINKS: [(&str, &str); 5] = [
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
+
+/// Where files to bind come from, while the root is set up.
+const SOURCE: &str = "/dev";
+
+/// Where `/dev` is built.
+const STAGE: &str = "/proc";
 
 const RESTRICTED: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
@@ -148,8 +157,21 @@ fn enter(root: &[u8]) -> Result<(), Failure> {
 }
 
 fn set_up(job: &Job) -> Result<(), Failure> {
+    no_devices("/").map_err(Failure::of("shut devices out of the root"))?;
+    // What is bound from a place comes from a tmpfs that goes away again; the binds keep it. `/dev`
+    // is built at `/proc`, which is free till last.
+    mount_at("tmpfs", SOURCE, MountFlags::NOSUID, Some(c"mode=0755"))?;
+    mount_at(
+        "tmpfs",
+        STAGE,
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::STRICTATIME,
+        Some(c"mode=755,size=65536k"),
+    )?;
     bind_files(&job.binds)?;
     devices(&job.devices)?;
+    unmount(SOURCE, UnmountFlags::DETACH).map_err(Failure::of("unmount the files' source"))?;
+    mount_move(STAGE, "/dev").map_err(Failure::of("mount /dev"))?;
+    special_mounts()?;
     mount_at("proc", "/proc", RESTRICTED, None)?;
     mount_at("sysfs", "/sys", RESTRICTED | MountFlags::RDONLY, None)?;
     for path in READ_ONLY {
@@ -170,32 +192,43 @@ fn mount_at(
     mount(kind, target, kind, flags, options).map_err(Failure::of(format!("mount {target}")))
 }
 
-/// Binds files over their places, read-only. They come from a tmpfs that is mounted only here; the
-/// bind mounts keep it.
+/// Makes device nodes in a mount mere files: a command has CAP_MKNOD, as with Docker, but there is
+/// no device cgroup to keep it from the machine's disks.
+fn no_devices(path: &str) -> io::Result<()> {
+    let now = rustix::fs::statvfs(path)?.f_flag;
+    let mut flags = MountFlags::BIND | MountFlags::NODEV;
+    for (set, keep) in [
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+    ] {
+        if now.contains(set) {
+            flags |= keep;
+        }
+    }
+    mount_remount(path, flags, c"")?;
+    Ok(())
+}
+
+/// Binds files over their places, read-only.
 fn bind_files(files: &[File]) -> Result<(), Failure> {
-    if files.is_empty() {
-        return Ok(());
-    }
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    mount_at("tmpfs", "/dev", flags, Some(c"mode=0755"))?;
     for (number, file) in files.iter().enumerate() {
-        let source = format!("/dev/{number}");
-        write(Path::new(&source), file)
-            .and_then(|()| {
-                mount_bind(&*source, &*file.path)?;
-                mount_remount(
-                    &*file.path,
-                    MountFlags::BIND | MountFlags::RDONLY | flags,
-                    c"",
-                )?;
-                Ok(())
-            })
-            .map_err(Failure::of(format!(
-                "mount {}",
-                String::from_utf8_lossy(&file.path)
-            )))?;
+        let source = format!("{SOURCE}/{number}");
+        let bind = || -> io::Result<()> {
+            write(Path::new(&source), file)?;
+            mount_bind(&*source, &*file.path)?;
+            let flags = MountFlags::NOSUID | MountFlags::NODEV;
+            mount_remount(
+                &*file.path,
+                MountFlags::BIND | MountFlags::RDONLY | flags,
+                c"",
+            )?;
+            Ok(())
+        };
+        let path = String::from_utf8_lossy(&file.path);
+        bind().map_err(Failure::of(format!("mount {path}")))?;
     }
-    unmount(c"/dev", UnmountFlags::DETACH).map_err(Failure::of("unmount the files' source"))
+    Ok(())
 }
 
 fn write(path: &Path, file: &File) -> io::Result<()> {
@@ -208,30 +241,42 @@ fn write(path: &Path, file: &File) -> io::Result<()> {
     to.set_permissions(std::fs::Permissions::from_mode(file.mode))
 }
 
-/// Makes `/dev`.
+/// Fills what becomes `/dev`.
 fn devices(files: &[File]) -> Result<(), Failure> {
-    mount_at(
-        "tmpfs",
-        "/dev",
-        MountFlags::NOSUID | MountFlags::STRICTATIME,
-        Some(c"mode=755,size=65536k"),
-    )?;
     for (name, major, minor) in DEVICES {
-        let path = format!("/dev/{name}");
-        mknodat(
-            CWD,
-            &*path,
-            FileType::CharacterDevice,
-            Mode::from_raw_mode(0o666),
-            makedev(major, minor),
-        )
-        .map_err(Failure::of(format!("make {path}")))?;
+        let (source, place) = (format!("{SOURCE}/{name}"), format!("{STAGE}/{name}"));
+        let mode = Mode::from_raw_mode(0o666);
+        let device = makedev(major, minor);
+        // A mount of its own, since in the directory a node is no device.
+        mknodat(CWD, &*source, FileType::CharacterDevice, mode, device)
+            .and_then(|()| mknodat(CWD, &*place, FileType::RegularFile, mode, 0))
+            .and_then(|()| mount_bind(&*source, &*place))
+            .map_err(Failure::of(format!("make /dev/{name}")))?;
     }
     for (name, target) in LINKS {
-        let path = format!("/dev/{name}");
-        symlinkat(target, CWD, &*path).map_err(Failure::of(format!("make {path}")))?;
+        symlinkat(target, CWD, format!("{STAGE}/{name}"))
+            .map_err(Failure::of(format!("make /dev/{name}")))?;
     }
-    let kinds: [(&str, &str, MountFlags, Option<&CStr>); 3] = [
+    for file in files {
+        let path = Path::new(STAGE).join(std::ffi::OsStr::from_bytes(&file.path));
+        let parent = path.parent().unwrap_or(Path::new(STAGE));
+        // No umask: that of this process is 0.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)
+            .and_then(|()| write(&path, file))
+            .map_err(Failure::of(format!(
+                "write /dev/{}",
+                String::from_utf8_lossy(&file.path)
+            )))?;
+    }
+    Ok(())
+}
+
+/// Mounts what `/dev` has in it.
+fn special_mounts() -> Result<(), Failure> {
+    let mounts: [(&str, &str, MountFlags, Option<&CStr>); 3] = [
         (
             "devpts",
             "/dev/pts",
@@ -246,7 +291,7 @@ fn devices(files: &[File]) -> Result<(), Failure> {
         ),
         ("mqueue", "/dev/mqueue", RESTRICTED, None),
     ];
-    for (kind, target, flags, options) in kinds {
+    for (kind, target, flags, options) in mounts {
         mkdirat(CWD, target, Mode::from_raw_mode(0o755))
             .map_err(Failure::of(format!("make {target}")))?;
         match mount_at(kind, target, flags, options) {
@@ -254,16 +299,6 @@ fn devices(files: &[File]) -> Result<(), Failure> {
             Err(failure) if kind == "mqueue" && failure.errno == libc::ENODEV => {}
             other => other?,
         }
-    }
-    for file in files {
-        let path = Path::new("/dev").join(std::ffi::OsStr::from_bytes(&file.path));
-        let parent = path.parent().unwrap_or(Path::new("/dev"));
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .create(parent)
-            .and_then(|()| std::fs::set_permissions(parent, PermissionsExt::from_mode(0o755)))
-            .and_then(|()| write(&path, file))
-            .map_err(Failure::of(format!("write {}", path.display())))?;
     }
     Ok(())
 }

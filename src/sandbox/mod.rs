@@ -104,7 +104,7 @@ impl Sandbox {
     /// once, before any thread.
     ///
     /// Refused where the process has threads already or may not mount. The helper ends with the
-    /// `Sandbox`, or with this process however that ends.
+    /// `Sandbox`, or with the calling thread however that ends: it has to be the main thread.
     pub fn start() -> Result<Sandbox, Error> {
         sys::private_mount_namespace().map_err(Error::setup("take a private mount namespace"))?;
         let private = rustix::mount::MountPropagationFlags::PRIVATE
@@ -136,7 +136,10 @@ impl Sandbox {
     /// A program that cannot be found or executed is no error: as with Docker the reason is printed
     /// on standard error and the exit code is 127, 126 or 255. The host name and the host's name
     /// servers are in `/etc/hosts` and `/etc/resolv.conf`, which cannot be written to. The network
-    /// is the host's.
+    /// is the host's. A device node that the command makes is a mere file while it runs: only those
+    /// in `/dev` lead to devices.
+    ///
+    /// Two commands in the same root at the same time must find their mount points there.
     pub fn run(
         &self,
         entry: Entry<'_>,

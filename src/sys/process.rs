@@ -145,9 +145,21 @@ pub fn ignore_signals(signals: &[Signal]) {
 
 /// Sets SIG_DFL or SIG_IGN; a signal that cannot be handled stays as it is.
 fn set_handler(signal: i32, handler: libc::sighandler_t) {
-    // SAFETY: the C library's `signal` checks the number itself; neither of the two handlers is
-    // code, so nothing can run that is not safe in a signal handler.
-    unsafe { libc::signal(signal, handler) };
+    // The kernel's `struct sigaction`: handler, flags, restorer, mask.
+    let action: [u64; 4] = [handler as u64, 0, 0, 0];
+    // SAFETY: the C library's own function refuses the two signals it uses itself, which may have
+    // come ignored from whoever started the builder. The kernel only reads, as many bytes as the
+    // structure has on 64-bit machines. Neither of the two handlers is code, so nothing can run
+    // that is not safe in a signal handler.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            action.as_ptr(),
+            std::ptr::null_mut::<u64>(),
+            std::mem::size_of::<u64>(),
+        )
+    };
 }
 
 /// Marks all descriptors from this number on to be closed by exec.
