@@ -15,22 +15,22 @@ pub struct Image {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
     /// Go's name of the architecture.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub architecture: String,
     /// Variant of the architecture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     /// Go's name of the operating system.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub os: String,
     /// What a container of the image runs with.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub config: Config,
     /// The layers by diff ID, bottom first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub rootfs: RootFs,
     /// One entry an instruction.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub history: Vec<History>,
     /// Everything else.
     #[serde(flatten)]
@@ -41,10 +41,10 @@ pub struct Image {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RootFs {
     /// Always `layers`.
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type", default, deserialize_with = "nullable")]
     pub kind: String,
     /// Digests of the uncompressed tars, bottom first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub diff_ids: Vec<Digest>,
 }
 
@@ -64,7 +64,11 @@ pub struct History {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// Whether the instruction made no layer.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "nullable"
+    )]
     pub empty_layer: bool,
 }
 
@@ -73,7 +77,11 @@ pub struct History {
 #[serde(rename_all = "PascalCase")]
 pub struct Config {
     /// USER.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "nullable"
+    )]
     pub user: String,
     /// EXPOSE: `80/tcp` to an empty object.
     #[serde(
@@ -106,7 +114,11 @@ pub struct Config {
     )]
     pub volumes: BTreeMap<String, Value>,
     /// WORKDIR.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "nullable"
+    )]
     pub working_dir: String,
     /// ONBUILD triggers, as written.
     #[serde(
@@ -123,13 +135,21 @@ pub struct Config {
     )]
     pub labels: BTreeMap<String, String>,
     /// STOPSIGNAL.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "nullable"
+    )]
     pub stop_signal: String,
     /// SHELL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<Vec<String>>,
     /// Windows: whether the command line is already escaped.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "nullable"
+    )]
     pub args_escaped: bool,
     /// Everything else.
     #[serde(flatten)]
@@ -141,22 +161,46 @@ pub struct Config {
 #[serde(rename_all = "PascalCase")]
 pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", ...]` or `["CMD-SHELL", ...]`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "nullable"
+    )]
     pub test: Vec<String>,
     /// Time between checks.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(
+        default,
+        skip_serializing_if = "is_zero",
+        deserialize_with = "nullable"
+    )]
     pub interval: u64,
     /// Time one check may take.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(
+        default,
+        skip_serializing_if = "is_zero",
+        deserialize_with = "nullable"
+    )]
     pub timeout: u64,
     /// Time to start up.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(
+        default,
+        skip_serializing_if = "is_zero",
+        deserialize_with = "nullable"
+    )]
     pub start_period: u64,
     /// Time between checks while starting.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(
+        default,
+        skip_serializing_if = "is_zero",
+        deserialize_with = "nullable"
+    )]
     pub start_interval: u64,
     /// Failures in a row that make it unhealthy.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(
+        default,
+        skip_serializing_if = "is_zero",
+        deserialize_with = "nullable"
+    )]
     pub retries: u64,
 }
 
@@ -214,7 +258,7 @@ fn is_zero(n: &u64) -> bool {
 }
 
 /// Reads `null` as the default: Docker writes null for an empty map or list.
-fn nullable<'de, D, T>(d: D) -> Result<T, D::Error>
+pub(super) fn nullable<'de, D, T>(d: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,

@@ -1,3 +1,4 @@
+use super::config::nullable;
 use super::{Digest, Platform};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,10 +49,18 @@ pub struct Descriptor {
     /// The blob's length in bytes.
     pub size: u64,
     /// Where else the blob may be had; kept, not used.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "nullable"
+    )]
     pub urls: Vec<String>,
     /// Free annotations.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "nullable"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -92,6 +101,12 @@ pub enum ManifestError {
 /// The most bytes a manifest, index or config may have: 8 MiB.
 pub const MAX_MANIFEST: u64 = 8 << 20;
 
+/// The most layers of an image, and the most images of an index.
+const MAX_ENTRIES: usize = 1000;
+
+/// The most bytes a blob may claim to have, so that sums of sizes cannot overflow: 1 PiB.
+const MAX_BLOB: u64 = 1 << 50;
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawManifest {
@@ -99,8 +114,13 @@ struct RawManifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     media_type: Option<String>,
     config: Descriptor,
+    #[serde(deserialize_with = "nullable")]
     layers: Vec<Descriptor>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "nullable"
+    )]
     annotations: BTreeMap<String, String>,
 }
 
@@ -115,9 +135,9 @@ pub enum Document {
 
 #[derive(Deserialize)]
 struct RawPlatform {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     os: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     architecture: String,
     #[serde(default)]
     variant: Option<String>,
@@ -133,6 +153,7 @@ struct RawIndexEntry {
 
 #[derive(Deserialize)]
 struct RawIndex {
+    #[serde(deserialize_with = "nullable")]
     manifests: Vec<RawIndexEntry>,
 }
 
@@ -154,8 +175,9 @@ impl Document {
             )));
         }
         let head: Head = serde_json::from_slice(bytes)?;
-        let kind = match (&head.media_type, media_type) {
-            (Some(own), _) => own.clone(),
+        let own = head.media_type.as_deref().filter(|own| !own.is_empty());
+        let kind = match (own, media_type) {
+            (Some(own), _) => own.to_owned(),
             (None, Some(told)) if told.contains("vnd.") => told.to_owned(),
             _ if head.manifests.is_some() => media::OCI_INDEX.into(),
             _ => media::OCI_MANIFEST.into(),
@@ -163,6 +185,7 @@ impl Document {
         match kind.as_str() {
             media::OCI_INDEX | media::DOCKER_LIST => {
                 let raw: RawIndex = serde_json::from_slice(bytes)?;
+                bounded(raw.manifests.iter().map(|entry| &entry.descriptor))?;
                 Ok(Document::Index(Index {
                     manifests: raw
                         .manifests
@@ -180,6 +203,7 @@ impl Document {
             }
             media::OCI_MANIFEST | media::DOCKER_MANIFEST => {
                 let raw: RawManifest = serde_json::from_slice(bytes)?;
+                bounded(raw.layers.iter().chain([&raw.config]))?;
                 Ok(Document::Manifest(Manifest {
                     format: if kind == media::DOCKER_MANIFEST {
                         Format::Docker
@@ -194,6 +218,23 @@ impl Document {
             other => Err(ManifestError::MediaType(other.to_owned())),
         }
     }
+}
+
+fn bounded<'a>(blobs: impl Iterator<Item = &'a Descriptor>) -> Result<(), ManifestError> {
+    for (at, blob) in blobs.enumerate() {
+        if at > MAX_ENTRIES {
+            return Err(ManifestError::Limit(format!(
+                "it lists more than {MAX_ENTRIES} blobs"
+            )));
+        }
+        if blob.size > MAX_BLOB {
+            return Err(ManifestError::Limit(format!(
+                "blob {} claims to have {} bytes",
+                blob.digest, blob.size
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Manifest {

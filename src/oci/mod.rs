@@ -16,3 +16,6 @@ pub use manifest::{
 };
 pub use platform::Platform;
 pub use reference::{Reference, ReferenceError};
+
+#[cfg(test)]
+mod tests;

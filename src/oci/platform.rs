@@ -67,14 +67,19 @@ impl FromStr for Platform {
             (Some(os), Some(arch), variant, None)
                 if !os.is_empty() && !arch.is_empty() && variant != Some("") =>
             {
+                // Other names of the same, as containerd reads them.
+                let (architecture, implied) = match arch.to_ascii_lowercase().as_str() {
+                    "x86_64" | "x86-64" => ("amd64".into(), None),
+                    "aarch64" => ("arm64".into(), None),
+                    "i386" => ("386".into(), None),
+                    "armhf" => ("arm".into(), Some("v7")),
+                    "armel" => ("arm".into(), Some("v6")),
+                    other => (other.to_owned(), None),
+                };
                 Ok(Platform {
                     os: os.to_ascii_lowercase(),
-                    architecture: match arch.to_ascii_lowercase().as_str() {
-                        "x86_64" | "x86-64" => "amd64".into(),
-                        "aarch64" => "arm64".into(),
-                        other => other.to_owned(),
-                    },
-                    variant: variant.map(str::to_owned),
+                    architecture,
+                    variant: variant.or(implied).map(str::to_ascii_lowercase),
                 })
             }
             _ => Err(format!(

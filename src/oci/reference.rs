@@ -108,12 +108,10 @@ impl FromStr for Reference {
         } else {
             registry
         };
-        if registry.is_empty()
-            || !registry
-                .bytes()
-                .all(|c| c.is_ascii_alphanumeric() || b".-:[]".contains(&c))
-        {
-            return Err(wrong("the registry's host has a character no host has"));
+        if !is_host(registry) {
+            return Err(wrong(
+                "the registry is no host with letters, digits, `.`, `-` and perhaps a port",
+            ));
         }
         let repository = if registry == "docker.io" && !repository.contains('/') {
             format!("library/{repository}")
@@ -126,18 +124,9 @@ impl FromStr for Reference {
         if repository.bytes().any(|c| c.is_ascii_uppercase()) {
             return Err(wrong("a repository is written in lower case"));
         }
-        let component = |part: &str| {
-            let edge =
-                |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-            edge(part.bytes().next())
-                && edge(part.bytes().last())
-                && part
-                    .bytes()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b"_.-".contains(&c))
-        };
-        if repository.len() > 255 || !repository.split('/').all(component) {
+        if repository.len() > 255 || !repository.split('/').all(is_component) {
             return Err(wrong(
-                "a repository's parts have lower-case letters and digits, with `.`, `_`, `-` between",
+                "a repository's parts have lower-case letters and digits, with `.`, `_`, `__` or dashes between",
             ));
         }
         Ok(Reference {
@@ -151,4 +140,40 @@ impl FromStr for Reference {
             digest,
         })
     }
+}
+
+/// Tells whether a text is a host with an optional port; an IPv6 address stands in brackets.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let port_is_good = port
+        .is_none_or(|port| port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok());
+    let address = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    port_is_good
+        && match address {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => host.split('.').all(|label| {
+                !label.is_empty()
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
+                    && label
+                        .bytes()
+                        .all(|c| c.is_ascii_alphanumeric() || c == b'-')
+            }),
+        }
+}
+
+/// Tells whether a text is one part of a repository's path: runs of lower-case letters and digits
+/// with one `.`, one or two `_`, or any number of `-` between them.
+fn is_component(text: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.starts_with(is_word)
+        && text.ends_with(is_word)
+        && text.split(is_word).all(|between| {
+            matches!(between, "" | "." | "_" | "__") || between.bytes().all(|c| c == b'-')
+        })
 }

@@ -55,9 +55,13 @@ pub(super) struct Credentials {
     inline: Option<String>,
     paths: Vec<PathBuf>,
     files: OnceLock<Result<Vec<ConfigFile>, (String, String)>>,
-    helpers: Mutex<HashMap<(String, String), Arc<Mutex<Option<Answer>>>>>,
+    /// By helper and server.
+    helpers: Mutex<HashMap<(String, String), Asked>>,
     cancel: Cancel,
 }
+
+/// What a helper said, once it did; locked while it is asked.
+type Asked = Arc<Mutex<Option<Answer>>>;
 
 /// The most bytes of a config file.
 const MAX_CONFIG: u64 = 8 << 20;

@@ -141,6 +141,18 @@ impl Error {
         matches!(self, Error::Refused(r) if r.errors.iter().any(|(own, _)| own == code))
     }
 
+    /// Tells whether the same may succeed later: the registry is busy or out of reach, or the
+    /// connection was cut.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Error::Refused(refused) => {
+                matches!(refused.status, 408 | 425 | 429 | 500 | 502..=504 | 506..=599)
+            }
+            Error::Exchange { source, .. } => source.is_temporary(),
+            _ => false,
+        }
+    }
+
     pub(super) fn content(what: &str, why: impl Into<String>) -> Error {
         Error::Content {
             what: what.to_owned(),
@@ -207,13 +219,7 @@ impl Error {
 
 impl Temporary for Error {
     fn is_temporary(&self) -> bool {
-        match self {
-            Error::Refused(refused) => {
-                matches!(refused.status, 408 | 425 | 429 | 500 | 502..=504 | 506..=599)
-            }
-            Error::Exchange { source, .. } => source.is_temporary(),
-            _ => false,
-        }
+        Error::is_temporary(self)
     }
 
     fn retry_after(&self) -> Option<Duration> {

@@ -5,6 +5,7 @@ use super::credentials::{Secret, basic};
 use crate::sys::Cancel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
@@ -80,7 +81,9 @@ pub(super) fn run(
         // A name is short enough for any pipe; a helper that does not read it says why itself.
         let _ = stdin.write_all(server.as_bytes());
     }
-    let talked = talk(&mut child, cancel);
+    let deadline = Instant::now() + LIMIT;
+    let talked = talk(&mut child, deadline, cancel)
+        .and_then(|said| exits(&child, deadline, cancel).map(|()| said));
     if talked.is_err() {
         let _ = child.kill();
     }
@@ -122,24 +125,13 @@ enum Stop {
 }
 
 /// Reads both outputs to their ends.
-fn talk(child: &mut Child, cancel: &Cancel) -> Result<(Vec<u8>, Vec<u8>), Stop> {
-    let deadline = Instant::now() + LIMIT;
+fn talk(child: &mut Child, deadline: Instant, cancel: &Cancel) -> Result<(Vec<u8>, Vec<u8>), Stop> {
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(Stop::Io(ErrorKind::BrokenPipe.into()));
     };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let (mut out_ended, mut err_ended) = (false, false);
     while !(out_ended && err_ended) {
-        if cancel.is_set() {
-            return Err(Stop::Cancelled);
-        }
-        let left = deadline
-            .checked_duration_since(Instant::now())
-            .ok_or(Stop::Late)?;
-        let timeout = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(left.subsec_nanos()),
-        };
         let mut fds = vec![PollFd::new(cancel, PollFlags::IN)];
         if !out_ended {
             fds.push(PollFd::new(&stdout, PollFlags::IN));
@@ -147,11 +139,7 @@ fn talk(child: &mut Child, cancel: &Cancel) -> Result<(Vec<u8>, Vec<u8>), Stop> 
         if !err_ended {
             fds.push(PollFd::new(&stderr, PollFlags::IN));
         }
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(_) => {}
-            Err(Errno::INTR) => continue,
-            Err(e) => return Err(Stop::Io(e.into())),
-        }
+        wait(&mut fds, deadline, cancel)?;
         let is_ready = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
         let out_ready = !out_ended && is_ready(fds.get(1));
         let err_ready = !err_ended && is_ready(fds.last());
@@ -163,6 +151,42 @@ fn talk(child: &mut Child, cancel: &Cancel) -> Result<(Vec<u8>, Vec<u8>), Stop> 
         }
     }
     Ok((out, err))
+}
+
+/// Waits for the end of a helper that has closed its outputs.
+fn exits(child: &Child, deadline: Instant, cancel: &Cancel) -> Result<(), Stop> {
+    // A kernel without such descriptors has to be waited for in good faith.
+    let Ok(ended) = pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else {
+        return Ok(());
+    };
+    loop {
+        let mut fds = [
+            PollFd::new(cancel, PollFlags::IN),
+            PollFd::new(&ended, PollFlags::IN),
+        ];
+        wait(&mut fds, deadline, cancel)?;
+        if !fds[1].revents().is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits until one of the descriptors is ready, or a signal comes.
+fn wait(fds: &mut [PollFd<'_>], deadline: Instant, cancel: &Cancel) -> Result<(), Stop> {
+    if cancel.is_set() {
+        return Err(Stop::Cancelled);
+    }
+    let left = deadline
+        .checked_duration_since(Instant::now())
+        .ok_or(Stop::Late)?;
+    let timeout = Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(left.subsec_nanos()),
+    };
+    match poll(fds, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(e) => Err(Stop::Io(e.into())),
+    }
 }
 
 /// Reads what is there; tells whether that was the end.

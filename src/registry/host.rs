@@ -295,8 +295,8 @@ impl Host {
                 None => return Ok(Answer { response, told }),
             }
             // The same again would be refused again.
-            if challenge == Challenge::Basic && header.is_some()
-                || challenge == Challenge::Basic && credential.secret == Secret::Anonymous
+            if challenge == Challenge::Basic
+                && (header.is_some() || credential.secret == Secret::Anonymous)
             {
                 return Ok(Answer { response, told });
             }

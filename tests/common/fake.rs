@@ -41,6 +41,8 @@ pub struct Reply {
     silent: bool,
     /// Send nothing and end the connection.
     hangs_up: bool,
+    /// Answer before the body of the request is read.
+    hasty: bool,
 }
 
 pub fn reply(status: u16) -> Reply {
@@ -52,6 +54,7 @@ pub fn reply(status: u16) -> Reply {
         chunked: false,
         silent: false,
         hangs_up: false,
+        hasty: false,
     }
 }
 
@@ -78,6 +81,12 @@ impl Reply {
 
     pub fn hang_up(mut self) -> Reply {
         self.hangs_up = true;
+        self
+    }
+
+    /// Takes effect for bodies over 16 MiB only, which the answer is then given without.
+    pub fn hasty(mut self) -> Reply {
+        self.hasty = true;
         self
     }
 
@@ -195,6 +204,23 @@ fn serve(stream: &TcpStream, answer: &Answer, log: &Mutex<Vec<Asked>>) -> std::i
         let length: u64 = asked
             .header("content-length")
             .map_or(0, |n| n.parse().unwrap());
+        if length > 16 << 20 {
+            let early = answer(&asked);
+            if early.hasty {
+                log.lock().unwrap().push(asked);
+                let head = format!(
+                    "HTTP/1.1 {} x\r\ncontent-length: {}\r\n\r\n",
+                    early.status,
+                    early.body.len()
+                );
+                writer.write_all(head.as_bytes())?;
+                writer.write_all(&early.body)?;
+                // Bytes that nobody has read would make the end of the connection a reset.
+                let mut rest = [0; 1 << 12];
+                while reader.read(&mut rest)? > 0 {}
+                return Ok(());
+            }
+        }
         let mut body = Vec::new();
         (&mut reader).take(length).read_to_end(&mut body)?;
         asked.body = body;
