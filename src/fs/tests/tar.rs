@@ -24,7 +24,10 @@ fn seal(block: &mut [u8; 512]) {
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
 
-fn ours(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TarError> {
+/// Names with contents.
+type Files = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn ours(bytes: &[u8]) -> Result<Files, TarError> {
     let mut reader = Reader::new(bytes);
     let mut out = Vec::new();
     while let Some(entry) = reader.next_entry()? {
@@ -39,7 +42,7 @@ fn ours(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TarError> {
 }
 
 /// The same with another reader.
-fn theirs(mut bytes: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+fn theirs(mut bytes: &[u8]) -> Option<Files> {
     let mut parser = Parser::new(Limits::default());
     let mut out = Vec::new();
     loop {
