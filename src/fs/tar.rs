@@ -259,10 +259,9 @@ impl<R: Read> Reader<R> {
         } else {
             Body::File
         };
-        if kind == Kind::Symlink {
-            if target.is_empty() || target.contains(&0) || target.len() >= MAX_PATH {
-                return Err(self.refused("it is a symbolic link without a usable target"));
-            }
+        let usable = !target.is_empty() && !target.contains(&0) && target.len() < MAX_PATH;
+        if kind == Kind::Symlink && !usable {
+            return Err(self.refused("it is a symbolic link without a usable target"));
         }
         if path.is_root() && kind != Kind::Dir {
             return Err(self.refused("the root can only be a directory"));
