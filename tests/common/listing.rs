@@ -79,9 +79,15 @@ pub fn compare(base: &BTreeMap<Vec<u8>, Value>, now: &BTreeMap<Vec<u8>, Value>) 
         .filter(|(path, value)| !left_out(path) && base.get(*path) != Some(value))
         .map(|(path, value)| (shown(path), value.clone()))
         .collect();
+    let gone = |path: &[u8]| !left_out(path) && base.contains_key(path) && !now.contains_key(path);
+    let parent = |path: &[u8]| {
+        let at = path.iter().rposition(|&c| c == b'/').unwrap_or(0);
+        path[..at].to_vec()
+    };
+    // What is gone with its directory is not named by itself.
     let removed: Vec<String> = base
         .keys()
-        .filter(|path| !left_out(path) && !now.contains_key(*path))
+        .filter(|path| gone(path) && !gone(&parent(path)))
         .map(|path| shown(path))
         .collect();
     json!({"changed": changed, "removed": removed})

@@ -125,6 +125,9 @@ impl Files {
                 self.deleted.insert(path);
                 Ok(())
             }
+            // What an archive says of its top says something of where it was packed, not of the
+            // image: containerd, and so BuildKit, leaves the root directory alone too.
+            Body::File if entry.meta.kind == Kind::Dir && path.is_root() => Ok(()),
             Body::File if entry.meta.kind == Kind::Dir => self.directory(path, entry.meta),
             Body::File => self.file(path, entry.meta, entry.holes, reader, writers),
         }
