@@ -433,9 +433,18 @@ proptest! {
         if let Ok(parsed) = dockerfile::parse(&text) {
             let lines = text.split(|b| *b == b'\n').count();
             for stage in &parsed.stages {
+                let mut last = stage.span.last;
                 for instruction in &stage.instructions {
-                    prop_assert!(instruction.span.first <= instruction.span.last);
+                    prop_assert!(instruction.span.first > last);
                     prop_assert!(instruction.span.last <= lines);
+                    last = instruction.span.last;
+                    if let Kind::Onbuild(trigger, text) = &instruction.kind
+                        && parsed.escape == '\\'
+                        && !text.contains("<<")
+                    {
+                        let again = dockerfile::parse_trigger(text).map(|again| again.kind);
+                        prop_assert_eq!(again, Ok(trigger.kind.clone()));
+                    }
                 }
             }
         }

@@ -267,13 +267,12 @@ fn slow(pattern: &[u8], path: &[u8]) -> bool {
 proptest! {
     #[test]
     fn matching_agrees_with_the_obvious_way(
-        pattern in "[ab/*?]{1,8}",
+        pattern in "[ab*?][ab/*?]{0,7}",
         path in "[ab]{1,3}(/[ab]{1,3}){0,3}",
     ) {
         // Cleaning and the leading slash are tried elsewhere; a `**` that eats its slash and then ends
         // is a pattern that cleaning leaves none of.
         let pattern = clean(pattern.as_bytes());
-        prop_assume!(!pattern.starts_with(b"/"));
         let rule = Rule::new(&pattern, false).expect("pattern");
         // moby's short cut for `**name` ends wherever the name ends, not only behind a slash.
         let short_cut = matches!(&rule.matcher, Matcher::Suffix(suffix) if !suffix.starts_with(b"/"));
