@@ -648,29 +648,3 @@ fn users() {
     assert_eq!(user("", &empty).unwrap().home, "/");
     assert!(user("app", &empty).is_err());
 }
-
-/// Prints how long fifty thousand files take; `cargo test --release -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn fifty_thousand_files() {
-    let dir = tempfile::tempdir().unwrap();
-    for top in 0..50 {
-        for sub in 0..20 {
-            let at = dir.path().join(format!("{top}/{sub}"));
-            std::fs::create_dir_all(&at).unwrap();
-            for file in 0..50 {
-                std::fs::write(at.join(format!("file-{file}.js")), "x").unwrap();
-            }
-        }
-    }
-    std::fs::write(dir.path().join(".dockerignore"), "**/*.log\n.git\n!keep\n").unwrap();
-    let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
-    let start = std::time::Instant::now();
-    let from = Origin::Context(&context);
-    let changeset = copy(&op(&["."], "/app/"), &from, &base(), dir.path(), NOW).unwrap();
-    println!(
-        "{} changes in {:?}",
-        changeset.changes.len(),
-        start.elapsed()
-    );
-}
