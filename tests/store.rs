@@ -134,6 +134,27 @@ impl Drop for Tmpfs<'_> {
 }
 
 #[test]
+fn removal_does_not_enter_a_mount() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    let scratch = store.scratch().unwrap();
+    let (run, point) = (scratch.dir.clone(), scratch.dir.join("merged"));
+    fs::create_dir_all(scratch.dir.join("a/b")).unwrap();
+    fs::create_dir(&point).unwrap();
+    fs::write(scratch.dir.join("a/file"), b"x").unwrap();
+    mount("tmpfs", &point, "tmpfs", MountFlags::empty(), None)
+        .expect("this test wants the right to mount a tmpfs");
+    let tmpfs = Tmpfs(&point);
+    fs::write(point.join("keep"), b"x").unwrap();
+    scratch.remove().unwrap_err();
+    assert!(!run.join("a").exists());
+    assert!(point.join("keep").exists());
+    drop(tmpfs);
+    drop(Store::open(store.dir()).unwrap());
+    assert!(!run.exists());
+}
+
+#[test]
 fn a_full_disk_is_named_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     mount(

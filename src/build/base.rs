@@ -29,7 +29,7 @@ pub(super) struct Resolved {
 /// Where a base's blobs are.
 pub(super) enum Place {
     Registry(Reference),
-    Layout(LayoutImage),
+    Layout(Box<LayoutImage>),
 }
 
 /// What a base is known by in one build: the same name for another platform is another base.
@@ -74,7 +74,7 @@ pub(super) fn resolve(
             let image = open_layout(layout, platform)
                 .map_err(|e| Error::other(format!("open the OCI layout `{name}`"), e))?;
             let (manifest, config) = (image.manifest.clone(), image.config.clone());
-            (manifest, config, Place::Layout(image), name.clone())
+            (manifest, config, Place::Layout(Box::new(image)), name.clone())
         }
         Base::Image(name) => {
             let reference: Reference = name

@@ -108,6 +108,8 @@ impl Error {
     }
 }
 
+type Bases = BTreeMap<Key, Arc<Resolved>>;
+
 /// What all threads of a build share.
 struct Shared<'a> {
     request: &'a Request,
@@ -121,7 +123,7 @@ struct Shared<'a> {
     scratch: Scratch,
     plan: Plan,
     steps: Vec<Vec<Step>>,
-    bases: BTreeMap<Key, Arc<Resolved>>,
+    bases: Bases,
     files: BTreeMap<Key, Slot<Arc<Vec<Unpacked>>>>,
     done: Vec<Slot<Arc<Done>>>,
     /// By place of the stage: whether its layers are part of the image.
@@ -249,7 +251,7 @@ fn resolve_and_plan(
     repositories: &[Reference],
     sink: &Sink,
     cancel: &Cancel,
-) -> Result<(BTreeMap<Key, Arc<Resolved>>, Vec<Staged>), Error> {
+) -> Result<(Bases, Vec<Staged>), Error> {
     let failure = Failure::new(cancel);
     let mut wanted: BTreeMap<Key, (Base, Platform)> = BTreeMap::new();
     for stage in &plan.stages {
@@ -314,7 +316,7 @@ fn resolve_all(
     registry: &Registry,
     sink: &Sink,
     failure: &Failure,
-) -> BTreeMap<Key, Arc<Resolved>> {
+) -> Bases {
     std::thread::scope(|scope| {
         let threads: Vec<_> = wanted
             .into_iter()

@@ -305,7 +305,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                     last.take(bytes);
                     sink.send(Event::Output(id, stream, bytes.to_vec()));
                 },
-                &self.shared.cancel,
+                self.shared.cancel,
             )
         };
         let code = match ran {

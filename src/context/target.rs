@@ -109,7 +109,11 @@ impl<'a> Target<'a> {
         source: Option<Source>,
         inode: Option<u64>,
     ) {
-        if self.put.get(&path).is_some_and(|put| put.meta.kind == Kind::Dir) {
+        if self
+            .put
+            .get(&path)
+            .is_some_and(|put| put.meta.kind == Kind::Dir)
+        {
             self.remove_below(&path);
         }
         let put = Put {
@@ -147,7 +151,11 @@ impl<'a> Target<'a> {
                 self.put_other(old.clone(), meta, source, None);
             }
         }
-        let Some(file) = self.put.get_mut(old).filter(|put| put.meta.kind != Kind::Dir) else {
+        let Some(file) = self
+            .put
+            .get_mut(old)
+            .filter(|put| put.meta.kind != Kind::Dir)
+        else {
             return false;
         };
         let inode = *file.inode.get_or_insert(inode);

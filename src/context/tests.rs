@@ -198,40 +198,80 @@ fn copies_from_the_context() {
     let dir = context(FILES);
     let context = Context::open(dir.path(), &dir.path().join("Dockerfile")).unwrap();
     let from = Origin::Context(&context);
-    let table: &[(&[&str], &str, Result<&[&str], &str>)] = &[
+    type Outcome<'a> = Result<&'a [&'a str], &'a str>;
+    let table: &[(&[&str], &str, Outcome<'_>)] = &[
         (&["a.txt"], "/", Ok(&["a.txt 644 0:0 a"])),
-        (&["a.txt"], "/new/name", Ok(&["new/ 755 0:0", "new/name 644 0:0 a"])),
-        (&["a.txt"], "/new/", Ok(&["new/ 755 0:0", "new/a.txt 644 0:0 a"])),
+        (
+            &["a.txt"],
+            "/new/name",
+            Ok(&["new/ 755 0:0", "new/name 644 0:0 a"]),
+        ),
+        (
+            &["a.txt"],
+            "/new/",
+            Ok(&["new/ 755 0:0", "new/a.txt 644 0:0 a"]),
+        ),
         (&["a.txt"], "/tree", Ok(&["tree/a.txt 644 0:0 a"])),
         (&["a.txt"], "/tree/file", Ok(&["tree/file 644 0:0 a"])),
         // Several sources for one name: the last stays.
         (&["a.txt", "b.txt"], "/n", Ok(&["n 600 0:0 b"])),
-        (&["./a.txt", "/b.txt"], "/n/", Ok(&["n/ 755 0:0", "n/a.txt 644 0:0 a", "n/b.txt 600 0:0 b"])),
+        (
+            &["./a.txt", "/b.txt"],
+            "/n/",
+            Ok(&["n/ 755 0:0", "n/a.txt 644 0:0 a", "n/b.txt 600 0:0 b"]),
+        ),
         // The context root bounds every path.
         (&["../../a.txt"], "/n", Ok(&["n 644 0:0 a"])),
-        (&["../../etc/passwd"], "/n", Err("\"/etc/passwd\": not found")),
+        (
+            &["../../etc/passwd"],
+            "/n",
+            Err("\"/etc/passwd\": not found"),
+        ),
         (&["nope"], "/n", Err("\"/nope\": not found")),
         (&["a.txt/x"], "/n", Err("\"/a.txt/x\": not found")),
         // A directory's content, not itself; the directory made for it is a plain one.
         (
             &["dir"],
             "/d",
-            Ok(&["d/ 755 0:0", "d/.hid 644 0:0 h", "d/c.txt 755 0:0 c", "d/sub/ 700 0:0", "d/sub/d.txt 644 0:0 d"]),
+            Ok(&[
+                "d/ 755 0:0",
+                "d/.hid 644 0:0 h",
+                "d/c.txt 755 0:0 c",
+                "d/sub/ 700 0:0",
+                "d/sub/d.txt 644 0:0 d",
+            ]),
         ),
         // What is there stays as it is; inside a copied directory its metadata goes along.
         (
             &["dir"],
             "/tree",
-            Ok(&["tree/.hid 644 0:0 h", "tree/c.txt 755 0:0 c", "tree/sub/ 700 0:0", "tree/sub/d.txt 644 0:0 d"]),
+            Ok(&[
+                "tree/.hid 644 0:0 h",
+                "tree/c.txt 755 0:0 c",
+                "tree/sub/ 700 0:0",
+                "tree/sub/d.txt 644 0:0 d",
+            ]),
         ),
         (&["x.md"], "/tmp/", Ok(&["tmp/x.md 644 0:0 x"])),
-        (&["links"], "/tmp", Ok(&["tmp/dangling -> /no/such", "tmp/in -> ../a.txt"])),
+        (
+            &["links"],
+            "/tmp",
+            Ok(&["tmp/dangling -> /no/such", "tmp/in -> ../a.txt"]),
+        ),
         // Links of the destination are followed, inside its root.
         (&["a.txt"], "/lnk", Ok(&["tree/a.txt 644 0:0 a"])),
-        (&["a.txt"], "/lnk/new/a", Ok(&["tree/new/ 755 0:0", "tree/new/a 644 0:0 a"])),
+        (
+            &["a.txt"],
+            "/lnk/new/a",
+            Ok(&["tree/new/ 755 0:0", "tree/new/a 644 0:0 a"]),
+        ),
         (&["a.txt"], "/far/", Ok(&["tree/sub/a.txt 644 0:0 a"])),
         (&["a.txt"], "/l", Ok(&["t 644 0:0 a"])),
-        (&["a.txt"], "/gone", Ok(&["not/ 755 0:0", "not/there 644 0:0 a"])),
+        (
+            &["a.txt"],
+            "/gone",
+            Ok(&["not/ 755 0:0", "not/there 644 0:0 a"]),
+        ),
         (&["dir/sub"], "/lnk", Ok(&["tree/d.txt 644 0:0 d"])),
         (&["dir"], "/t", Err("cannot copy to non-directory: /t")),
         (&["a.txt"], "/t/x", Err("mkdir /t: not a directory")),
@@ -239,24 +279,57 @@ fn copies_from_the_context() {
         (&["ln"], "/n", Ok(&["n 644 0:0 a"])),
         (&["ln"], "/tmp/", Ok(&["tmp/ln 644 0:0 a"])),
         (&["up"], "/n", Ok(&["n 644 0:0 a"])),
-        (&["dirln/sub"], "/n", Ok(&["n/ 755 0:0", "n/d.txt 644 0:0 d"])),
+        (
+            &["dirln/sub"],
+            "/n",
+            Ok(&["n/ 755 0:0", "n/d.txt 644 0:0 d"]),
+        ),
         (&["loop"], "/n", Err("resolve /loop")),
-        (&["links/dangling"], "/n", Err("\"/links/dangling\": not found")),
+        (
+            &["links/dangling"],
+            "/n",
+            Err("\"/links/dangling\": not found"),
+        ),
         // Hard links stay.
-        (&["hard"], "/h", Ok(&["h/ 755 0:0", "h/1 644 0:0 same", "h/2 = h/1"])),
+        (
+            &["hard"],
+            "/h",
+            Ok(&["h/ 755 0:0", "h/1 644 0:0 same", "h/2 = h/1"]),
+        ),
         // Patterns.
-        (&["*.txt"], "/tmp/", Ok(&["tmp/a.txt 644 0:0 a", "tmp/b.txt 600 0:0 b"])),
-        (&["dir/*/d.t?t"], "/w/", Ok(&["w/ 755 0:0", "w/d.txt 644 0:0 d"])),
-        (&["[a-b].txt"], "/tmp/", Ok(&["tmp/a.txt 644 0:0 a", "tmp/b.txt 600 0:0 b"])),
+        (
+            &["*.txt"],
+            "/tmp/",
+            Ok(&["tmp/a.txt 644 0:0 a", "tmp/b.txt 600 0:0 b"]),
+        ),
+        (
+            &["dir/*/d.t?t"],
+            "/w/",
+            Ok(&["w/ 755 0:0", "w/d.txt 644 0:0 d"]),
+        ),
+        (
+            &["[a-b].txt"],
+            "/tmp/",
+            Ok(&["tmp/a.txt 644 0:0 a", "tmp/b.txt 600 0:0 b"]),
+        ),
         (&["d*r/s*"], "/w", Ok(&["w/ 755 0:0", "w/d.txt 644 0:0 d"])),
         (&["*.none"], "/w/", Ok(&[])),
         (&["nodir/*"], "/w/", Ok(&[])),
-        (&["dirln/*.txt"], "/w/", Ok(&["w/ 755 0:0", "w/c.txt 755 0:0 c"])),
+        (
+            &["dirln/*.txt"],
+            "/w/",
+            Ok(&["w/ 755 0:0", "w/c.txt 755 0:0 c"]),
+        ),
         (&["*ln/c.txt"], "/w/", Ok(&[])),
     ];
     for (sources, dest, expected) in table {
         let expected = expected
-            .map(|lines| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>())
+            .map(|lines| {
+                lines
+                    .iter()
+                    .map(|line| (*line).to_owned())
+                    .collect::<Vec<_>>()
+            })
             .map_err(str::to_owned);
         let got = carry_out(&op(sources, dest), &from, &base());
         assert_eq!(got, expected, "COPY {sources:?} {dest}");
@@ -269,17 +342,51 @@ fn owners_and_modes() {
     let context = Context::open(dir.path(), &dir.path().join("Dockerfile")).unwrap();
     let from = Origin::Context(&context);
     let table: &[(&str, &str, &str, &str, &[&str])] = &[
-        ("app:staff", "", "dir/sub", "/d", &["d/ 755 1000:50", "d/d.txt 644 1000:50 d"]),
+        (
+            "app:staff",
+            "",
+            "dir/sub",
+            "/d",
+            &["d/ 755 1000:50", "d/d.txt 644 1000:50 d"],
+        ),
         ("app", "", "a.txt", "/n", &["n 644 1000:1000 a"]),
         ("12", "", "a.txt", "/n", &["n 644 12:12 a"]),
-        ("12:34", "", "a.txt", "/deep/er/n", &["deep/ 755 12:34", "deep/er/ 755 12:34", "deep/er/n 644 12:34 a"]),
+        (
+            "12:34",
+            "",
+            "a.txt",
+            "/deep/er/n",
+            &[
+                "deep/ 755 12:34",
+                "deep/er/ 755 12:34",
+                "deep/er/n 644 12:34 a",
+            ],
+        ),
         ("ghost", "", "a.txt", "/n", &["n 644 0:0 a"]),
         ("app:ghost", "", "a.txt", "/n", &["n 644 1000:1000 a"]),
         ("0:staff", "", "a.txt", "/n", &["n 644 0:50 a"]),
         ("", "600", "a.txt", "/n", &["n 600 0:0 a"]),
         ("", "4755", "a.txt", "/n", &["n 4755 0:0 a"]),
-        ("", "0711", "dir/sub", "/d", &["d/ 711 0:0", "d/d.txt 711 0:0 d"]),
-        ("", "u=rwX,go=rX", "dir", "/d", &["d/ 755 0:0", "d/.hid 644 0:0 h", "d/c.txt 755 0:0 c", "d/sub/ 755 0:0", "d/sub/d.txt 644 0:0 d"]),
+        (
+            "",
+            "0711",
+            "dir/sub",
+            "/d",
+            &["d/ 711 0:0", "d/d.txt 711 0:0 d"],
+        ),
+        (
+            "",
+            "u=rwX,go=rX",
+            "dir",
+            "/d",
+            &[
+                "d/ 755 0:0",
+                "d/.hid 644 0:0 h",
+                "d/c.txt 755 0:0 c",
+                "d/sub/ 755 0:0",
+                "d/sub/d.txt 644 0:0 d",
+            ],
+        ),
         ("", "+x", "a.txt", "/n", &["n 755 0:0 a"]),
         ("", "+w", "a.txt", "/n", &["n 644 0:0 a"]),
         ("", "a+w,o-r", "a.txt", "/n", &["n 662 0:0 a"]),
@@ -291,7 +398,10 @@ fn owners_and_modes() {
         op.chown = (!chown.is_empty()).then(|| (*chown).to_owned());
         op.chmod = (!chmod.is_empty()).then(|| (*chmod).to_owned());
         let got = carry_out(&op, &from, &base()).unwrap();
-        assert_eq!(&got, expected, "--chown={chown} --chmod={chmod} {source} {dest}");
+        assert_eq!(
+            &got, expected,
+            "--chown={chown} --chmod={chmod} {source} {dest}"
+        );
     }
     for wrong in ["888", "10000", "u=q", "rwx", "u", "0x7", ""] {
         let mut op = op(&["a.txt"], "/n");
@@ -304,15 +414,32 @@ fn owners_and_modes() {
 #[test]
 fn inline_files() {
     let mut op = op(&[], "/two/");
-    op.inline = vec![("EOF".into(), b"raw\n".to_vec()), ("tab".into(), b"t\n".to_vec())];
+    op.inline = vec![
+        ("EOF".into(), b"raw\n".to_vec()),
+        ("tab".into(), b"t\n".to_vec()),
+    ];
     let dir = context(&[]);
     let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
     let from = Origin::Context(&context);
     let got = carry_out(&op, &from, &base()).unwrap();
-    assert_eq!(got, ["two/ 755 0:0", "two/EOF 644 0:0 raw\n", "two/tab 644 0:0 t\n"]);
+    assert_eq!(
+        got,
+        [
+            "two/ 755 0:0",
+            "two/EOF 644 0:0 raw\n",
+            "two/tab 644 0:0 t\n"
+        ]
+    );
     op.chmod = Some("750".into());
     let got = carry_out(&op, &from, &base()).unwrap();
-    assert_eq!(got, ["two/ 750 0:0", "two/EOF 750 0:0 raw\n", "two/tab 750 0:0 t\n"]);
+    assert_eq!(
+        got,
+        [
+            "two/ 750 0:0",
+            "two/EOF 750 0:0 raw\n",
+            "two/tab 750 0:0 t\n"
+        ]
+    );
 }
 
 #[test]
@@ -328,12 +455,36 @@ fn copies_from_a_tree() {
     ]);
     let from = Origin::Tree(&other);
     let table: &[(&str, &str, Option<&str>, &[&str])] = &[
-        ("/o", "/o", None, &["o/ 755 0:0", "o/p/ 755 0:0", "o/p/f 600 7:8 1", "o/p/g = o/p/f", "o/p/l -> f", "o/p/pipe Fifo 644 0:0"]),
+        (
+            "/o",
+            "/o",
+            None,
+            &[
+                "o/ 755 0:0",
+                "o/p/ 755 0:0",
+                "o/p/f 600 7:8 1",
+                "o/p/g = o/p/f",
+                "o/p/l -> f",
+                "o/p/pipe Fifo 644 0:0",
+            ],
+        ),
         ("/o/p/l", "/l2", None, &["l2 600 7:8 1"]),
         ("/abs/f", "/n", None, &["n 600 7:8 1"]),
         ("/o/p/f", "/n", Some("app"), &["n 600 1000:1000 1"]),
         ("/*/p/f", "/n", None, &["n 600 7:8 1"]),
-        ("o", "/n", None, &["n/ 755 0:0", "n/p/ 755 0:0", "n/p/f 600 7:8 1", "n/p/g = n/p/f", "n/p/l -> f", "n/p/pipe Fifo 644 0:0"]),
+        (
+            "o",
+            "/n",
+            None,
+            &[
+                "n/ 755 0:0",
+                "n/p/ 755 0:0",
+                "n/p/f 600 7:8 1",
+                "n/p/g = n/p/f",
+                "n/p/l -> f",
+                "n/p/pipe Fifo 644 0:0",
+            ],
+        ),
     ];
     for (source, dest, chown, expected) in table {
         let mut op = op(&[source], dest);
@@ -368,17 +519,34 @@ fn what_the_ignore_file_leaves_out_is_not_there() {
     let context = Context::open(dir.path(), &dir.path().join("Dockerfile")).unwrap();
     let from = Origin::Context(&context);
     let got = carry_out(&op(&["."], "/c/"), &from, &base()).unwrap();
-    let paths: Vec<&str> = got.iter().filter_map(|line| line.split(' ').next()).collect();
+    let paths: Vec<&str> = got
+        .iter()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
     assert_eq!(
         paths,
         [
-            "c/", "c/.dockerignore", "c/Dockerfile", "c/a/", "c/a/c", "c/all/", "c/all/keep/",
-            "c/all/keep/y", "c/docs/", "c/docs/README.md"
+            "c/",
+            "c/.dockerignore",
+            "c/Dockerfile",
+            "c/a/",
+            "c/a/c",
+            "c/all/",
+            "c/all/keep/",
+            "c/all/keep/y",
+            "c/docs/",
+            "c/docs/README.md"
         ]
     );
     let table = [
-        ("node_modules/x", "\"/node_modules/x\": not found: the ignore file leaves it out of the context"),
-        ("a/b.log", "\"/a/b.log\": not found: the ignore file leaves it out of the context"),
+        (
+            "node_modules/x",
+            "\"/node_modules/x\": not found: the ignore file leaves it out of the context",
+        ),
+        (
+            "a/b.log",
+            "\"/a/b.log\": not found: the ignore file leaves it out of the context",
+        ),
         ("a/nope", "\"/a/nope\": not found"),
     ];
     for (source, expected) in table {
@@ -401,8 +569,13 @@ fn the_ignore_file_of_the_dockerfile_wins() {
     let context = Context::open(dir.path(), &dir.path().join("D")).unwrap();
     let got = carry_out(&op(&["."], "/tmp"), &Origin::Context(&context), &base()).unwrap();
     assert_eq!(got, ["tmp/a 644 0:0 a"]);
-    let error = Context::open(&dir.path().join("none"), Path::new("D")).err().unwrap();
-    assert!(error.to_string().starts_with("open the build context /"), "{error}");
+    let error = Context::open(&dir.path().join("none"), Path::new("D"))
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().starts_with("open the build context /"),
+        "{error}"
+    );
 }
 
 /// One header of an archive, in the oldest format, with its content.
@@ -515,14 +688,24 @@ fn archives_stay_inside_the_destination() {
                 entry("esc", b'2', 0o777, "../../../etc", ""),
                 entry("esc/passwd", b'0', 0o644, "", "x"),
             ],
-            &["x/ 755 0:0", "x/esc -> ../../../etc", "x/etc/ 755 0:0", "x/etc/passwd 644 12:34 x"],
+            &[
+                "x/ 755 0:0",
+                "x/esc -> ../../../etc",
+                "x/etc/ 755 0:0",
+                "x/etc/passwd 644 12:34 x",
+            ],
         ),
         (
             vec![
                 entry("esc", b'2', 0o777, "/etc", ""),
                 entry("esc/passwd", b'0', 0o644, "", "x"),
             ],
-            &["x/ 755 0:0", "x/esc -> /etc", "x/etc/ 755 0:0", "x/etc/passwd 644 12:34 x"],
+            &[
+                "x/ 755 0:0",
+                "x/esc -> /etc",
+                "x/etc/ 755 0:0",
+                "x/etc/passwd 644 12:34 x",
+            ],
         ),
         (
             // A directory that becomes a file and a directory again is a new one.
@@ -545,7 +728,10 @@ fn archives_stay_inside_the_destination() {
         assert_eq!(&got, expected);
     }
     let refused: &[Vec<Vec<u8>>] = &[
-        vec![entry("a", b'0', 0o644, "", "x"), entry("../../a", b'0', 0o644, "", "x")],
+        vec![
+            entry("a", b'0', 0o644, "", "x"),
+            entry("../../a", b'0', 0o644, "", "x"),
+        ],
         vec![entry("h", b'1', 0o644, "no/such", "")],
         vec![entry("h", b'1', 0o644, "../../../etc/passwd", "")],
     ];
@@ -594,12 +780,20 @@ fn a_hard_link_to_a_file_of_the_image_takes_the_file_along() {
 fn working_directories() {
     let table: &[(&str, &str, &[&str])] = &[
         ("/tree", "app", &[]),
-        ("/made/here", "app", &["made/ 755 1000:1000", "made/here/ 755 1000:1000"]),
+        (
+            "/made/here",
+            "app",
+            &["made/ 755 1000:1000", "made/here/ 755 1000:1000"],
+        ),
         ("/made", "app:staff", &["made/ 755 1000:50"]),
         ("/made", "", &["made/ 755 0:0"]),
         ("/made", "12", &["made/ 755 12:12"]),
         ("/lnk/newdir", "", &["tree/newdir/ 755 0:0"]),
-        ("/gone/x", "", &["not/ 755 0:0", "not/there/ 755 0:0", "not/there/x/ 755 0:0"]),
+        (
+            "/gone/x",
+            "",
+            &["not/ 755 0:0", "not/there/ 755 0:0", "not/there/x/ 755 0:0"],
+        ),
     ];
     for (path, user, expected) in table {
         let got = lines(&workdir(path, user, &base(), NOW).unwrap());
@@ -629,9 +823,18 @@ fn users() {
         ("1234", ok(1234, 0, &[], "/")),
         ("1234:4321", ok(1234, 4321, &[], "/")),
         (":staff", ok(0, 50, &[], "/root")),
-        ("foo", Err("unable to find user foo: no matching entries in passwd file")),
-        ("app:foo", Err("unable to find group foo: no matching entries in group file")),
-        ("-1", Err("unable to find user -1: no matching entries in passwd file")),
+        (
+            "foo",
+            Err("unable to find user foo: no matching entries in passwd file"),
+        ),
+        (
+            "app:foo",
+            Err("unable to find group foo: no matching entries in group file"),
+        ),
+        (
+            "-1",
+            Err("unable to find user -1: no matching entries in passwd file"),
+        ),
     ];
     for (spec, expected) in table {
         let got = user(spec, &base()).map_err(|error| error.to_string());
@@ -641,4 +844,30 @@ fn users() {
     let empty = Tree::default();
     assert_eq!(user("", &empty).unwrap().home, "/");
     assert!(user("app", &empty).is_err());
+}
+
+/// Prints how long fifty thousand files take; `cargo test --release -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn fifty_thousand_files() {
+    let dir = tempfile::tempdir().unwrap();
+    for top in 0..50 {
+        for sub in 0..20 {
+            let at = dir.path().join(format!("{top}/{sub}"));
+            std::fs::create_dir_all(&at).unwrap();
+            for file in 0..50 {
+                std::fs::write(at.join(format!("file-{file}.js")), "x").unwrap();
+            }
+        }
+    }
+    std::fs::write(dir.path().join(".dockerignore"), "**/*.log\n.git\n!keep\n").unwrap();
+    let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
+    let start = std::time::Instant::now();
+    let from = Origin::Context(&context);
+    let changeset = copy(&op(&["."], "/app/"), &from, &base(), dir.path(), NOW).unwrap();
+    println!(
+        "{} changes in {:?}",
+        changeset.changes.len(),
+        start.elapsed()
+    );
 }

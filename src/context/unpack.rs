@@ -77,7 +77,8 @@ pub(super) fn unpack(
                 let mut meta = work.unpacked(&meta);
                 let source = match meta.kind {
                     Kind::File => {
-                        let (source, size) = room.keep(&mut archive).map_err(|e| failed(e.into()))?;
+                        let (source, size) =
+                            room.keep(&mut archive).map_err(|e| failed(e.into()))?;
                         meta.size = size;
                         Some(source)
                     }

@@ -176,23 +176,24 @@ impl Context {
         let fd = open_dir(self.dir.as_fd(), dir)
             .map_err(|error| Error::io("read directory", dir, error))?;
         let mut buffer = [MaybeUninit::<u8>::uninit(); 16 << 10];
-        let mut entries = RawDir::new(&fd, &mut buffer);
         let mut out = Vec::new();
-        while let Some(entry) = entries.next() {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
+        {
+            let mut entries = RawDir::new(&fd, &mut buffer);
+            while let Some(entry) = entries.next() {
+                let entry = entry.map_err(failed)?;
+                let name = entry.file_name().to_bytes();
+                if name == b"." || name == b".." {
+                    continue;
+                }
+                let kind = match entry.file_type() {
+                    FileType::Unknown => None,
+                    // A socket is nothing an image can hold.
+                    FileType::Socket => continue,
+                    other => kind_of(other),
+                };
+                out.push((name.to_vec(), kind));
             }
-            let kind = match entry.file_type() {
-                FileType::Unknown => None,
-                // A socket is nothing an image can hold.
-                FileType::Socket => continue,
-                other => kind_of(other),
-            };
-            out.push((name.to_vec(), kind));
         }
-        drop(entries);
         out.sort_unstable();
         Ok((fd, out))
     }
@@ -210,8 +211,7 @@ impl Context {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("look at", path, error)),
         };
-        let inode =
-            (stat.links > 1 && stat.meta.kind != Kind::Dir).then_some(Inode::Disk(stat.id));
+        let inode = (stat.links > 1 && stat.meta.kind != Kind::Dir).then_some(Inode::Disk(stat.id));
         Ok(Some(Item {
             path: path.clone(),
             // Whoever has the files here, in an image they are root's.

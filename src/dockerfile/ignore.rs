@@ -1,4 +1,18 @@
 //! .dockerignore and the patterns of COPY, matched as moby's patternmatcher and Go's `path.Match` do.
+//!
+//! Patterns are taken in order and the last one that matches a path or one of its parents decides;
+//! one with `!` in front takes paths back in. What a parent's match decided is carried down, so an
+//! exception counts below a directory only where the directory itself was left out when the
+//! exception was come to.
+
+mod pattern;
+
+use super::directive::BOM;
+use super::spelling::quote;
+use pattern::{Matcher, Tokens};
+
+/// Bytes that a line may have; longer ones are refused, as by BuildKit's scanner.
+const MAX_LINE: usize = 65_535;
 
 /// Why a pattern cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -6,8 +20,9 @@
 pub struct Error(pub String);
 
 /// The compiled patterns of an ignore file.
+#[derive(Debug, Default)]
 pub struct Ignore {
-    _todo: (),
+    rules: Vec<Rule>,
 }
 
 /// What an ignore file says of a directory.
@@ -21,35 +36,191 @@ pub enum Verdict {
     Prune,
 }
 
+#[derive(Debug)]
+struct Rule {
+    matcher: Matcher,
+    exception: bool,
+}
+
 impl Ignore {
     /// Compiles the text of an ignore file (comments, BOM, `!` exceptions).
     pub fn parse(text: &[u8]) -> Result<Ignore, Error> {
-        let _ = text;
-        todo!()
+        let text = text.strip_prefix(BOM).unwrap_or(text);
+        let mut rules = Vec::new();
+        for (at, line) in text.split(|b| *b == b'\n').enumerate() {
+            let wrong = |Error(why): Error| Error(format!("line {}: {why}", at + 1));
+            if line.len() > MAX_LINE {
+                return Err(wrong(Error(format!("longer than {MAX_LINE} bytes"))));
+            }
+            if line.starts_with(b"#") {
+                continue;
+            }
+            let line = trim(line);
+            let (exception, line) = match line.strip_prefix(b"!") {
+                Some(rest) => (true, trim(rest)),
+                None => (false, line),
+            };
+            if line.is_empty() {
+                if exception {
+                    return Err(wrong(Error("illegal exclusion pattern: \"!\"".into())));
+                }
+                continue;
+            }
+            let mut pattern = clean(line);
+            // A pattern is relative to the context, with a slash in front or without.
+            if pattern.len() > 1 && pattern.starts_with(b"/") {
+                pattern.remove(0);
+            }
+            rules.push(Rule::new(&pattern, exception).map_err(wrong)?);
+        }
+        Ok(Ignore { rules })
+    }
+
+    /// Compiles patterns that do not come from a file (`COPY --exclude`): no comments; a slash in front
+    /// counts.
+    pub fn compile(patterns: &[String]) -> Result<Ignore, Error> {
+        let mut rules = Vec::new();
+        for pattern in patterns {
+            let pattern = trim(pattern.as_bytes());
+            if pattern.is_empty() {
+                continue;
+            }
+            let pattern = clean(pattern);
+            rules.push(match pattern.strip_prefix(b"!") {
+                Some(b"") => return Err(Error("illegal exclusion pattern: \"!\"".into())),
+                Some(rest) => Rule::new(rest, true)?,
+                None => Rule::new(&pattern, false)?,
+            });
+        }
+        Ok(Ignore { rules })
+    }
+
+    /// Tells whether there are no patterns, so that nothing is left out.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
     }
 
     /// Tells whether a path (cleaned, relative, bytes) is left out; parents are taken into account.
     pub fn is_ignored(&self, path: &[u8]) -> bool {
-        let _ = path;
-        todo!()
+        self.decide(path).0
     }
 
     /// Tells what becomes of a directory, so that a walk need not enter what cannot match.
     pub fn directory(&self, path: &[u8]) -> Verdict {
-        let _ = path;
-        todo!()
+        let (ignored, decided_by) = self.decide(path);
+        if !ignored {
+            return Verdict::Keep;
+        }
+        // Whatever matched the directory matches all below it too, so only an exception that comes
+        // after the deciding pattern can take something back in.
+        let mut below = path.to_vec();
+        below.push(b'/');
+        let looks = self
+            .rules
+            .iter()
+            .skip(decided_by + 1)
+            .any(|rule| rule.exception && rule.matcher.may_match_below(&below));
+        if looks {
+            Verdict::LeaveOutButLook
+        } else {
+            Verdict::Prune
+        }
+    }
+
+    /// Goes down from the first component and says whether the path is left out, and by which rule.
+    fn decide(&self, path: &[u8]) -> (bool, usize) {
+        if self.rules.is_empty() || path.is_empty() || path == b"." {
+            return (false, 0);
+        }
+        let mut matched = vec![false; self.rules.len()];
+        let mut decision = (false, 0);
+        let slashes = path
+            .iter()
+            .enumerate()
+            .filter(|(at, b)| **b == b'/' && *at > 0)
+            .map(|(at, _)| at);
+        for end in slashes.chain([path.len()]) {
+            let part = path.get(..end).unwrap_or(path);
+            decision = (false, 0);
+            for (at, (rule, matched)) in self.rules.iter().zip(&mut matched).enumerate() {
+                if !*matched {
+                    // A rule that would change nothing is not asked, and is not remembered either.
+                    if rule.exception != decision.0 || !rule.matcher.matches(part) {
+                        continue;
+                    }
+                    *matched = true;
+                }
+                decision = (!rule.exception, at);
+            }
+        }
+        decision
     }
 }
 
+impl Rule {
+    fn new(pattern: &[u8], exception: bool) -> Result<Rule, Error> {
+        Ok(Rule {
+            matcher: Matcher::new(pattern).map_err(|pattern::Bad| bad(pattern))?,
+            exception,
+        })
+    }
+}
+
+fn bad(pattern: &[u8]) -> Error {
+    let pattern = quote(&String::from_utf8_lossy(pattern));
+    Error(format!("syntax error in pattern: {pattern}"))
+}
+
 /// Matches one path against one pattern as Go's `path/filepath.Match`: `*`, `?`, `[...]`, `\`; a
-/// slash is matched only by a slash.
+/// slash is matched only by a slash or a class.
 pub fn glob(pattern: &[u8], path: &[u8]) -> Result<bool, Error> {
-    let _ = (pattern, path);
-    todo!()
+    let tokens = Tokens::plain(pattern).map_err(|pattern::Bad| bad(pattern))?;
+    Ok(tokens.matches(path))
 }
 
 /// Tells whether a source of COPY has wildcards (BuildKit's `containsWildcards`).
 pub fn has_wildcards(source: &str) -> bool {
-    let _ = source;
-    todo!()
+    let mut bytes = source.bytes();
+    while let Some(b) = bytes.next() {
+        match b {
+            b'\\' => drop(bytes.next()),
+            b'*' | b'?' | b'[' => return true,
+            _ => {}
+        }
+    }
+    false
 }
+
+/// Trims white space; of bytes that are no UTF-8 only ASCII's.
+fn trim(line: &[u8]) -> &[u8] {
+    match std::str::from_utf8(line) {
+        Ok(line) => line.trim().as_bytes(),
+        Err(_) => line.trim_ascii(),
+    }
+}
+
+/// Gives the shortest path of the same meaning, as Go's `path.Clean`.
+fn clean(path: &[u8]) -> Vec<u8> {
+    let rooted = path.starts_with(b"/");
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if parts.last().is_some_and(|last| *last != b"..") => drop(parts.pop()),
+            b".." if rooted => {}
+            part => parts.push(part),
+        }
+    }
+    let mut out = Vec::with_capacity(path.len());
+    if rooted {
+        out.push(b'/');
+    }
+    out.extend(parts.join(&b'/'));
+    if out.is_empty() {
+        out.push(b'.');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

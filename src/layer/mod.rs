@@ -1,13 +1,13 @@
 //! Changeset to blob, in a bounded pipeline; blob to verified files.
 
 mod pack;
+mod unpack;
 
 pub use pack::{PackOptions, Packed, Permits, Times, bench, pack, tar};
+pub use unpack::{read_entries, unpack_all};
 
 use crate::fs::{LayerView, RelPath};
 use crate::oci::{Descriptor, Digest};
-use crate::store::Store;
-use crate::sys::Cancel;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,18 +80,4 @@ pub struct Unpacked {
 pub trait Blobs: Sync {
     /// Opens a blob for reading from its beginning. The reader need not verify.
     fn open(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>>;
-}
-
-/// Has all layers of a base unpacked in the store, bottom first: those that are not are fetched,
-/// verified, decompressed and unpacked at the same time as each other, and their blobs kept.
-pub fn unpack_all(
-    layers: &[BaseLayer],
-    blobs: &dyn Blobs,
-    store: &Store,
-    sink: &crate::progress::Sink,
-    owner: crate::progress::Owner,
-    cancel: &Cancel,
-) -> Result<Vec<Unpacked>, Error> {
-    let _ = (layers, blobs, store, sink, owner, cancel);
-    todo!()
 }

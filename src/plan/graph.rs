@@ -57,14 +57,7 @@ pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> 
     let names = Names::of(stages, &mut warnings);
     let mut drafts: Vec<Draft> = Vec::with_capacity(stages.len());
     for stage in stages {
-        let draft = draft(
-            stage,
-            &drafts,
-            *escape,
-            &globals,
-            request,
-            &mut warnings,
-        )?;
+        let draft = draft(stage, &drafts, *escape, &globals, request, &mut warnings)?;
         drafts.push(draft);
     }
     for index in 0..drafts.len() {
@@ -169,8 +162,8 @@ fn draft<'a>(
     let span = *span;
     let mut expand = |text: &str| {
         let env = |name: &str| args::lookup(globals, name);
-        let word = words::word(text, escape, &env)
-            .map_err(|error| Error::at(span, error.to_string()))?;
+        let word =
+            words::word(text, escape, &env).map_err(|error| Error::at(span, error.to_string()))?;
         for name in word.unset {
             warnings.push((
                 Some(span),
@@ -276,10 +269,11 @@ fn triggers<'a>(index: usize, drafts: &[Draft<'a>]) -> impl Iterator<Item = &'a 
         Base::Stage(other) => drafts[*other].instructions,
         _ => &[],
     };
-    base.iter().filter_map(|instruction| match &instruction.kind {
-        Kind::Onbuild(trigger, _) => Some(&**trigger),
-        _ => None,
-    })
+    base.iter()
+        .filter_map(|instruction| match &instruction.kind {
+            Kind::Onbuild(trigger, _) => Some(&**trigger),
+            _ => None,
+        })
 }
 
 /// Gives a trigger with the place of the FROM that makes it fire.

@@ -2,9 +2,7 @@ use super::graph::{Found, copy_from};
 use super::{
     Base, CopyOp, Error, From, Op, Plan, RunOp, Scope, Staged, Step, args, config, ports, support,
 };
-use crate::dockerfile::ast::{
-    Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span,
-};
+use crate::dockerfile::ast::{Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span};
 use crate::dockerfile::{parse_trigger, words};
 use crate::oci::Image;
 use crate::request::Request;
@@ -228,7 +226,10 @@ impl Walk<'_> {
     }
 
     fn optional(&self, text: &Option<String>, span: Span) -> Result<Option<String>, Error> {
-        let word = text.as_ref().map(|text| self.word(text, span)).transpose()?;
+        let word = text
+            .as_ref()
+            .map(|text| self.word(text, span))
+            .transpose()?;
         Ok(word.filter(|word| !word.is_empty()))
     }
 

@@ -1,0 +1,694 @@
+use super::*;
+use crate::dockerfile;
+use crate::oci::Config;
+use crate::request::{Compression, Layout, RegistryOptions, Request, RootfsChoice};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+fn request() -> Request {
+    Request {
+        context: PathBuf::from("/c"),
+        dockerfile: PathBuf::from("/c/Dockerfile"),
+        layouts: BTreeMap::new(),
+        destinations: Vec::new(),
+        build_args: Vec::new(),
+        target: None,
+        labels: Vec::new(),
+        platform: "linux/arm64".parse().unwrap(),
+        tar_path: None,
+        oci_layout: None,
+        digest_file: None,
+        image_name_with_digest_file: None,
+        image_name_tag_with_digest_file: None,
+        store: PathBuf::from("/s"),
+        compression: Compression::Gzip(1),
+        format: None,
+        single_snapshot: false,
+        reproducible: false,
+        epoch: None,
+        rootfs: RootfsChoice::Auto,
+        check_push: false,
+        registry: RegistryOptions::default(),
+        threads: None,
+    }
+}
+
+fn with_args(pairs: &[(&str, &str)]) -> Request {
+    Request {
+        build_args: pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        ..request()
+    }
+}
+
+fn base() -> Image {
+    Image {
+        config: Config {
+            env: vec!["PATH=/bin".into()],
+            cmd: Some(vec!["sh".into()]),
+            ..Config::default()
+        },
+        ..Image::scratch(&"linux/arm64".parse().unwrap())
+    }
+}
+
+fn plan(text: &str, request: &Request) -> Result<Plan, Error> {
+    graph(&dockerfile::parse(text.as_bytes()).unwrap(), request)
+}
+
+/// Plans every stage, images in registries being `base`.
+fn stages(text: &str, request: &Request, base: &Image) -> Result<Vec<Staged>, Error> {
+    let plan = plan(text, request)?;
+    let mut out: Vec<Staged> = Vec::new();
+    for (place, stage) in plan.stages.iter().enumerate() {
+        let none = Scope::default();
+        let (image, scope) = match &stage.base {
+            Base::Scratch => (None, &none),
+            Base::Stage(other) => (Some(&out[*other].image), &out[*other].scope),
+            Base::Image(_) | Base::Layout(_) => (Some(base), &none),
+        };
+        let staged = steps(&plan, place, image, scope, request)?;
+        out.push(staged);
+    }
+    Ok(out)
+}
+
+fn last(text: &str, request: &Request) -> Staged {
+    stages(text, request, &base()).unwrap().pop().unwrap()
+}
+
+/// The config after `FROM base` and these lines.
+fn config(text: &str) -> Config {
+    last(&format!("FROM base\n{text}\n"), &request())
+        .image
+        .config
+}
+
+fn run(staged: &Staged, number: usize) -> &RunOp {
+    let runs = staged.steps.iter().filter_map(|step| match &step.op {
+        Op::Run(run) => Some(run),
+        _ => None,
+    });
+    runs.collect::<Vec<_>>()[number]
+}
+
+fn copies(staged: &Staged) -> Vec<&CopyOp> {
+    let copies = staged.steps.iter().filter_map(|step| match &step.op {
+        Op::Copy(copy) => Some(copy),
+        _ => None,
+    });
+    copies.collect()
+}
+
+#[test]
+fn configs() {
+    let json = |text: &str| serde_json::to_value(config(text)).unwrap();
+    let base = r#"{"Env":["PATH=/bin"],"Cmd":["sh"]"#;
+    let table = [
+        ("", ""),
+        (
+            "ENV a=1 b=2\nENV a=3",
+            r#","Env":["PATH=/bin","a=3","b=2"]"#,
+        ),
+        ("ENV PATH=/x:$PATH", r#","Env":["PATH=/x:/bin"]"#),
+        (
+            "ENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc",
+            r#","Env":["PATH=/bin","abc=bye","def=hello","ghi=bye"]"#,
+        ),
+        (
+            "ENV D old style value",
+            r#","Env":["PATH=/bin","D=old style value"]"#,
+        ),
+        (
+            "ARG U\nARG E=\nARG V=v/w.tar.gz\nENV a=${U:-dash} b=${E-no} c=${V##*/} d=$U x='$V'",
+            r#","Env":["PATH=/bin","a=dash","b=","c=w.tar.gz","d=","x=$V"]"#,
+        ),
+        (
+            "LABEL a=1 b=\"x y\" c='q'\nLABEL a=2",
+            r#","Labels":{"a":"2","b":"x y","c":"q"}"#,
+        ),
+        (
+            "CMD [\"x\"]\nENTRYPOINT [\"/bin/sh\"]",
+            r#","Cmd":["x"],"Entrypoint":["/bin/sh"]"#,
+        ),
+        ("ENTRYPOINT [\"e\"]", r#","Cmd":null,"Entrypoint":["e"]"#),
+        ("CMD echo hi $X", r#","Cmd":["/bin/sh","-c","echo hi $X"]"#),
+        ("CMD []", r#","Cmd":[]"#),
+        (
+            "SHELL [\"/b\",\"-uc\"]\nCMD run me\nENTRYPOINT go",
+            r#","Shell":["/b","-uc"],"Cmd":["/b","-uc","run me"],"Entrypoint":["/b","-uc","go"]"#,
+        ),
+        (
+            "EXPOSE 80 443/tcp 53/UDP\nENV P=99\nEXPOSE $P 8000-8001",
+            r#","Env":["PATH=/bin","P=99"],"ExposedPorts":{"80/tcp":{},"443/tcp":{},"53/udp":{},"99/tcp":{},"8000/tcp":{},"8001/tcp":{}}"#,
+        ),
+        (
+            "VOLUME /v /w\nVOLUME [\"/x y\"]",
+            r#","Volumes":{"/v":{},"/w":{},"/x y":{}}"#,
+        ),
+        (
+            "ENV U=app\nUSER $U",
+            r#","Env":["PATH=/bin","U=app"],"User":"app""#,
+        ),
+        (
+            "WORKDIR /w/x\nWORKDIR y\nWORKDIR ../z",
+            r#","WorkingDir":"/w/x/z""#,
+        ),
+        ("WORKDIR rel", r#","WorkingDir":"/rel""#),
+        (
+            "ENV P=/opt\nWORKDIR $P/${Q:-d}",
+            r#","Env":["PATH=/bin","P=/opt"],"WorkingDir":"/opt/d""#,
+        ),
+        ("STOPSIGNAL SIGTERM", r#","StopSignal":"SIGTERM""#),
+        ("STOPSIGNAL 9", r#","StopSignal":"9""#),
+        (
+            "HEALTHCHECK CMD true\nHEALTHCHECK NONE",
+            r#","Healthcheck":{"Test":["NONE"]}"#,
+        ),
+        (
+            "HEALTHCHECK --interval=5s --retries=4 CMD echo ok || exit 1",
+            r#","Healthcheck":{"Test":["CMD-SHELL","echo ok || exit 1"],"Interval":5000000000,"Retries":4}"#,
+        ),
+        (
+            "HEALTHCHECK CMD [\"a\",\"b\"]",
+            r#","Healthcheck":{"Test":["CMD","a","b"]}"#,
+        ),
+        (
+            "ONBUILD RUN echo x\nONBUILD COPY a /b",
+            r#","OnBuild":["RUN echo x","COPY a /b"]"#,
+        ),
+    ];
+    for (text, change) in table {
+        let mut expected: serde_json::Value =
+            serde_json::from_str(&format!("{base}{change}}}")).unwrap();
+        if expected["Cmd"].is_null() {
+            expected.as_object_mut().unwrap().remove("Cmd");
+        }
+        assert_eq!(json(text), expected, "{text}");
+    }
+    let author = last("FROM base\nMAINTAINER someone <a@b>\n", &request())
+        .image
+        .author;
+    assert_eq!(author.as_deref(), Some("someone <a@b>"));
+}
+
+#[test]
+fn scratch_has_a_path_and_a_working_directory() {
+    let staged = last("FROM scratch\nENV A=1\n", &request());
+    let config = &staged.image.config;
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    assert_eq!(config.env, [path, "A=1"]);
+    assert_eq!(config.working_dir, "/");
+    assert_eq!(staged.image.architecture, "arm64");
+}
+
+#[test]
+fn mistakes_have_lines() {
+    let table = [
+        (
+            "FROM base\nARG U\nENV a=\"${U:?must be set}\"",
+            3,
+            "failed to process \"\\\"${U:?must be set}\\\"\": U: must be set",
+        ),
+        ("FROM base\nEXPOSE 99999", 2, "invalid containerPort: 99999"),
+        ("FROM base\nEXPOSE 80/x", 2, "invalid proto: x"),
+        ("FROM base\nEXPOSE 9-8", 2, "invalid containerPort: 9-8"),
+        (
+            "FROM base\nVOLUME $nothing",
+            2,
+            "VOLUME specified can not be an empty string",
+        ),
+        ("FROM base\nSTOPSIGNAL nope", 2, "invalid signal: nope"),
+        ("FROM $X", 1, "base name ($X) should not be blank"),
+        (
+            "FROM --platform=$X base",
+            1,
+            "empty platform value from expression $X",
+        ),
+        (
+            "FROM base AS a\nCOPY --from=a /x /y",
+            1,
+            "circular dependency detected on stage: a",
+        ),
+        (
+            "FROM base\nCOPY --from=0 /x /y",
+            1,
+            "circular dependency detected on stage: 0",
+        ),
+        (
+            "FROM base AS a\nCOPY --from=b /x /y\nFROM a AS b",
+            1,
+            "circular dependency detected on stage: a",
+        ),
+        (
+            "FROM base AS a\nCOPY --from=b /x /y\nFROM base AS b\nFROM a",
+            1,
+            "cannot copy from stage \"b\", it needs to be defined before current stage \"a\"",
+        ),
+        ("FROM base\nCOPY --from=7 /x /y", 2, "invalid stage index 7"),
+        (
+            "FROM base\nRUN --mount=type=cache,target=/x true",
+            2,
+            "RUN --mount is not supported yet",
+        ),
+        (
+            "FROM base\nRUN --network=none true",
+            2,
+            "RUN --network=none is not supported yet",
+        ),
+        (
+            "FROM base\nRUN --security=insecure true",
+            2,
+            "RUN --security=insecure is not supported yet",
+        ),
+        (
+            "FROM base\nCOPY --link a b",
+            2,
+            "COPY --link is not supported yet",
+        ),
+        (
+            "FROM base\nCOPY --parents a b",
+            2,
+            "COPY --parents is not supported yet",
+        ),
+        (
+            "FROM base\nCOPY --exclude=x a b",
+            2,
+            "COPY --exclude is not supported yet",
+        ),
+        (
+            "FROM base\nADD --link a b",
+            2,
+            "ADD --link is not supported yet",
+        ),
+        (
+            "FROM base\nADD --exclude=x a b",
+            2,
+            "ADD --exclude is not supported yet",
+        ),
+        (
+            "FROM base\nADD https://example.com/x /y",
+            2,
+            "ADD of a URL (https://example.com/x) is not supported yet",
+        ),
+        (
+            "FROM base\nADD https://example.com/x.git#main /y",
+            2,
+            "ADD of a git repository (https://example.com/x.git#main) is not supported yet",
+        ),
+        (
+            "FROM base\nADD git@example.com:x.git /y",
+            2,
+            "ADD of a git repository (git@example.com:x.git) is not supported yet",
+        ),
+        (
+            "FROM base\nARG H=http://example.com\nADD $H/x /y",
+            3,
+            "ADD of a URL (http://example.com/x) is not supported yet",
+        ),
+        (
+            "FROM base\nCOPY http://example.com/x /y",
+            2,
+            "source can't be a URL for COPY: http://example.com/x",
+        ),
+        (
+            "FROM base AS a\nONBUILD RUN --mount=type=tmpfs,target=/x true\nFROM a",
+            3,
+            "RUN --mount is not supported yet",
+        ),
+    ];
+    for (text, line, message) in table {
+        let error = stages(text, &request(), &base()).unwrap_err();
+        assert_eq!(error.message, message, "{text}");
+        assert_eq!(error.span.map(|span| span.first), Some(line), "{text}");
+    }
+    let error = plan(
+        "FROM base\nARG X\nFROM base AS x\nCOPY --from=$X a b",
+        &request(),
+    )
+    .unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("variable expansion is not supported for --from")
+    );
+    // What is not carried out is not refused.
+    for text in [
+        "FROM base AS a\nRUN --mount=type=cache,target=/x true\nFROM base",
+        "FROM base\nONBUILD RUN --mount=type=cache,target=/x true",
+        "FROM base\nRUN --network=default --security=sandbox true",
+    ] {
+        assert!(stages(text, &request(), &base()).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn stages_are_found_and_pruned() {
+    let text = "FROM base AS root\n\
+                FROM root AS left\nRUN l\n\
+                FROM Root AS Unused\nRUN u\n\
+                FROM other/image:1\nCOPY --from=LEFT /l /\nCOPY --from=0 /r /\nCOPY --from=tool:2 /t /\n";
+    let plan = plan(text, &request()).unwrap();
+    let seen: Vec<_> = plan
+        .stages
+        .iter()
+        .map(|stage| {
+            (
+                stage.index,
+                stage.name.as_str(),
+                stage.base.clone(),
+                stage.needs.clone(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (0, "root", Base::Image("base".into()), vec![]),
+            (1, "left", Base::Stage(0), vec![0]),
+            (3, "3", Base::Image("other/image:1".into()), vec![0, 1]),
+        ]
+    );
+    assert_eq!(plan.target, 2);
+    let staged = last(text, &request());
+    let from: Vec<&From> = copies(&staged).iter().map(|copy| &copy.from).collect();
+    assert_eq!(
+        from,
+        [
+            &From::Base(Base::Stage(1)),
+            &From::Base(Base::Stage(0)),
+            &From::Base(Base::Image("tool:2".into())),
+        ]
+    );
+    assert_eq!(copies_from(&staged.steps), [Base::Image("tool:2".into())]);
+}
+
+#[test]
+fn targets() {
+    let text = "FROM base AS build\nFROM base AS Test\nFROM base";
+    let index = |target: &str| {
+        let request = Request {
+            target: Some(target.into()),
+            ..request()
+        };
+        plan(text, &request).map(|plan| plan.stages[plan.target].index)
+    };
+    for (target, expected) in [("build", 0), ("TEST", 1), ("2", 2), ("", 2)] {
+        assert_eq!(index(target), Ok(expected), "{target}");
+    }
+    let error = index("biuld").unwrap_err();
+    assert_eq!(error.message, "target stage \"biuld\" could not be found");
+    assert_eq!(error.hint.as_deref(), Some("did you mean build?"));
+    assert_eq!(index("zzz").unwrap_err().hint, None);
+    assert!(index("3").is_err());
+}
+
+#[test]
+fn a_later_stage_of_the_name_of_an_image_is_no_circle() {
+    let plan = plan("FROM alpine AS base\nFROM base AS alpine", &request()).unwrap();
+    assert_eq!(plan.stages[0].base, Base::Image("alpine".into()));
+    assert_eq!(plan.stages[1].base, Base::Stage(0));
+}
+
+#[test]
+fn named_contexts() {
+    let layout = Layout {
+        dir: "/l".into(),
+        tag: None,
+        digest: None,
+    };
+    let names = ["other/image:1", "debian", "stage", "tool"];
+    let request = Request {
+        layouts: names
+            .iter()
+            .map(|name| ((*name).to_owned(), layout.clone()))
+            .collect(),
+        ..request()
+    };
+    let table = [
+        ("FROM other/image:1", Base::Layout("other/image:1".into())),
+        ("FROM debian:latest", Base::Layout("debian".into())),
+        (
+            "FROM docker.io/library/debian",
+            Base::Layout("debian".into()),
+        ),
+        ("FROM debian:12", Base::Image("debian:12".into())),
+        (
+            "FROM base AS stage\nRUN never",
+            Base::Layout("stage".into()),
+        ),
+        ("FROM scratch", Base::Scratch),
+    ];
+    for (text, expected) in table {
+        let plan = plan(text, &request).unwrap();
+        assert_eq!(plan.stages[0].base, expected, "{text}");
+    }
+    let staged = last("FROM base AS stage\nRUN never\n", &request);
+    assert!(staged.steps.is_empty());
+    let staged = last(
+        "FROM base\nCOPY --from=tool /a /b\nCOPY --from=scratch /a /b\n",
+        &request,
+    );
+    assert_eq!(
+        copies(&staged)[0].from,
+        From::Base(Base::Layout("tool".into()))
+    );
+    assert_eq!(copies(&staged)[1].from, From::Base(Base::Scratch));
+}
+
+#[test]
+fn arguments() {
+    let text = "ARG IMG=base\nARG V=outer\nARG W=$V/x\nARG T=unused\n\
+                FROM ${IMG}:$V AS first\n\
+                RUN one\nARG V\nARG W\nARG A\nARG B=dflt C=$B\nRUN two\n\
+                FROM first\nRUN three\nARG TARGETPLATFORM\nARG TARGETARCH\nARG BUILDOS\nRUN four\n";
+    let request = with_args(&[
+        ("A", "0"),
+        ("A", "a"),
+        ("B", "b"),
+        ("http_proxy", "http://p"),
+    ]);
+    let plan = plan(text, &request).unwrap();
+    assert_eq!(plan.stages[0].base, Base::Image("base:outer".into()));
+    let all = stages(text, &request, &base()).unwrap();
+    let proxy = ["HTTP_PROXY=http://p", "http_proxy=http://p"];
+    let env = |extra: &[&'static str]| [&["PATH=/bin"], extra, &proxy].concat();
+    assert_eq!(run(&all[0], 0).env, env(&[]));
+    let args = ["V=outer", "W=outer/x", "A=a", "B=b", "C=b"];
+    assert_eq!(run(&all[0], 1).env, env(&args));
+    // A stage has the arguments of the stage it starts from.
+    assert_eq!(run(&all[1], 0).env, env(&args));
+    let more = [
+        "TARGETPLATFORM=linux/arm64",
+        "TARGETARCH=arm64",
+        "BUILDOS=linux",
+    ];
+    assert_eq!(run(&all[1], 1).env, env(&[&args[..], &more].concat()));
+    // Neither arguments nor proxies are in the config; arguments are in the history.
+    assert_eq!(all[1].image.config.env, ["PATH=/bin"]);
+    let history: Vec<&str> = all[0]
+        .steps
+        .iter()
+        .map(|step| step.history.as_str())
+        .collect();
+    assert_eq!(
+        history,
+        [
+            "RUN /bin/sh -c one",
+            "ARG V=outer",
+            "ARG W=outer/x",
+            "ARG A=a",
+            "ARG B=b C=b",
+            "RUN |5 V=outer W=outer/x A=a B=b C=b /bin/sh -c two",
+        ]
+    );
+}
+
+#[test]
+fn env_and_arg_of_one_name() {
+    let staged = last(
+        "FROM base\nARG X=arg\nENV X=env\nRUN one\nARG Y=late\nRUN two\nARG N\nRUN three\n",
+        &with_args(&[("X", "flag")]),
+    );
+    assert_eq!(run(&staged, 0).env, ["PATH=/bin", "X=env"]);
+    assert_eq!(run(&staged, 1).env, ["PATH=/bin", "X=env", "Y=late"]);
+    let history = &staged.steps.last().unwrap().history;
+    assert_eq!(history, "RUN |3 X=env Y=late N= /bin/sh -c three");
+}
+
+#[test]
+fn heredocs_of_run() {
+    let text = "FROM base\n\
+                RUN <<EOF\none\n  $two\nEOF\n\
+                RUN <<-\"EOT\"\n\t#!/bin/x\n\tthree\nEOT\n\
+                RUN <<A cat - <<B > /two\na\nA\nb\nB\n\
+                RUN [\"x\", \"$y\"]\n";
+    let staged = last(text, &request());
+    assert_eq!(run(&staged, 0).args, ["/bin/sh", "-c", "one\n  $two\n"]);
+    assert_eq!(run(&staged, 0).script, None);
+    assert_eq!(run(&staged, 1).args, ["/dev/pipes/EOT"]);
+    let script = ("EOT".to_owned(), "#!/bin/x\nthree\n".to_owned());
+    assert_eq!(run(&staged, 1).script, Some(script));
+    assert_eq!(
+        run(&staged, 2).args,
+        ["/bin/sh", "-c", "<<A cat - <<B > /two\na\nA\nb\nB"]
+    );
+    assert_eq!(run(&staged, 3).args, ["x", "$y"]);
+}
+
+#[test]
+fn copies_are_expanded() {
+    let text = "FROM base\nENV a=1 o=app\nWORKDIR /w\n\
+                COPY --chown=$o:50 --chmod=7${a}0 f$a g .\n\
+                ADD --unpack=false t.tar /x/\nADD t.tar y\n\
+                COPY <<EOF <<-\"RAW\" /two/\nv=$a \\$a \"q\"\nEOF\n\tr=$a\nRAW\n\
+                COPY [\"a b\", \"$a/\"]\nCOPY x sub/.\n";
+    let staged = last(text, &request());
+    let seen: Vec<_> = copies(&staged)
+        .iter()
+        .map(|copy| {
+            (
+                copy.instruction,
+                copy.sources.join(","),
+                copy.dest.as_str(),
+                copy.unpack,
+            )
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("COPY", "f1,g".to_owned(), "/w/", false),
+            ("ADD", "t.tar".to_owned(), "/x/", false),
+            ("ADD", "t.tar".to_owned(), "/w/y", true),
+            ("COPY", String::new(), "/two/", false),
+            ("COPY", "a b".to_owned(), "/w/1/", false),
+            ("COPY", "x".to_owned(), "/w/sub/", false),
+        ]
+    );
+    let first = copies(&staged)[0];
+    assert_eq!(first.chown.as_deref(), Some("app:50"));
+    assert_eq!(first.chmod.as_deref(), Some("710"));
+    assert_eq!(
+        copies(&staged)[3].inline,
+        [
+            ("EOF".to_owned(), b"v=1 $a \"q\"\n".to_vec()),
+            ("RAW".to_owned(), b"r=$a\n".to_vec()),
+        ]
+    );
+    let history: Vec<&str> = staged.steps[2..]
+        .iter()
+        .map(|step| step.history.as_str())
+        .collect();
+    assert_eq!(history[0], "COPY --chown=app:50 --chmod=710 f1 g .");
+    assert_eq!(history[3], "COPY <<EOF <<RAW /two/");
+}
+
+#[test]
+fn working_directories_are_made_for_the_user() {
+    let staged = last(
+        "FROM base\nUSER app\nWORKDIR /a\nWORKDIR /\nRUN pwd\n",
+        &request(),
+    );
+    let Op::Workdir { path, user } = &staged.steps[1].op else {
+        panic!("{:?}", staged.steps[1].op);
+    };
+    assert_eq!((path.as_str(), user.as_str()), ("/a", "app"));
+    assert!(matches!(staged.steps[2].op, Op::Config));
+    assert_eq!(
+        (run(&staged, 0).cwd.as_str(), run(&staged, 0).user.as_str()),
+        ("/", "app")
+    );
+}
+
+#[test]
+fn triggers_fire_once_and_first() {
+    let text = "FROM base AS tool\nFROM base AS b\nONBUILD RUN echo fired\nONBUILD COPY --from=tool /x /x\n\
+                FROM b AS c\nRUN after\nFROM c\nRUN last\n";
+    let all = stages(text, &request(), &base()).unwrap();
+    let texts = |staged: &Staged| -> Vec<String> {
+        staged
+            .steps
+            .iter()
+            .map(|step| step.history.clone())
+            .collect()
+    };
+    assert_eq!(
+        texts(&all[1]),
+        ["ONBUILD RUN echo fired", "ONBUILD COPY --from=tool /x /x"]
+    );
+    assert_eq!(
+        texts(&all[2]),
+        [
+            "RUN /bin/sh -c echo fired",
+            "COPY /x /x",
+            "RUN /bin/sh -c after"
+        ]
+    );
+    assert_eq!(all[2].steps[0].span.first, 5);
+    assert_eq!(copies(&all[2])[0].from, From::Base(Base::Stage(0)));
+    assert_eq!(texts(&all[3]), ["RUN /bin/sh -c last"]);
+    assert!(all[2].image.config.on_build.is_empty());
+
+    let mut image = base();
+    image.config.on_build = vec!["COPY --from=tool:1 . /x".into(), "ENV A=1".into()];
+    let staged = stages("FROM base\n", &request(), &image)
+        .unwrap()
+        .pop()
+        .unwrap();
+    assert_eq!(copies_from(&staged.steps), [Base::Image("tool:1".into())]);
+    assert_eq!(staged.image.config.env, ["PATH=/bin", "A=1"]);
+    image.config.on_build = vec!["NOPE x".into()];
+    let error = stages("FROM base\n", &request(), &image).unwrap_err();
+    assert_eq!(error.span.map(|span| span.first), Some(1));
+}
+
+#[test]
+fn labels_of_the_request_are_the_targets() {
+    let request = Request {
+        labels: vec![("a".into(), "2".into()), ("z".into(), "new".into())],
+        ..request()
+    };
+    for text in ["FROM base AS x\nLABEL a=1\nFROM x", "FROM base\nLABEL a=1"] {
+        let all = stages(text, &request, &base()).unwrap();
+        let labels = &all.last().unwrap().image.config.labels;
+        assert_eq!(labels.get("a").map(String::as_str), Some("2"), "{text}");
+        assert_eq!(labels.len(), 2);
+        if all.len() == 2 {
+            assert_eq!(all[0].image.config.labels.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn platforms() {
+    let text = "FROM --platform=$BUILDPLATFORM base AS a\nFROM a\nFROM --platform=linux/s390x base\nFROM --platform=riscv64 base";
+    let all = |target: &str| {
+        let request = Request {
+            target: Some(target.into()),
+            ..request()
+        };
+        let plan = plan(text, &request).unwrap();
+        plan.stages[plan.target].platform.to_string()
+    };
+    let host = crate::oci::Platform::host().to_string();
+    assert_eq!(all("a"), host);
+    assert_eq!(all("1"), host);
+    assert_eq!(all("2"), "linux/s390x");
+    assert_eq!(all("3"), "linux/riscv64");
+    let staged = last(text, &request());
+    assert_eq!(staged.steps.len(), 0);
+}
+
+#[test]
+fn warnings() {
+    let plan = plan("FROM base$X AS a\nFROM base AS A", &request()).unwrap();
+    let lines: Vec<_> = plan
+        .warnings
+        .iter()
+        .map(|(span, _)| span.map(|s| s.first))
+        .collect();
+    assert_eq!(lines, [Some(2), Some(1)]);
+}

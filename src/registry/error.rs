@@ -152,7 +152,9 @@ impl Error {
     pub(super) fn exchange(what: &str, source: net::Error) -> Error {
         let hint = match source.failure() {
             _ if matches!(source, net::Error::Cancelled) => return Error::Cancelled,
-            Some(Failure::Tls) => {
+            // Some servers of plain HTTP hang up on a handshake.
+            Some(Failure::Connect) if !source.to_string().contains("tls handshake") => "",
+            Some(Failure::Tls | Failure::Connect) => {
                 "; where the registry speaks plain HTTP, --insecure (push), --insecure-pull or \
                  --insecure-registry HOST allow that"
             }

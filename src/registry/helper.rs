@@ -7,6 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::Deserialize;
 use std::io::{ErrorKind, Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,22 @@ pub(super) fn ask(
     if name.is_empty() || name.contains(['/', '\0']) {
         return Err(wrong("that is not the name of a helper".into()));
     }
-    let mut child = match Command::new(format!("docker-credential-{name}"))
+    let program = format!("docker-credential-{name}");
+    run(Path::new(&program), server, origin, cancel)
+}
+
+/// Runs a helper; one without a slash is looked for on the PATH.
+pub(super) fn run(
+    program: &Path,
+    server: &str,
+    origin: &str,
+    cancel: &Cancel,
+) -> Result<Answer, Error> {
+    let wrong = |why: String| Error::Credentials {
+        origin: origin.to_owned(),
+        why,
+    };
+    let mut child = match Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -14,7 +14,8 @@ use std::path::Path;
 ///
 /// No symbolic link is followed and no mount is entered: what is mounted below stays, and the
 /// directories above it with an error. A tree of any depth is removed with one level of stack, two
-/// descriptors and short names: a directory that is not empty is first moved up to the top.
+/// descriptors and short names: a directory that is not empty is first moved up to the top, with
+/// what is mounted below it.
 pub fn remove_tree(dir: &Path) -> io::Result<()> {
     let top = match open_dir(rustix::fs::CWD, dir) {
         Ok(top) => top,

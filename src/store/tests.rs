@@ -234,10 +234,16 @@ fn removal_stays_inside_and_reaches_any_depth() {
     .unwrap();
     // Deeper than PATH_MAX and than any stack of frames or descriptors.
     let mut at: std::os::fd::OwnedFd = fs::File::open(&top).unwrap().into();
-    for _ in 0..3000 {
-        mkdirat(&at, "d", Mode::RWXU).unwrap();
+    for _ in 0..1100 {
+        mkdirat(&at, "deeper", Mode::RWXU).unwrap();
         mkdirat(&at, "e", Mode::RWXU).unwrap();
-        at = openat(&at, "d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        at = openat(
+            &at,
+            "deeper",
+            OFlags::RDONLY | OFlags::DIRECTORY,
+            Mode::empty(),
+        )
+        .unwrap();
     }
     drop(at);
     remove_tree(&top).unwrap();
