@@ -18,6 +18,11 @@ pub trait Visit: Sync {
     /// Takes everything directly in one directory, in no order; sockets are left out. It must not
     /// block on other work of the rayon pool.
     fn visit(&self, dir: &RelPath, entries: Vec<(RelPath, Stat)>) -> io::Result<()>;
+
+    /// Takes the path of a socket, of which nothing else is said.
+    fn socket(&self, path: RelPath) {
+        let _ = path;
+    }
 }
 
 impl<F: Fn(&RelPath, Vec<(RelPath, Stat)>) -> io::Result<()> + Sync> Visit for F {
@@ -104,7 +109,7 @@ impl<'a> State<'a> {
             let path = dir.join(&name);
             match stat_at(fd.as_fd(), &name) {
                 Ok(Some(stat)) => entries.push((path, stat)),
-                Ok(None) => {}
+                Ok(None) => self.visit.socket(path),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(fail(&path, error)),
             }
