@@ -15,16 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-fn main() -> ExitCode {
-    // The program that a test of `kill -9` kills.
-    if let Some(("builder", seconds)) = std::env::var("SANDBOX_TEST")
-        .ok()
-        .as_deref()
-        .and_then(|value| value.split_once('='))
-    {
-        return builder(seconds);
-    }
-    harness::main(&[
+const CASES: &[(&str, fn())] = &[
         ("exit_codes_and_signals", exit_codes_and_signals),
         (
             "streams_are_separate_and_whole",
@@ -72,7 +63,23 @@ fn main() -> ExitCode {
         ),
         ("a_process_with_threads_is_refused", starting_with_threads),
         ("time_of_a_command", time_of_a_command),
-    ])
+    ];
+
+fn main() -> ExitCode {
+    // The program that a test of `kill -9` kills.
+    if let Some(("builder", seconds)) = std::env::var("SANDBOX_TEST")
+        .ok()
+        .as_deref()
+        .and_then(|value| value.split_once('='))
+    {
+        return builder(seconds);
+    }
+    harness::main(
+        CASES
+            .iter()
+            .map(|(name, run)| harness::Case::new(*name, run))
+            .collect(),
+    )
 }
 
 /// A sandbox and a busybox root on an overlay.

@@ -51,11 +51,21 @@ pub(super) fn untie(changes: Vec<Change>, next: &mut usize) -> Result<Vec<Item>,
         let what = match action {
             Action::Delete => What::Delete,
             Action::Opaque(meta) => What::Opaque(meta),
-            Action::Put { link: None, meta, source } => {
+            Action::Put {
+                link: None,
+                meta,
+                source,
+            } => {
                 let group = heads.get(&path).map(|head| head.group);
-                What::Put { meta, source, group }
+                What::Put {
+                    meta,
+                    source,
+                    group,
+                }
             }
-            Action::Put { link: Some(target), .. } => {
+            Action::Put {
+                link: Some(target), ..
+            } => {
                 let head = heads.get(&target).ok_or_else(|| dangling(&path, &target))?;
                 What::Put {
                     meta: head.meta.clone(),
@@ -74,7 +84,9 @@ fn heads(changes: &[Change], next: &mut usize) -> Result<HashMap<RelPath, Head>,
     let targets: Vec<(&RelPath, &RelPath)> = changes
         .iter()
         .filter_map(|change| match &change.action {
-            Action::Put { link: Some(target), .. } => Some((&change.path, target)),
+            Action::Put {
+                link: Some(target), ..
+            } => Some((&change.path, target)),
             _ => None,
         })
         .collect();
@@ -86,7 +98,11 @@ fn heads(changes: &[Change], next: &mut usize) -> Result<HashMap<RelPath, Head>,
     let files: HashMap<&RelPath, (&Meta, &Option<Source>)> = changes
         .iter()
         .filter_map(|change| match &change.action {
-            Action::Put { meta, source, link: None } => Some((&change.path, (meta, source))),
+            Action::Put {
+                meta,
+                source,
+                link: None,
+            } => Some((&change.path, (meta, source))),
             _ => None,
         })
         .collect();
@@ -136,7 +152,11 @@ pub(super) fn tie(items: Vec<Item>) -> Vec<Change> {
             let action = match what {
                 What::Delete => Action::Delete,
                 What::Opaque(meta) => Action::Opaque(meta),
-                What::Put { meta, source, group } => {
+                What::Put {
+                    meta,
+                    source,
+                    group,
+                } => {
                     let first = group.and_then(|group| match firsts.get(&group) {
                         Some(first) => Some(first.clone()),
                         None => {
@@ -145,8 +165,16 @@ pub(super) fn tie(items: Vec<Item>) -> Vec<Change> {
                         }
                     });
                     match first {
-                        Some(first) => Action::Put { meta, source: None, link: Some(first) },
-                        None => Action::Put { meta, source, link: None },
+                        Some(first) => Action::Put {
+                            meta,
+                            source: None,
+                            link: Some(first),
+                        },
+                        None => Action::Put {
+                            meta,
+                            source,
+                            link: None,
+                        },
                     }
                 }
             };

@@ -52,7 +52,10 @@ fn drop_hidden(items: &mut Vec<Item>) {
         if matches!(item.what, What::Delete) && item.path.is_root() {
             return false;
         }
-        if cover.as_ref().is_some_and(|cover| item.path.is_within(cover)) {
+        if cover
+            .as_ref()
+            .is_some_and(|cover| item.path.is_within(cover))
+        {
             return false;
         }
         if !item.is_dir() {

@@ -1,7 +1,7 @@
 use super::compare::{content_id, same_meta};
 use super::{Action, Change, Changeset, Error, State};
 use crate::fs::{self, FileId, Found, Kind, RelPath, Source, Stat, Tree};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,11 +28,18 @@ pub fn full_walk(root: &Arc<OwnedFd>, tree: &Tree) -> Result<Changeset, Error> {
             changed.insert(path, None);
         }
     }
-    let above: Vec<RelPath> = changed.keys().flat_map(|path| path.ancestors()).collect();
-    for path in &above {
-        if let Some((path, stat)) = now.get_key_value(path).filter(|(path, _)| !path.is_root()) {
-            changed.insert(path, Some(stat));
+    let mut above: BTreeSet<RelPath> = BTreeSet::new();
+    for path in changed.keys() {
+        // Where a directory is in already, all above it are.
+        let parents = path.ancestors().filter(|dir| !dir.is_root());
+        for dir in parents {
+            if !above.insert(dir) {
+                break;
+            }
         }
+    }
+    for (path, stat) in above.iter().filter_map(|path| now.get_key_value(path)) {
+        changed.insert(path, Some(stat));
     }
 
     let mut firsts: HashMap<FileId, RelPath> = HashMap::new();

@@ -11,6 +11,7 @@ fn request() -> Request {
         dockerfile: PathBuf::from("/c/Dockerfile"),
         layouts: BTreeMap::new(),
         destinations: Vec::new(),
+        names: Vec::new(),
         build_args: Vec::new(),
         target: None,
         labels: Vec::new(),

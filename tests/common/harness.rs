@@ -3,20 +3,49 @@
 //! It speaks as much of libtest's protocol as cargo and nextest use: `--list --format terse`,
 //! `--ignored`, `--exact NAME`, and filters. A single test runs in this very process, on its main
 //! thread; several run one after the other, each in a process of its own.
+#![allow(dead_code)]
 
 use std::process::{Command, ExitCode, Stdio};
 
-/// One test: its name and what it does; it fails by panicking.
-pub type Case = (&'static str, fn());
+/// One test.
+pub struct Case {
+    /// Its name.
+    pub name: String,
+    /// What it does; it fails by a panic.
+    pub run: Box<dyn Fn()>,
+}
+
+impl Case {
+    /// Makes a test.
+    pub fn new(name: impl Into<String>, run: impl Fn() + 'static) -> Case {
+        Case {
+            name: name.into(),
+            run: Box::new(run),
+        }
+    }
+}
+
+/// Takes a mount namespace whose mounts go with the process and are seen by nobody else.
+pub fn private_mounts() {
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    // SAFETY: no descriptor table is taken apart from other threads', and there are none yet.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("a mount namespace; the tests need root");
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .expect("make the mounts private");
+}
 
 /// Is the main function of a test binary.
-pub fn main(cases: &[Case]) -> ExitCode {
+pub fn main(cases: Vec<Case>) -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     if has("--list") {
         if !has("--ignored") {
-            for (name, _) in cases {
-                println!("{name}: test");
+            for case in &cases {
+                println!("{}: test", case.name);
             }
         }
         return ExitCode::SUCCESS;
@@ -28,14 +57,14 @@ pub fn main(cases: &[Case]) -> ExitCode {
     };
     let chosen: Vec<&Case> = cases
         .iter()
-        .filter(|(name, _)| !has("--ignored") && wanted(name))
+        .filter(|case| !has("--ignored") && wanted(&case.name))
         .collect();
-    if let ([(name, test)], true) = (chosen.as_slice(), has("--exact")) {
-        println!("test {name}");
-        test();
+    if let ([case], true) = (chosen.as_slice(), has("--exact")) {
+        println!("test {}", case.name);
+        (case.run)();
         return ExitCode::SUCCESS;
     }
-    let failed = chosen.iter().filter(|(name, _)| !passes(name)).count();
+    let failed = chosen.iter().filter(|case| !passes(&case.name)).count();
     println!(
         "\ntest result: {} passed; {failed} failed",
         chosen.len() - failed

@@ -107,7 +107,7 @@ fn a_log_has_a_line_for_what_is_worth_one() {
             "Info [build 1/2] done in 1.2s",
             "Info [build 1/2] layer 3.4 MB (9.0 MB unpacked, 1 entry) sha256:e3b0c44298fc",
             "Info [build 2/2] COPY a b",
-            "Debug [build 2/2] done in 0.00s",
+            "Debug [build 2/2] done in 1ms",
             "Info [stage-2 1/1] RUN x",
             "Info push l is not needed, it is there (5 B)",
             "Error [stage-2 1/1] failed after 0.1s",

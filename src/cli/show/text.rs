@@ -159,11 +159,11 @@ pub(in crate::cli) fn bytes(count: u64) -> String {
     }
 }
 
-/// Writes a duration: `0.04s`, `1.2s`, `2m03s`, `1h02m`.
+/// Writes a duration: `42ms`, `1.2s`, `2m03s`, `1h02m`.
 pub(in crate::cli) fn seconds(took: Duration) -> String {
     let whole = took.as_secs();
     match whole {
-        0 if took.as_millis() < 95 => format!("{:.2}s", took.as_secs_f64()),
+        0 if took.as_millis() < 95 => format!("{}ms", took.as_millis()),
         0..60 => format!("{:.1}s", took.as_secs_f64()),
         60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
         _ => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
@@ -240,8 +240,8 @@ mod tests {
             assert_eq!(bytes(count), want);
         }
         for (millis, want) in [
-            (4, "0.00s"),
-            (42, "0.04s"),
+            (4, "4ms"),
+            (42, "42ms"),
             (1240, "1.2s"),
             (59_940, "59.9s"),
             (123_000, "2m03s"),

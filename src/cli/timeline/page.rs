@@ -385,15 +385,13 @@ fn end(span: &Span, wall: Duration) -> Duration {
 
 /// Puts spans into as few lines as there are at a time; gives the number of lines and each span's.
 fn pack(spans: &[&Span], wall: Duration) -> (usize, Vec<usize>) {
-    // A bar is drawn at least two pixels wide; about that much room it needs.
-    let least = wall / 2500;
     let mut order: Vec<usize> = (0..spans.len()).collect();
     order.sort_by_key(|place| spans[*place].from);
     let mut free: Vec<Duration> = Vec::new();
     let mut lines = vec![0; spans.len()];
     for place in order {
         let span = spans[place];
-        let to = end(span, wall).max(span.from + least);
+        let to = end(span, wall);
         match free.iter().position(|until| *until <= span.from) {
             Some(line) => {
                 free[line] = to;

@@ -32,7 +32,9 @@ struct Pending<'a> {
 pub(super) fn set_root(upper: &Path, meta: &Meta) -> Result<(), Error> {
     let fd = open_dir(upper)?;
     let mut placer = Placer::new(fd.as_fd()).map_err(at("open", upper))?;
-    placer.put(&RelPath::root(), meta, None).map_err(at("set up", upper))?;
+    placer
+        .put(&RelPath::root(), meta, None)
+        .map_err(at("set up", upper))?;
     placer.finish().map_err(at("set up", upper))?;
     Ok(())
 }
@@ -51,20 +53,30 @@ pub(super) fn write(changeset: &Changeset, upper: &Path) -> Result<(), Error> {
         make_parents(&mut placer, path, &mut made).map_err(&failed)?;
         let put = |placer: &mut Placer, meta: &Meta| placer.put(path, meta, None).map_err(&failed);
         match action {
-            Action::Delete => put(&mut placer, &whiteout())?,
+            Action::Delete => placer.whiteout(path).map_err(&failed)?,
             Action::Opaque(meta) => {
-                let mut meta = meta.clone();
-                meta.xattrs.push((b"trusted.overlay.opaque".to_vec(), b"y".to_vec()));
-                put(&mut placer, &meta)?;
+                put(&mut placer, meta)?;
+                placer.opaque(path).map_err(&failed)?;
                 made.insert(path.clone());
             }
-            Action::Put { link: Some(first), .. } => links.push((first, path)),
-            Action::Put { meta, source, link: None } => match meta.kind {
+            Action::Put {
+                link: Some(first), ..
+            } => links.push((first, path)),
+            Action::Put {
+                meta,
+                source,
+                link: None,
+            } => match meta.kind {
                 Kind::File => {
                     let parent = path.parent().unwrap_or_default();
                     let dir = placer.dir(&parent).map_err(&failed)?;
                     let source = source.as_ref();
-                    pending.push(Pending { dir, path, meta, source });
+                    pending.push(Pending {
+                        dir,
+                        path,
+                        meta,
+                        source,
+                    });
                     if pending.len() == BATCH {
                         write_files(&pending)?;
                         pending.clear();
@@ -89,7 +101,11 @@ pub(super) fn write(changeset: &Changeset, upper: &Path) -> Result<(), Error> {
 
 /// Makes directories above a path that neither the changeset nor the tree it was settled against
 /// has, as whoever unpacks the layer will.
-fn make_parents(placer: &mut Placer, path: &RelPath, made: &mut HashSet<RelPath>) -> io::Result<()> {
+fn make_parents(
+    placer: &mut Placer,
+    path: &RelPath,
+    made: &mut HashSet<RelPath>,
+) -> io::Result<()> {
     let missing: Vec<RelPath> = path
         .ancestors()
         .take_while(|dir| !made.contains(dir))
@@ -129,13 +145,6 @@ fn copy(mut from: File, size: u64, to: &mut File) -> io::Result<()> {
         return to.write_all(&content);
     }
     io::copy(&mut from, to).map(|_| ())
-}
-
-fn whiteout() -> Meta {
-    Meta {
-        kind: Kind::Char,
-        ..Meta::dir(0, Time::default())
-    }
 }
 
 fn failed(action: &'static str, path: &RelPath) -> impl Fn(io::Error) -> Error {

@@ -136,7 +136,10 @@ impl Overlay {
             }
             _ => over,
         };
-        let stack = Stack { lowers, upper: None };
+        let stack = Stack {
+            lowers,
+            upper: None,
+        };
         self.mounter.detached(&stack, &self.spare)
     }
 
@@ -161,10 +164,23 @@ impl Overlay {
         let mut changes = upper::read(&dir, &make_view)?;
         let top = meta_of(upper)?;
         // The time of the root changes with whatever is made in it and says nothing by itself.
-        let with_old_time = Meta { mtime: self.top.mtime, ..top.clone() };
+        let with_old_time = Meta {
+            mtime: self.top.mtime,
+            ..top.clone()
+        };
         if with_old_time != self.top {
-            let action = Action::Put { meta: top, source: None, link: None };
-            changes.insert(0, Change { path: RelPath::root(), action });
+            let action = Action::Put {
+                meta: top,
+                source: None,
+                link: None,
+            };
+            changes.insert(
+                0,
+                Change {
+                    path: RelPath::root(),
+                    action,
+                },
+            );
         }
         Ok(changes)
     }
@@ -208,7 +224,10 @@ impl Rootfs for Overlay {
         if changes.is_empty() {
             remove(&dir)?;
         } else {
-            if let Some(Change { path, action: Action::Put { meta, .. } }) = changes.first()
+            if let Some(Change {
+                path,
+                action: Action::Put { meta, .. },
+            }) = changes.first()
                 && path.is_root()
             {
                 self.top = meta.clone();

@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// How many lower directories the kernel stacks (`OVL_MAX_STACK`).
 pub(super) const MAX_LOWERS: usize = 500;
@@ -31,16 +31,36 @@ struct Wish {
 const WISHES: [Wish; 5] = [
     // Hard links are broken by a copy up, as in every other builder; with an index the kernel would
     // also refuse a frozen upper directory as a lower one.
-    Wish { key: "index", value: Some("off"), upper_only: false },
+    Wish {
+        key: "index",
+        value: Some("off"),
+        upper_only: false,
+    },
     // One device number for all layers, so that `find -xdev` and `du -x` see one file system; the
     // kernel takes it back by itself where inode numbers have no bits to spare.
-    Wish { key: "xino", value: Some("auto"), upper_only: false },
+    Wish {
+        key: "xino",
+        value: Some("auto"),
+        upper_only: false,
+    },
     // A build's upper directory is worthless after a crash, and package managers sync a lot.
-    Wish { key: "volatile", value: None, upper_only: true },
+    Wish {
+        key: "volatile",
+        value: None,
+        upper_only: true,
+    },
     // A renamed directory is one entry with a note of where it came from, not a copy.
-    Wish { key: "redirect_dir", value: Some("on"), upper_only: false },
+    Wish {
+        key: "redirect_dir",
+        value: Some("on"),
+        upper_only: false,
+    },
     // A changed owner or mode does not copy the content up. Needs `redirect_dir`.
-    Wish { key: "metacopy", value: Some("on"), upper_only: false },
+    Wish {
+        key: "metacopy",
+        value: Some("on"),
+        upper_only: false,
+    },
 ];
 
 /// How the directories are handed over.
@@ -78,7 +98,10 @@ struct Refusal {
 
 impl From<Errno> for Refusal {
     fn from(error: Errno) -> Refusal {
-        Refusal { error, what: "mount".into() }
+        Refusal {
+            error,
+            what: "mount".into(),
+        }
     }
 }
 
@@ -127,8 +150,12 @@ impl Mounter {
         loop {
             let way = self.way();
             let result = match way {
-                Way::Descriptors | Way::Strings => self.by_new_calls(way, &dirs, upper.as_ref()).map(Some),
-                Way::OneCall => self.by_one_call(&dirs, upper.as_ref(), target).map(|()| None),
+                Way::Descriptors | Way::Strings => {
+                    self.by_new_calls(way, &dirs, upper.as_ref()).map(Some)
+                }
+                Way::OneCall => self
+                    .by_one_call(&dirs, upper.as_ref(), target)
+                    .map(|()| None),
             };
             match result {
                 Ok(made) => return Ok(made),
@@ -147,7 +174,10 @@ impl Mounter {
 
     /// Notes a refusal and chooses what to try next; gives up where there is nothing left.
     fn give_way(&self, way: Way, upper: bool, refusal: Refusal) -> Result<(), Error> {
-        let unknown = matches!(refusal.error, Errno::INVAL | Errno::NOSYS | Errno::BADF | Errno::OPNOTSUPP);
+        let unknown = matches!(
+            refusal.error,
+            Errno::INVAL | Errno::NOSYS | Errno::BADF | Errno::OPNOTSUPP
+        );
         if refusal.what == "lowerdir+" && unknown && way < Way::OneCall {
             self.way.store(way as u8 + 1, Ordering::Relaxed);
             return Ok(());
@@ -196,7 +226,10 @@ impl Mounter {
                 Way::Descriptors => fsconfig_set_fd(fs.as_fd(), key, dir),
                 _ => fsconfig_set_string(fs.as_fd(), key, in_proc(dir)),
             }
-            .map_err(|error| Refusal { error, what: key.to_owned() })
+            .map_err(|error| Refusal {
+                error,
+                what: key.to_owned(),
+            })
         };
         for lower in lowers {
             dir("lowerdir+", lower)?;
@@ -218,8 +251,15 @@ impl Mounter {
             Some(_) => MountAttrFlags::empty(),
             None => MountAttrFlags::MOUNT_ATTR_RDONLY,
         };
-        fsconfig_create(fs.as_fd()).map_err(|error| Refusal { error, what: log(&fs) })?;
-        Ok(fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+        fsconfig_create(fs.as_fd()).map_err(|error| Refusal {
+            error,
+            what: log(&fs),
+        })?;
+        Ok(fsmount(
+            fs.as_fd(),
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            attributes,
+        )?)
     }
 
     fn by_one_call(
@@ -244,7 +284,10 @@ impl Mounter {
         if data.len() >= 4096 {
             return Err(Refusal {
                 error: Errno::TOOBIG,
-                what: format!("{} layers are too many for the mount call of this kernel", lowers.len()),
+                what: format!(
+                    "{} layers are too many for the mount call of this kernel",
+                    lowers.len()
+                ),
             });
         }
         let flags = match upper {
@@ -282,7 +325,10 @@ pub(super) fn at<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl 
 }
 
 fn refused(why: String) -> Error {
-    Error::Refused { strategy: "overlay", why }
+    Error::Refused {
+        strategy: "overlay",
+        why,
+    }
 }
 
 /// Gives a short name of an open directory.
@@ -297,12 +343,19 @@ fn log(fs: &OwnedFd) -> String {
     // Each read gives one message; the kernel keeps eight.
     while let Ok(len) = rustix::io::read(fs, &mut line) {
         let text = String::from_utf8_lossy(line.get(..len).unwrap_or_default());
-        let text = text.trim().trim_start_matches("e ").trim_start_matches("w ");
+        let text = text
+            .trim()
+            .trim_start_matches("e ")
+            .trim_start_matches("w ");
         lines.push(text.trim_start_matches("overlay: ").to_owned());
         if len == 0 || lines.len() == 8 {
             break;
         }
     }
     lines.retain(|line| !line.is_empty());
-    if lines.is_empty() { "mount".into() } else { lines.join("; ") }
+    if lines.is_empty() {
+        "mount".into()
+    } else {
+        lines.join("; ")
+    }
 }

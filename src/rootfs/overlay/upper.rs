@@ -20,7 +20,10 @@ pub(super) fn read(
 ) -> Result<Vec<Change>, Error> {
     let own = Own::default();
     walk(upper, &RelPath::root(), &own)?;
-    let Found { mut entries, redirected } = own.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Found {
+        mut entries,
+        redirected,
+    } = own.0.into_inner().unwrap_or_else(PoisonError::into_inner);
 
     if !redirected.is_empty() || entries.iter().any(|entry| entry.side == Side::View) {
         let view = Arc::new(make_view()?);
@@ -136,7 +139,12 @@ fn own_entry((path, stat): (RelPath, Stat)) -> Entry {
         Kind::Dir if is_opaque(&stat) || is_redirected(&stat) => What::Opaque(stat.meta),
         _ => What::Put(stat.meta),
     };
-    Entry { path, what, side, inode }
+    Entry {
+        path,
+        what,
+        side,
+        inode,
+    }
 }
 
 /// Reads what the kernel has noted on a file. A command in the root can write `user.overlay.*`
@@ -195,7 +203,9 @@ impl Below<'_> {
         match fs::stat(self.upper.as_fd(), path) {
             Ok(Some(stat)) => Ok(Inode::Upper(stat.id)),
             Ok(None) => Ok(Inode::View(in_view)),
-            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(Inode::View(in_view)),
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {
+                Ok(Inode::View(in_view))
+            }
             Err(error) => Err(error),
         }
     }
@@ -206,7 +216,13 @@ fn changes(mut entries: Vec<Entry>, upper: &Arc<OwnedFd>, view: &Arc<OwnedFd>) -
     entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     let mut firsts: HashMap<Inode, RelPath> = HashMap::new();
     let mut changes = Vec::with_capacity(entries.len());
-    for Entry { path, what, side, inode } in entries {
+    for Entry {
+        path,
+        what,
+        side,
+        inode,
+    } in entries
+    {
         let action = match what {
             What::Delete => Action::Delete,
             What::Opaque(meta) => Action::Opaque(meta),

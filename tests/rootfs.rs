@@ -1,0 +1,176 @@
+//! The contract of every root: after any script of file operations, what was tracked equals what a
+//! full walk of the root finds, and the stack shows the same files from then on.
+
+#[path = "common/harness.rs"]
+mod harness;
+#[path = "rootfs/operations.rs"]
+mod operations;
+#[path = "rootfs/scripts.rs"]
+mod scripts;
+#[path = "rootfs/stage.rs"]
+mod stage;
+
+use harness::Case;
+use operations::{Op, Tolerance};
+use shutter::fs::RelPath;
+use shutter::rootfs::{Error, Overlay, Rootfs};
+use stage::Stage;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    harness::private_mounts();
+    let mut cases: Vec<Case> = scripts::all()
+        .into_iter()
+        .map(|(name, steps)| {
+            Case::new(format!("script::{name}"), move || {
+                Stage::new().run(&steps, Tolerance::None);
+            })
+        })
+        .collect();
+    for seed in 1..=12 {
+        cases.push(Case::new(format!("random::{seed}"), move || {
+            println!("seed {seed}");
+            Stage::new().run(&operations::random(seed, 4, 25), Tolerance::Refusals);
+        }));
+    }
+    cases.push(Case::new("forks_are_apart", forks_are_apart));
+    cases.push(Case::new("a_discarded_step_leaves_nothing", discard));
+    cases.push(Case::new("three_hundred_layers", three_hundred_layers));
+    cases.push(Case::new(
+        "too_many_layers_are_refused_in_words",
+        too_many_layers,
+    ));
+    cases.push(Case::new("from_nothing", from_nothing));
+    cases.push(Case::new("an_idle_step_is_not_stacked", idle));
+    harness::main(cases)
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::clean(text.as_bytes()).expect("no NUL")
+}
+
+fn write(root: &dyn Rootfs, name: &str, text: &str) {
+    let Op::Write(..) = Op::Write(name.into(), text.into()) else {
+        unreachable!()
+    };
+    Op::Write(name.into(), text.into())
+        .run(stage::mounted(root))
+        .expect("write");
+}
+
+/// Reads a file of a root between steps.
+fn read(root: &dyn Rootfs, name: &str) -> Option<String> {
+    use std::io::Read;
+    let dir = root
+        .root()
+        .expect("a root")
+        .try_clone_to_owned()
+        .expect("a descriptor");
+    let source = shutter::fs::Source::File {
+        dir: dir.into(),
+        path: path(name),
+    };
+    let mut text = String::new();
+    source.open().ok()?.read_to_string(&mut text).expect("text");
+    Some(text)
+}
+
+fn forks_are_apart() {
+    let stage = Stage::new();
+    let mut first = stage.root;
+    first.begin().expect("begin");
+    write(&first, "common", "c");
+    first.commit().expect("commit");
+    let mut second = first.fork().expect("fork");
+    let mut third = second.fork().expect("fork of a fork");
+    for (root, name) in [
+        (&mut first as &mut dyn Rootfs, "1"),
+        (&mut *second, "2"),
+        (&mut *third, "3"),
+    ] {
+        root.begin().expect("begin");
+        write(root, "own", name);
+    }
+    for (root, name) in [
+        (&mut first as &mut dyn Rootfs, "1"),
+        (&mut *second, "2"),
+        (&mut *third, "3"),
+    ] {
+        let changeset = root.commit().expect("commit");
+        assert_eq!(changeset.changes.len(), 1, "{name}");
+        assert_eq!(read(root, "own").as_deref(), Some(name));
+        assert_eq!(read(root, "common").as_deref(), Some("c"));
+    }
+}
+
+fn discard() {
+    let mut root = Stage::new().root;
+    root.begin().expect("begin");
+    write(&root, "gone", "x");
+    root.discard().expect("discard");
+    assert_eq!(read(&root, "gone"), None);
+    root.begin().expect("begin");
+    write(&root, "gone too", "x");
+    root.begin()
+        .expect("a step that was not committed is discarded");
+    write(&root, "kept", "x");
+    let changeset = root.commit().expect("commit");
+    let paths: Vec<&RelPath> = changeset
+        .changes
+        .iter()
+        .map(|change| &change.path)
+        .collect();
+    assert_eq!(paths, [&path("kept")]);
+}
+
+fn three_hundred_layers() {
+    let dir = stage::directory();
+    let layers = stage::thin_layers(dir.path(), 300);
+    let mut root = Overlay::new(stage::scratch(dir.path()), layers).expect("a root");
+    root.begin().expect("begin");
+    write(&root, "file-7", "new");
+    Op::Unlink("file-8".into())
+        .run(stage::mounted(&root))
+        .expect("unlink");
+    let changeset = root.commit().expect("commit");
+    assert_eq!(changeset.changes.len(), 2);
+    for (name, content) in [
+        ("file-0", Some("0")),
+        ("file-7", Some("new")),
+        ("file-8", None),
+        ("file-299", Some("299")),
+    ] {
+        assert_eq!(read(&root, name).as_deref(), content, "{name}");
+    }
+}
+
+fn too_many_layers() {
+    let dir = stage::directory();
+    let layers = stage::thin_layers(dir.path(), 501);
+    let mut root = Overlay::new(stage::scratch(dir.path()), layers).expect("a root");
+    match root.begin() {
+        Err(Error::Refused { why, .. }) => assert!(why.contains("501 layers"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn from_nothing() {
+    let dir = stage::directory();
+    let mut root = Overlay::new(stage::scratch(dir.path()), Vec::new()).expect("a root");
+    assert_eq!(read(&root, "a"), None);
+    root.begin().expect("begin");
+    write(&root, "a", "1");
+    let changeset = root.commit().expect("commit");
+    let changeset = changeset.settle(&Default::default()).expect("settle");
+    assert_eq!(changeset.changes.len(), 1);
+    assert_eq!(read(&root, "a").as_deref(), Some("1"));
+}
+
+fn idle() {
+    let mut root = Stage::new().root;
+    // More steps than the kernel stacks layers.
+    for _ in 0..510 {
+        root.begin().expect("begin");
+        assert!(root.commit().expect("commit").is_empty());
+    }
+}

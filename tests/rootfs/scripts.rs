@@ -1,0 +1,434 @@
+//! The scripts: each a name and steps, over the base that `stage` makes.
+
+use crate::operations::{Bytes, Op, Op::*};
+
+/// CAP_DAC_OVERRIDE and CAP_FOWNER: a value with a newline byte and NULs in it.
+const CAPABILITY: &[u8; 20] =
+    b"\x01\x00\x00\x02\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
+
+pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
+    let b = |text: &str| -> Bytes { text.into() };
+    let long = "n".repeat(255);
+    vec![
+        ("nothing", vec![vec![]]),
+        (
+            "create",
+            vec![
+                vec![Write(b("new"), b("1")), Write(b("dir/new"), b(""))],
+                vec![Write(b("dir/new"), b("2"))],
+            ],
+        ),
+        (
+            "append",
+            vec![
+                vec![Append(b("file"), b("x"))],
+                vec![Append(b("file"), b("y"))],
+            ],
+        ),
+        (
+            "truncate",
+            vec![
+                vec![Truncate(b("file"), 0)],
+                vec![Truncate(b("dir/a"), 100)],
+            ],
+        ),
+        (
+            "same_bytes_back",
+            vec![vec![Rewrite(b("file"))], vec![RewriteInTime(b("dir/a"))]],
+        ),
+        (
+            "same_length_and_time_other_bytes",
+            vec![
+                vec![
+                    Touch(b("file"), 1000),
+                    Write(b("file"), b("1234567")),
+                    Touch(b("file"), 1000),
+                ],
+                vec![Write(b("file"), b("7654321")), Touch(b("file"), 1000)],
+            ],
+        ),
+        (
+            "touch",
+            vec![
+                vec![Touch(b("file"), 5)],
+                vec![Touch(b("dir"), 5)],
+                vec![Touch(b("dir/link"), 7)],
+            ],
+        ),
+        (
+            "made_and_removed",
+            vec![vec![Write(b("dir/tmp"), b("x")), Unlink(b("dir/tmp"))]],
+        ),
+        (
+            "rename_over",
+            vec![
+                vec![Rename(b("file"), b("dir/a"))],
+                vec![Rename(b("dir/b"), b("dir/a"))],
+            ],
+        ),
+        (
+            "rename_dir",
+            vec![
+                vec![Rename(b("dir"), b("moved"))],
+                vec![Write(b("moved/a"), b("new")), Unlink(b("moved/b"))],
+                vec![Rename(b("moved"), b("tree/again"))],
+            ],
+        ),
+        (
+            "rename_dir_and_write",
+            vec![vec![
+                Rename(b("dir"), b("moved")),
+                Write(b("moved/a"), b("new")),
+                Unlink(b("moved/b")),
+                Mkdir(b("dir")),
+                Write(b("dir/x"), b("x")),
+            ]],
+        ),
+        (
+            "rename_circle",
+            vec![
+                vec![
+                    Rename(b("dir"), b("t")),
+                    Rename(b("tree"), b("dir")),
+                    Rename(b("t"), b("tree")),
+                ],
+                vec![
+                    Write(b("tree/a"), b("z")),
+                    Rename(b("tree/sub"), b("dir/sub2")),
+                ],
+            ],
+        ),
+        (
+            "rename_in_renamed",
+            vec![
+                vec![
+                    Rename(b("dir/sub"), b("dir/sub2")),
+                    Rename(b("dir"), b("moved")),
+                    Rename(b("moved/sub2"), b("top")),
+                ],
+                vec![
+                    Chown(b("top/deep"), 3, 4),
+                    Rename(b("top"), b("moved/back")),
+                ],
+            ],
+        ),
+        (
+            "rename_over_empty_dir",
+            vec![vec![
+                RemoveAll(b("tree")),
+                Mkdir(b("tree")),
+                Rename(b("dir"), b("tree")),
+            ]],
+        ),
+        (
+            "exchange",
+            vec![
+                vec![Exchange(b("dir"), b("tree"))],
+                vec![Exchange(b("file"), b("dir"))],
+            ],
+        ),
+        (
+            "link_to_base",
+            vec![
+                vec![Link(b("file"), b("dir/hard"))],
+                vec![Append(b("dir/hard"), b("x"))],
+            ],
+        ),
+        (
+            "link_group",
+            vec![
+                vec![
+                    Write(b("z"), b("x")),
+                    Link(b("z"), b("a")),
+                    Link(b("z"), b("dir/m")),
+                ],
+                vec![Unlink(b("a"))],
+                vec![Append(b("z"), b("y"))],
+            ],
+        ),
+        (
+            "link_and_unlink",
+            vec![
+                vec![Link(b("file"), b("temp")), Unlink(b("temp"))],
+                vec![Link(b("file"), b("temp")), Unlink(b("file"))],
+            ],
+        ),
+        (
+            "link_of_metacopy",
+            vec![
+                vec![Chown(b("file"), 5, 5), Link(b("file"), b("hard"))],
+                vec![Chown(b("hard"), 6, 6), Link(b("hard"), b("tree/hard"))],
+            ],
+        ),
+        (
+            "link_out_of_renamed",
+            vec![
+                vec![Rename(b("dir"), b("moved")), Link(b("moved/a"), b("top"))],
+                vec![
+                    Link(b("moved/sub/deep"), b("aaa")),
+                    Rename(b("moved"), b("zzz")),
+                ],
+            ],
+        ),
+        (
+            "link_group_of_base",
+            vec![
+                vec![Unlink(b("links/one"))],
+                vec![Append(b("links/two"), b("x"))],
+            ],
+        ),
+        (
+            "link_group_of_base_moves",
+            vec![
+                vec![Rename(b("links"), b("moved"))],
+                vec![Chmod(b("moved/one"), 0o600)],
+            ],
+        ),
+        (
+            "link_of_symlink",
+            vec![
+                vec![Link(b("dir/link"), b("dir/link2"))],
+                vec![Symlink(b("x"), b("s")), Link(b("s"), b("r"))],
+            ],
+        ),
+        (
+            "link_of_fifo",
+            vec![vec![Fifo(b("p")), Link(b("p"), b("q"))]],
+        ),
+        (
+            "unlink_while_open",
+            vec![
+                vec![UnlinkOpen(b("file"))],
+                vec![Write(b("n"), b("1")), UnlinkOpen(b("n"))],
+            ],
+        ),
+        (
+            "delete",
+            vec![
+                vec![Unlink(b("file"))],
+                vec![RemoveAll(b("dir"))],
+                vec![RemoveAll(b("tree/sub"))],
+            ],
+        ),
+        (
+            "delete_and_make_again",
+            vec![
+                vec![Unlink(b("file")), Write(b("file"), b("new"))],
+                vec![Unlink(b("file"))],
+                vec![Write(b("file"), b("newer"))],
+            ],
+        ),
+        (
+            "dir_by_file_and_back",
+            vec![
+                vec![RemoveAll(b("dir")), Write(b("dir"), b("f"))],
+                vec![Unlink(b("dir")), Mkdir(b("dir")), Write(b("dir/a"), b("a"))],
+            ],
+        ),
+        (
+            "file_by_dir_and_back",
+            vec![
+                vec![
+                    Unlink(b("file")),
+                    Mkdir(b("file")),
+                    Write(b("file/in"), b("f")),
+                ],
+                vec![RemoveAll(b("file")), Write(b("file"), b("g"))],
+            ],
+        ),
+        (
+            "dir_by_symlink",
+            vec![
+                vec![RemoveAll(b("dir")), Symlink(b("tree"), b("dir"))],
+                vec![Unlink(b("dir")), Mkdir(b("dir"))],
+            ],
+        ),
+        (
+            "opaque",
+            vec![
+                vec![
+                    RemoveAll(b("dir")),
+                    Mkdir(b("dir")),
+                    Write(b("dir/only"), b("o")),
+                ],
+                vec![RemoveAll(b("dir")), Mkdir(b("dir"))],
+            ],
+        ),
+        (
+            "opaque_nested",
+            vec![
+                vec![
+                    RemoveAll(b("dir")),
+                    Mkdir(b("dir")),
+                    Mkdir(b("dir/sub")),
+                    Write(b("dir/sub/deep"), b("o")),
+                    Write(b("dir/a"), b("a")),
+                ],
+                vec![RemoveAll(b("dir/sub")), Mkdir(b("dir/sub"))],
+            ],
+        ),
+        (
+            "opaque_same_again",
+            vec![vec![
+                Rename(b("dir"), b("t")),
+                Mkdir(b("dir")),
+                Rename(b("t/a"), b("dir/a")),
+                RemoveAll(b("t")),
+            ]],
+        ),
+        (
+            "chmod_chown",
+            vec![
+                vec![
+                    Chmod(b("file"), 0o600),
+                    Chown(b("dir/a"), 1, 2),
+                    Chmod(b("dir"), 0o700),
+                    Chown(b("tree"), 3, 4),
+                ],
+                vec![Chmod(b("file"), 0o4755), Chown(b("dir/link"), 9, 9)],
+            ],
+        ),
+        (
+            "chmod_and_back",
+            vec![vec![
+                Chmod(b("file"), 0o600),
+                Chmod(b("file"), 0o644),
+                Chmod(b("dir"), 0o700),
+                Chmod(b("dir"), 0o755),
+            ]],
+        ),
+        (
+            "chown_all",
+            vec![
+                vec![ChownAll(b("dir"), 5, 6)],
+                vec![Append(b("dir/a"), b("x")), Rename(b("dir/b"), b("b"))],
+                vec![ChownAll(b("b"), 7, 7), Rename(b("dir"), b("moved"))],
+            ],
+        ),
+        ("chown_all_to_the_same", vec![vec![ChownAll(b(""), 0, 0)]]),
+        (
+            "root_itself",
+            vec![
+                vec![Chmod(b(""), 0o711)],
+                vec![Write(b("new"), b("x"))],
+                vec![Chown(b(""), 1, 1), Chmod(b(""), 0o755)],
+            ],
+        ),
+        (
+            "xattrs",
+            vec![
+                vec![
+                    Xattr(b("file"), "user.note", b"a\0b\nc".into()),
+                    Xattr(b("dir"), "user.note", b("d")),
+                ],
+                vec![
+                    Xattr(b("file"), "user.note", b("")),
+                    NoXattr(b("dir"), "user.note"),
+                ],
+                vec![Xattr(b("dir/a"), "security.capability", CAPABILITY.into())],
+            ],
+        ),
+        (
+            "foreign_overlay_notes",
+            vec![vec![
+                Write(b("e"), b("")),
+                Xattr(b("e"), "user.overlay.whiteout", b("y")),
+                Xattr(b("dir"), "user.overlay.opaque", b("y")),
+                Xattr(b("tree"), "trusted.overlay.opaque", b("y")),
+            ]],
+        ),
+        (
+            "symlinks",
+            vec![
+                vec![
+                    Unlink(b("dir/link")),
+                    Symlink(b("elsewhere"), b("dir/link")),
+                ],
+                vec![Symlink(b"/abs/\xff\n".into(), b("s"))],
+            ],
+        ),
+        (
+            "special",
+            vec![
+                vec![Fifo(b("p")), Char(b("null"), 1, 3), Block(b("disk"), 8, 1)],
+                vec![Unlink(b("p")), Char(b("p"), 5, 1), Chmod(b("null"), 0o666)],
+            ],
+        ),
+        (
+            "sockets",
+            vec![
+                vec![Socket(b("s")), Unlink(b("file")), Socket(b("file"))],
+                vec![RemoveAll(b("dir")), Socket(b("dir"))],
+            ],
+        ),
+        (
+            "sparse",
+            vec![
+                vec![Sparse(b("s"), 1 << 20), Sparse(b("file"), 5 << 20)],
+                vec![Truncate(b("s"), 4 << 20)],
+            ],
+        ),
+        (
+            "names",
+            vec![
+                vec![
+                    Write(long.into(), b("x")),
+                    Write(b"not\xffutf\xfe".into(), b("x")),
+                    Write(b("new\nline"), b("x")),
+                    Write(b(".wh.file"), b("x")),
+                    Write(b("dir.sorts"), b("x")),
+                    Write(b("dir-sorts"), b("x")),
+                ],
+                vec![
+                    Rename(b"not\xffutf\xfe".into(), b("\t")),
+                    Unlink(b("new\nline")),
+                ],
+            ],
+        ),
+        (
+            "many_files",
+            vec![
+                vec![Mkdir(b("many")), Many(b("many"), 10_000)],
+                vec![ChownAll(b("many"), 1, 1)],
+            ],
+        ),
+        (
+            "many_dirs",
+            vec![
+                (0..700)
+                    .flat_map(|n| {
+                        [
+                            Mkdir(format!("d{n}").into()),
+                            Write(format!("d{n}/f").into(), b("x")),
+                        ]
+                    })
+                    .collect(),
+            ],
+        ),
+        (
+            "deep",
+            vec![
+                vec![Mkdir(b("deep")), Deep(b("deep"), 600)],
+                vec![Rename(b("deep/d/d"), b("deeper"))],
+            ],
+        ),
+        (
+            "through_whiteouts",
+            vec![
+                vec![Write(b("hidden"), b("back"))],
+                vec![Unlink(b("hidden"))],
+                vec![Mkdir(b("hidden"))],
+            ],
+        ),
+        (
+            "in_a_replaced_dir",
+            vec![
+                vec![
+                    Write(b("replaced/old"), b("back")),
+                    Unlink(b("replaced/new")),
+                ],
+                vec![Rename(b("replaced"), b("r"))],
+            ],
+        ),
+    ]
+}

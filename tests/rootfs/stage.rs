@@ -1,0 +1,330 @@
+//! A base image of three layers, a root over it and the tree that describes it.
+
+use crate::operations::{Op, Tolerance};
+use shutter::changeset::{Action, Changeset, full_walk};
+use shutter::fs::{
+    self, Content, FileId, Kind, LayerView, Node, RelPath, Source, Stat, Toc, TocEntry, Tree,
+};
+use shutter::rootfs::{Entry, Overlay, Rootfs};
+use std::collections::HashMap;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+pub struct Stage {
+    pub root: Overlay,
+    pub tree: Tree,
+    base: Tree,
+    _dir: tempfile::TempDir,
+}
+
+/// Makes a directory on a file system that can carry an upper directory.
+pub fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
+}
+
+pub fn scratch(dir: &Path) -> PathBuf {
+    let scratch = dir.join("scratch");
+    std::fs::create_dir(&scratch).expect("a directory");
+    scratch
+}
+
+/// Makes layers of one file each: `file-N` with N in it.
+pub fn thin_layers(dir: &Path, count: usize) -> Vec<PathBuf> {
+    (0..count)
+        .map(|n| {
+            let layer = dir.join(format!("layer-with-a-name-as-long-as-a-digest-{n:024}"));
+            std::fs::create_dir(&layer).expect("a directory");
+            std::fs::write(layer.join(format!("file-{n}")), n.to_string()).expect("a file");
+            layer
+        })
+        .collect()
+}
+
+/// Gives the directory that a step's commands would have as their root.
+pub fn mounted(root: &dyn Rootfs) -> &Path {
+    let Entry::Pivot(path) = root.entry();
+    path
+}
+
+impl Stage {
+    pub fn new() -> Stage {
+        let dir = directory();
+        let layers = base_layers(dir.path());
+        let mut tree = Tree::default();
+        for layer in &layers {
+            tree.push(Arc::new(view_of(layer)));
+        }
+        Stage {
+            root: Overlay::new(scratch(dir.path()), layers).expect("a root"),
+            base: tree.clone(),
+            tree,
+            _dir: dir,
+        }
+    }
+
+    /// Runs steps, and after each one compares what was tracked with a full walk.
+    pub fn run(mut self, steps: &[Vec<Op>], tolerance: Tolerance) {
+        let mut merged: Option<Changeset> = None;
+        for (number, step) in steps.iter().enumerate() {
+            let mut twin = self.root.fork().expect("fork");
+            self.root.begin().expect("begin");
+            for op in step {
+                match op.run(mounted(&self.root)) {
+                    Ok(()) => {}
+                    Err(_) if tolerance == Tolerance::Refusals => {}
+                    Err(error) => panic!("step {number}: {op:?}: {error}"),
+                }
+            }
+            let walked = self.walk(&self.root);
+            let wanted = describe(&walked, Times::All);
+            drop(walked);
+
+            let tracked = self
+                .root
+                .commit()
+                .expect("commit")
+                .settle(&self.tree)
+                .expect("settle");
+            let got = describe(&tracked, Times::All);
+            assert_same(
+                &got,
+                &wanted,
+                &format!("step {number}, what was tracked"),
+                step,
+            );
+
+            // From here on the files are seen through the stack, and the tree says the same.
+            self.tree.push(Arc::new(layer_of(&tracked)));
+            let left = describe(&self.walk(&self.root), Times::All);
+            assert_same(
+                &left,
+                &[],
+                &format!("step {number}, the stack after it"),
+                step,
+            );
+
+            // Another root to which the changeset is applied shows the same.
+            twin.apply(&tracked).expect("apply");
+            let left = describe(&self.walk(&*twin), Times::All);
+            assert_same(
+                &left,
+                &[],
+                &format!("step {number}, applied to a fork"),
+                step,
+            );
+
+            merged = Some(match merged {
+                None => tracked,
+                Some(merged) => merged.merge(tracked).expect("merge"),
+            });
+        }
+        let all = merged
+            .unwrap_or_default()
+            .settle(&self.base)
+            .expect("settle");
+        self.tree = self.base.clone();
+        let wanted = describe(&self.walk(&self.root), Times::OfFiles);
+        let got = describe(&all, Times::OfFiles);
+        assert_same(&got, &wanted, "all steps merged", &steps.concat());
+    }
+
+    fn walk(&self, root: &dyn Rootfs) -> Changeset {
+        let root = root
+            .root()
+            .expect("a root")
+            .try_clone_to_owned()
+            .expect("a descriptor");
+        full_walk(&Arc::new(root), &self.tree).expect("a walk")
+    }
+}
+
+fn assert_same(got: &[String], wanted: &[String], what: &str, script: &[Op]) {
+    if got == wanted {
+        return;
+    }
+    let short = |script: &[Op]| match script.len() {
+        0..200 => format!("{script:#?}"),
+        n => format!("{n} operations"),
+    };
+    let only = |a: &[String], b: &[String]| -> Vec<String> {
+        a.iter()
+            .filter(|line| !b.contains(line))
+            .take(40)
+            .cloned()
+            .collect()
+    };
+    panic!(
+        "{what}\nonly here: {:#?}\nonly in the full walk: {:#?}\nafter {}",
+        only(got, wanted),
+        only(wanted, got),
+        short(script)
+    );
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Times {
+    All,
+    /// A directory of which only the time changed is no change, so over several steps its time
+    /// may be that of an earlier one.
+    OfFiles,
+}
+
+/// Writes a changeset down, a line a change.
+fn describe(changeset: &Changeset, times: Times) -> Vec<String> {
+    changeset
+        .changes
+        .iter()
+        .map(|change| match &change.action {
+            Action::Delete => format!("{:?} deleted", change.path),
+            Action::Opaque(_) => format!("{:?} opaque", change.path),
+            Action::Put { meta, source, link } => {
+                let mut meta = meta.clone();
+                if times == Times::OfFiles && meta.kind == Kind::Dir {
+                    meta.mtime = Default::default();
+                }
+                let content = source.as_ref().map(hash);
+                format!(
+                    "{:?} {meta:?} link {link:?} content {content:?}",
+                    change.path
+                )
+            }
+        })
+        .collect()
+}
+
+fn hash(source: &Source) -> String {
+    let mut content = Vec::new();
+    source
+        .open()
+        .and_then(|mut reader| reader.read_to_end(&mut content))
+        .unwrap_or_else(|error| panic!("{source:?}: {error}"));
+    format!(
+        "{} bytes, {}",
+        content.len(),
+        blake3::hash(&content).to_hex()
+    )
+}
+
+/// Describes a changeset as a layer of a tree.
+fn layer_of(changeset: &Changeset) -> LayerView {
+    let mut entries = Vec::new();
+    let mut sources = HashMap::new();
+    for change in &changeset.changes {
+        let node = match &change.action {
+            Action::Delete => Node::Delete,
+            Action::Opaque(meta) => Node::Opaque(meta.clone()),
+            Action::Put { meta, source, link } => {
+                if let Some(source) = source {
+                    sources.insert(change.path.clone(), source.clone());
+                }
+                Node::Put {
+                    meta: meta.clone(),
+                    content: None,
+                    link: link.clone(),
+                }
+            }
+        };
+        entries.push(TocEntry {
+            path: change.path.clone(),
+            node,
+        });
+    }
+    LayerView {
+        toc: Toc::new(entries),
+        content: Content::Each(sources),
+    }
+}
+
+/// Describes a layer directory in overlay form.
+fn view_of(dir: &Path) -> LayerView {
+    let dir: OwnedFd = std::fs::File::open(dir).expect("a directory").into();
+    let all: Mutex<Vec<(RelPath, Stat)>> = Mutex::default();
+    let visit = |_: &RelPath, entries: Vec<(RelPath, Stat)>| {
+        all.lock().expect("no panic").extend(entries);
+        Ok(())
+    };
+    fs::walk(dir.as_fd(), &RelPath::root(), &visit).expect("walk");
+    let mut all = all.into_inner().expect("no panic");
+    let top = fs::stat_at(dir.as_fd(), b"")
+        .expect("stat")
+        .expect("a directory");
+    all.push((RelPath::root(), top));
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut firsts: HashMap<FileId, RelPath> = HashMap::new();
+    let mut entries = Vec::new();
+    for (path, stat) in all {
+        let node = if stat.is_whiteout() {
+            Node::Delete
+        } else if stat.is_opaque() {
+            Node::Opaque(stat.meta)
+        } else {
+            let first = firsts.entry(stat.id).or_insert_with(|| path.clone());
+            let link = (*first != path && stat.meta.kind != Kind::Dir).then(|| first.clone());
+            Node::Put {
+                meta: stat.meta,
+                content: None,
+                link,
+            }
+        };
+        entries.push(TocEntry { path, node });
+    }
+    LayerView {
+        toc: Toc::new(entries),
+        content: Content::Dir(Arc::new(dir)),
+    }
+}
+
+/// Makes the base: files of every kind, and whiteouts and an opaque directory in the upper layers.
+fn base_layers(dir: &Path) -> Vec<PathBuf> {
+    use Op::*;
+    let scripts: [Vec<Op>; 3] = [
+        vec![
+            Write("file".into(), "content".into()),
+            Mkdir("dir".into()),
+            Write("dir/a".into(), "aaaa".into()),
+            Write("dir/b".into(), "bbbb".into()),
+            Symlink("a".into(), "dir/link".into()),
+            Mkdir("dir/sub".into()),
+            Write("dir/sub/deep".into(), "deep".into()),
+            Mkdir("tree".into()),
+            Mkdir("tree/sub".into()),
+            Write("tree/sub/file".into(), "low".into()),
+            Write("tree/one".into(), "low".into()),
+            Mkdir("links".into()),
+            Write("links/one".into(), "linked".into()),
+            Link("links/one".into(), "links/two".into()),
+            Mkdir("replaced".into()),
+            Write("replaced/old".into(), "old".into()),
+            Write("hidden".into(), "hidden".into()),
+            Mkdir("tmp".into()),
+            Chmod("tmp".into(), 0o1777),
+        ],
+        vec![
+            Char("hidden".into(), 0, 0),
+            Mkdir("replaced".into()),
+            Xattr("replaced".into(), "trusted.overlay.opaque", "y".into()),
+            Write("replaced/new".into(), "new".into()),
+            Mkdir("tree".into()),
+            Write("tree/one".into(), "high".into()),
+            Chmod("tree/one".into(), 0o755),
+        ],
+        vec![
+            Mkdir("tree".into()),
+            Mkdir("tree/sub".into()),
+            Write("tree/sub/top".into(), "top".into()),
+            Fifo("fifo".into()),
+        ],
+    ];
+    let make = |(number, script): (usize, &Vec<Op>)| {
+        let layer = dir.join(format!("layer-{number}"));
+        std::fs::create_dir(&layer).expect("a directory");
+        for op in script {
+            op.run(&layer)
+                .unwrap_or_else(|error| panic!("{op:?}: {error}"));
+        }
+        layer
+    };
+    scripts.iter().enumerate().map(make).collect()
+}
