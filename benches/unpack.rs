@@ -2,9 +2,10 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use shutter::fs::{Meta, Node, RelPath, Time, Toc, TocEntry};
-use shutter::layer::{BaseLayer, Blobs, unpack_all};
+use shutter::layer::{BaseLayer, unpack_all};
 use shutter::oci::{Descriptor, Digest};
 use shutter::progress::{Owner, Sink};
+use shutter::store::Blobs;
 use shutter::store::Store;
 use shutter::sys::Cancel;
 use std::io::{self, Read};

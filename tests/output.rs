@@ -2,11 +2,12 @@
 
 use shutter::changeset::{Action, Change, Changeset, State};
 use shutter::fs::{Meta, RelPath, Source, Time};
-use shutter::layer::{Blobs, PackOptions, Permits, Times, pack};
+use shutter::layer::{PackOptions, Permits, Times, pack};
 use shutter::oci::{Descriptor, Digest, Format, Image, Manifest, Platform, Reference, media};
 use shutter::output::{Finished, open_layout, write_docker_tar, write_layout};
 use shutter::progress::{Owner, Sink, Work};
 use shutter::request::{Compression, Layout};
+use shutter::store::Blobs;
 use shutter::store::Store;
 use shutter::sys::Cancel;
 use std::fs;

@@ -16,54 +16,54 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const CASES: &[(&str, fn())] = &[
-        ("exit_codes_and_signals", exit_codes_and_signals),
-        (
-            "streams_are_separate_and_whole",
-            streams_are_separate_and_whole,
-        ),
-        (
-            "environment_and_arguments_arrive_as_given",
-            environment_and_arguments,
-        ),
-        ("working_directory", working_directory),
-        ("programs_that_cannot_run", programs_that_cannot_run),
-        ("users_and_groups", users_and_groups),
-        ("capabilities", capabilities),
-        ("system_calls", system_calls),
-        ("what_a_command_sees", what_a_command_sees),
-        ("process_one_is_out_of_reach", process_one_is_out_of_reach),
-        ("orphans_are_reaped", orphans_are_reaped),
-        (
-            "what_runs_in_the_background_ends",
-            what_runs_in_the_background_ends,
-        ),
-        ("mount_points_are_taken_away", mount_points_are_taken_away),
-        (
-            "mount_points_leave_no_trace_in_an_overlay",
-            mount_points_in_an_overlay,
-        ),
-        ("a_linked_resolv_conf", a_linked_resolv_conf),
-        ("hostile_links", hostile_links),
-        ("files_of_a_command", files_of_a_command),
-        ("cancel_ends_a_command", cancel_ends_a_command),
-        (
-            "a_cancelled_build_starts_nothing",
-            a_cancelled_build_starts_nothing,
-        ),
-        ("commands_run_side_by_side", commands_run_side_by_side),
-        ("large_requests", large_requests),
-        ("a_root_that_is_none", a_root_that_is_none),
-        (
-            "nothing_outlives_a_killed_builder",
-            nothing_outlives_a_killed_builder,
-        ),
-        (
-            "the_helper_ends_with_the_sandbox",
-            the_helper_ends_with_the_sandbox,
-        ),
-        ("a_process_with_threads_is_refused", starting_with_threads),
-        ("time_of_a_command", time_of_a_command),
-    ];
+    ("exit_codes_and_signals", exit_codes_and_signals),
+    (
+        "streams_are_separate_and_whole",
+        streams_are_separate_and_whole,
+    ),
+    (
+        "environment_and_arguments_arrive_as_given",
+        environment_and_arguments,
+    ),
+    ("working_directory", working_directory),
+    ("programs_that_cannot_run", programs_that_cannot_run),
+    ("users_and_groups", users_and_groups),
+    ("capabilities", capabilities),
+    ("system_calls", system_calls),
+    ("what_a_command_sees", what_a_command_sees),
+    ("process_one_is_out_of_reach", process_one_is_out_of_reach),
+    ("orphans_are_reaped", orphans_are_reaped),
+    (
+        "what_runs_in_the_background_ends",
+        what_runs_in_the_background_ends,
+    ),
+    ("mount_points_are_taken_away", mount_points_are_taken_away),
+    (
+        "mount_points_leave_no_trace_in_an_overlay",
+        mount_points_in_an_overlay,
+    ),
+    ("a_linked_resolv_conf", a_linked_resolv_conf),
+    ("hostile_links", hostile_links),
+    ("files_of_a_command", files_of_a_command),
+    ("cancel_ends_a_command", cancel_ends_a_command),
+    (
+        "a_cancelled_build_starts_nothing",
+        a_cancelled_build_starts_nothing,
+    ),
+    ("commands_run_side_by_side", commands_run_side_by_side),
+    ("large_requests", large_requests),
+    ("a_root_that_is_none", a_root_that_is_none),
+    (
+        "nothing_outlives_a_killed_builder",
+        nothing_outlives_a_killed_builder,
+    ),
+    (
+        "the_helper_ends_with_the_sandbox",
+        the_helper_ends_with_the_sandbox,
+    ),
+    ("a_process_with_threads_is_refused", starting_with_threads),
+    ("time_of_a_command", time_of_a_command),
+];
 
 fn main() -> ExitCode {
     // The program that a test of `kill -9` kills.

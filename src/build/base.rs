@@ -1,14 +1,14 @@
 //! Bases: from a name to manifest and config, and from those to unpacked layers.
 
 use super::Error;
-use crate::layer::{BaseLayer, Blobs, Unpacked};
+use crate::layer::{BaseLayer, Unpacked};
 use crate::oci::{Descriptor, Digest, Document, Image, Manifest, Platform, Reference};
 use crate::output::{LayoutImage, open_layout};
 use crate::plan::Base;
 use crate::progress::{Owner, Sink, Work};
 use crate::registry::{ImageBlobs, Registry};
 use crate::request::Request;
-use crate::store::Store;
+use crate::store::{Blobs, Store};
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -74,7 +74,12 @@ pub(super) fn resolve(
             let image = open_layout(layout, platform)
                 .map_err(|e| Error::other(format!("open the OCI layout `{name}`"), e))?;
             let (manifest, config) = (image.manifest.clone(), image.config.clone());
-            (manifest, config, Place::Layout(Box::new(image)), name.clone())
+            (
+                manifest,
+                config,
+                Place::Layout(Box::new(image)),
+                name.clone(),
+            )
         }
         Base::Image(name) => {
             let reference: Reference = name

@@ -5,7 +5,7 @@ use super::{Error, Shared};
 use crate::changeset::Changeset;
 use crate::layer::{PackOptions, Packed, pack};
 use crate::oci::{Descriptor, Reference};
-use crate::progress::{Event, Level, Owner, StepId, Work};
+use crate::progress::{Event, Owner, StepId, Work};
 use crate::registry::Pushed;
 use std::path::Path;
 use std::sync::Arc;
@@ -95,14 +95,15 @@ pub(super) fn upload(
             .push_blob(destination, blob, file, from, &span)
             .map_err(|e| Error::other(format!("push to {destination}"), e))?;
         drop(span);
-        shared.sink.message(
-            Level::Debug,
-            match pushed {
-                Pushed::Existed => format!("{label} is already in {}", destination.name()),
-                Pushed::Mounted => format!("{label} mounted into {}", destination.name()),
-                Pushed::Uploaded => format!("{label} uploaded to {}", destination.name()),
-            },
-        );
+        match pushed {
+            Pushed::Existed | Pushed::Mounted => shared.sink.send(Event::Reused {
+                owner,
+                work: Work::Push,
+                label,
+                bytes: blob.size,
+            }),
+            Pushed::Uploaded => {}
+        }
     }
     Ok(())
 }

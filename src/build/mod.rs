@@ -563,12 +563,12 @@ fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
     };
     if let Some(dir) = &request.oci_layout {
         let _span = export(dir);
-        crate::output::write_layout(image, &request.destinations, dir)
+        crate::output::write_layout(image, &request.names, dir)
             .map_err(|e| Error::other("write the OCI layout", e))?;
     }
     if let Some(file) = &request.tar_path {
         let _span = export(file);
-        crate::output::write_docker_tar(image, &request.destinations, file)
+        crate::output::write_docker_tar(image, &request.names, file)
             .map_err(|e| Error::other("write the docker archive", e))?;
     }
     let mut pushed = Vec::new();

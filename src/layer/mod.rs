@@ -8,7 +8,7 @@ pub use unpack::{read_entries, unpack_all};
 
 use crate::fs::{LayerView, RelPath};
 use crate::oci::{Descriptor, Digest};
-use std::io::{self, Read};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -74,10 +74,4 @@ pub struct Unpacked {
     pub dir: PathBuf,
     /// Toc and content.
     pub view: Arc<LayerView>,
-}
-
-/// Where the bytes of blobs come from: a registry, an OCI layout.
-pub trait Blobs: Sync {
-    /// Opens a blob for reading from its beginning. The reader need not verify.
-    fn open(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>>;
 }

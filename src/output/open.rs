@@ -1,7 +1,7 @@
 use super::{Error, IMAGE_NAME, REF_NAME, failed};
-use crate::layer::Blobs;
 use crate::oci::{Descriptor, Digest, Document, Index, MAX_MANIFEST, Manifest, Platform, media};
 use crate::request::Layout;
+use crate::store::Blobs;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;

@@ -15,11 +15,11 @@ mod push;
 
 pub use error::{Error, Refused};
 
-use crate::layer::Blobs;
 use crate::net::{Client, Settings};
 use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
 use crate::progress::Span;
 use crate::request::RegistryOptions;
+use crate::store::Blobs;
 use crate::sys::Cancel;
 use credentials::Credentials;
 use host::{Host, lock};

@@ -74,11 +74,16 @@ pub fn probe(choice: RootfsChoice, dir: &Path) -> Result<(), Error> {
         path: dir.clone(),
         source,
     })?;
-    let tried = create(choice, dir.clone(), Vec::new(), Meta::dir(0o755, Time::default()))
-        .and_then(|mut root| {
-            root.begin()?;
-            root.discard()
-        });
+    let tried = create(
+        choice,
+        dir.clone(),
+        Vec::new(),
+        Meta::dir(0o755, Time::default()),
+    )
+    .and_then(|mut root| {
+        root.begin()?;
+        root.discard()
+    });
     // The scratch directory goes with the build anyway.
     let _ = std::fs::remove_dir_all(&dir);
     tried.map_err(|error| Error::Refused {

@@ -35,7 +35,7 @@ use crate::fs::Toc;
 use crate::oci::{Descriptor, Digest, Sha256};
 use session::{Session, locked_dir};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -348,4 +348,10 @@ fn check_version(dir: &Path) -> Result<(), Error> {
         Err(e) if e.kind() == io::ErrorKind::NotFound && place.exists() => Ok(()),
         other => other.map_err(|e| Error::io(dir, "put in place", &place, e)),
     }
+}
+
+/// Where the bytes of blobs come from: a registry, an OCI layout.
+pub trait Blobs: Sync {
+    /// Opens a blob for reading from its beginning. The reader need not verify.
+    fn open(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>>;
 }

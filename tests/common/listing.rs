@@ -1,4 +1,5 @@
 //! What an image's file system is, read by means that share no code with the builder.
+#![allow(dead_code)]
 
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

@@ -4,9 +4,10 @@
 mod tar;
 
 use shutter::fs::{Kind, LastLink, Node, RelPath, Toc, Tree, stat, walk};
-use shutter::layer::{BaseLayer, Blobs, Error, Unpacked, read_entries, unpack_all};
+use shutter::layer::{BaseLayer, Error, Unpacked, read_entries, unpack_all};
 use shutter::oci::{Descriptor, Digest};
 use shutter::progress::{Owner, Sink};
+use shutter::store::Blobs;
 use shutter::store::Store;
 use shutter::sys::Cancel;
 use std::collections::HashMap;

@@ -8,10 +8,11 @@ mod stream;
 mod tests;
 mod write;
 
-use super::{BaseLayer, Blobs, Error, Unpacked};
+use super::{BaseLayer, Error, Unpacked};
 use crate::fs::{Content, LayerView, Node, Placer, RelPath, Toc, TocEntry, Tree};
 use crate::oci::Digest;
 use crate::progress::{Level, Owner, Sink, Span, Work};
+use crate::store::Blobs;
 use crate::store::{LayerSlot, Store, VacantLayer};
 use crate::sys::Cancel;
 use files::Files;
@@ -131,7 +132,15 @@ impl<'a> Shared<'a> {
             return Err(Error::Cancelled);
         }
         let one = match self.store.layer(&layer.chain_id)? {
-            LayerSlot::Ready(dir) => Coming::Ready(dir),
+            LayerSlot::Ready(dir) => {
+                self.sink.send(Event::Reused {
+                    owner: self.owner,
+                    work: Work::Fetch,
+                    label: layer.descriptor.digest.to_string(),
+                    bytes: layer.descriptor.size,
+                });
+                Coming::Ready(dir)
+            }
             LayerSlot::Vacant(slot) => Coming::Loading(scope.spawn(move || {
                 let loaded = self.load(layer, slot);
                 if loaded.is_err() {

@@ -1,10 +1,11 @@
 //! A blob on its way: read and hashed, decompressed, the tar hashed and read, each on a thread of
 //! its own, with bounded channels between them.
 
-use super::{BaseLayer, Blobs, Error};
+use super::{BaseLayer, Error};
 use crate::fs::archive;
 use crate::oci::{Digest, Sha256};
 use crate::progress::Span;
+use crate::store::Blobs;
 use crate::store::{Ingest, Store};
 use crate::sys::Cancel;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
