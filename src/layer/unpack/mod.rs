@@ -11,7 +11,7 @@ mod write;
 use super::{BaseLayer, Error, Unpacked};
 use crate::fs::{Content, LayerView, Node, Placer, RelPath, Toc, TocEntry, Tree};
 use crate::oci::Digest;
-use crate::progress::{Level, Owner, Sink, Span, Work};
+use crate::progress::{Event, Level, Owner, Sink, Span, Work};
 use crate::store::Blobs;
 use crate::store::{LayerSlot, Store, VacantLayer};
 use crate::sys::Cancel;
