@@ -387,15 +387,12 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
         ),
         (
             "many_files",
-            vec![
-                vec![Mkdir(b("many")), Many(b("many"), 10_000)],
-                vec![ChownAll(b("many"), 1, 1)],
-            ],
+            vec![vec![Mkdir(b("many")), Many(b("many"), 10_000)]],
         ),
         (
             "many_dirs",
             vec![
-                (0..700)
+                (0..200)
                     .flat_map(|n| {
                         [
                             Mkdir(format!("d{n}").into()),
@@ -408,7 +405,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
         (
             "deep",
             vec![
-                vec![Mkdir(b("deep")), Deep(b("deep"), 600)],
+                vec![Mkdir(b("deep")), Deep(b("deep"), 250)],
                 vec![Rename(b("deep/d/d"), b("deeper"))],
             ],
         ),
