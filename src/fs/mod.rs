@@ -1,11 +1,15 @@
 //! Files of an image: paths inside a root, metadata, tables of contents, trees, safe unpacking.
 
+pub mod archive;
+mod header;
 mod meta;
 mod path;
+mod pax;
 mod place;
 mod record;
 mod source;
 mod stat;
+pub mod tar;
 mod toc;
 mod tree;
 mod walk;

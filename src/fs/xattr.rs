@@ -45,14 +45,12 @@ pub(super) fn proc_path(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<CString>
 /// Reads what an image keeps and, apart, what overlayfs has noted; each sorted by name.
 pub(super) fn read(path: &CStr) -> io::Result<(Xattrs, Xattrs)> {
     let (mut kept, mut overlay) = (Xattrs::new(), Xattrs::new());
-    let names = loop {
-        let mut names = [0; 1024];
-        match rustix::fs::llistxattr(path, &mut names[..]) {
-            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok((kept, overlay)),
-            Ok(len) => break names.get(..len).unwrap_or_default().to_vec(),
-            Err(Errno::RANGE) => break list_long(path)?,
-            Err(error) => return Err(error.into()),
-        }
+    let mut names = [0; 1024];
+    let names = match rustix::fs::llistxattr(path, &mut names[..]) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok((kept, overlay)),
+        Ok(len) => names.get(..len).unwrap_or_default().to_vec(),
+        Err(Errno::RANGE) => list_long(path)?,
+        Err(error) => return Err(error.into()),
     };
     for name in names.split(|&c| c == 0).filter(|name| !name.is_empty()) {
         let list = match name {

@@ -1,12 +1,13 @@
 //! Changeset to blob, in a bounded pipeline; blob to verified files.
 
-use crate::changeset::Changeset;
-use crate::fs::{LayerView, RelPath, Toc};
-use crate::oci::{Descriptor, Digest, Format};
-use crate::progress::Span;
-use crate::request::Compression;
-use crate::store::Store;
-use crate::sys::Cancel;
+mod pack;
+mod unpack;
+
+pub use pack::{PackOptions, Packed, Permits, Times, bench, pack};
+pub use unpack::{read_entries, unpack_all};
+
+use crate::fs::{LayerView, RelPath};
+use crate::oci::{Descriptor, Digest};
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,17 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// A file has a name or an attribute that no layer can hold.
+    #[error("{path} cannot be put into a layer: {why}")]
+    Unfit {
+        /// The file, as seen from the root.
+        path: RelPath,
+        /// What is in the way.
+        why: String,
+    },
+    /// Compression failed.
+    #[error("compress the layer")]
+    Compress(#[source] io::Error),
     /// The bytes of a blob could not be had.
     #[error("read the layer")]
     Read(#[source] io::Error),
@@ -41,60 +53,6 @@ pub enum Error {
     /// The build was cancelled.
     #[error("cancelled")]
     Cancelled,
-}
-
-/// A layer that is in the store.
-pub struct Packed {
-    /// The compressed blob.
-    pub descriptor: Descriptor,
-    /// The digest of the tar.
-    pub diff_id: Digest,
-    /// Bytes of the tar.
-    pub raw: u64,
-    /// Number of entries.
-    pub entries: u64,
-    /// Its table of contents, with content ids.
-    pub toc: Toc,
-}
-
-/// Bounds the memory of all layers in the making together: permits for chunks, given out in order.
-pub struct Permits {
-    _todo: (),
-}
-
-impl Permits {
-    /// Makes so many permits for chunks of 1 MiB.
-    pub fn new(chunks: usize) -> Arc<Permits> {
-        let _ = chunks;
-        todo!()
-    }
-}
-
-/// How a layer is made.
-#[derive(Clone)]
-pub struct PackOptions {
-    /// The compression.
-    pub compression: Compression,
-    /// The family of the descriptor's media type.
-    pub format: Format,
-    /// Times later than this many seconds since 1970 become this; with `rewrite` every time.
-    pub epoch: Option<i64>,
-    /// Ends the work early.
-    pub cancel: Cancel,
-}
-
-/// Makes a layer of a settled changeset and puts blob and toc into the store. Blocks; tar and the
-/// two hashes have threads of their own, compression runs on the rayon pool in blocks whose bytes do
-/// not depend on the number of threads.
-pub fn pack(
-    changeset: &Changeset,
-    options: &PackOptions,
-    store: &Store,
-    permits: &Arc<Permits>,
-    span: &Span,
-) -> Result<Packed, Error> {
-    let _ = (changeset, options, store, permits, span);
-    todo!()
 }
 
 /// A base layer to be had: what the manifest and the config say of it.
@@ -122,18 +80,4 @@ pub struct Unpacked {
 pub trait Blobs: Sync {
     /// Opens a blob for reading from its beginning. The reader need not verify.
     fn open(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>>;
-}
-
-/// Has all layers of a base unpacked in the store, bottom first: those that are not are fetched,
-/// verified, decompressed and unpacked at the same time as each other, and their blobs kept.
-pub fn unpack_all(
-    layers: &[BaseLayer],
-    blobs: &dyn Blobs,
-    store: &Store,
-    sink: &crate::progress::Sink,
-    owner: crate::progress::Owner,
-    cancel: &Cancel,
-) -> Result<Vec<Unpacked>, Error> {
-    let _ = (layers, blobs, store, sink, owner, cancel);
-    todo!()
 }

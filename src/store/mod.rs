@@ -2,20 +2,53 @@
 //!
 //! ```text
 //! STORE/
-//!   blobs/sha256/HEX          a blob, whole and verified
+//!   version                   what wrote this directory, in which layout
+//!   blobs/sha256/HEX          a blob, whole and verified, read-only
 //!   tocs/HEX                  table of contents of a layer, by diff ID
 //!   layers/HEX/               files of a layer, unpacked, by chain ID (overlay form)
-//!   refs/                     what blobs belong to a diff ID
-//!   tmp/                      what is being made; each name is locked by its maker
-//!   run/                      scratch directories of running builds, locked likewise
-//!   locks/                    one file a unit of work that is done once
+//!   refs/HEX/HEX              descriptor of a blob that is a compressed form of a diff ID
+//!   tmp/NAME/                 what one opening of the store is making; the directory is locked
+//!   run/NAME/                 scratch directories of running builds, locked likewise
+//!   locks/HEX                 one file a unit of work that is done once
 //! ```
+//!
+//! Everything is made in `tmp/` and renamed into place, so a name outside of `tmp/` and `run/` is
+//! whole whenever a process is killed. Locks are `flock`s: they end with the process that holds
+//! them, and `open` clears away what lies there without one.
+//!
+//! Nothing is synced to the disk. After a power cut the file system may have kept a name and lost
+//! its bytes; a blob is then found out by its size or by the registry that it is pushed to. Whoever
+//! cannot live with that removes the store, which costs no more than a slower build.
+
+mod ingest;
+mod remove;
+mod session;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+pub use ingest::Ingest;
+pub use remove::remove_tree;
+pub use slot::{LayerSlot, Scratch, VacantLayer};
 
 use crate::fs::Toc;
-use crate::oci::{Descriptor, Digest};
-use std::fs::File;
-use std::io::{self, Write};
+use crate::oci::{Descriptor, Digest, Sha256};
+use session::{Session, locked_dir};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+const BLOBS: &str = "blobs/sha256";
+const TOCS: &str = "tocs";
+const LAYERS: &str = "layers";
+const REFS: &str = "refs";
+const LOCKS: &str = "locks";
+const RUN: &str = "run";
+
+/// The content of the version file.
+const VERSION: &str = "shutter store 1\n";
 
 /// What went wrong in the store.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +61,14 @@ pub enum Error {
         /// On what.
         path: PathBuf,
         /// Why not.
+        source: io::Error,
+    },
+    /// There is no room left.
+    #[error("no space left for the store {store}: free some there or put the store elsewhere")]
+    Full {
+        /// The store.
+        store: PathBuf,
+        /// What the system said.
         source: io::Error,
     },
     /// A blob's bytes are not what its digest says.
@@ -50,125 +91,261 @@ pub enum Error {
     },
 }
 
+impl Error {
+    fn io(store: &Path, action: &'static str, path: &Path, source: io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full {
+                store: store.to_owned(),
+                source,
+            },
+            _ => Error::Io {
+                action,
+                path: path.to_owned(),
+                source,
+            },
+        }
+    }
+
+    /// Wraps it for an interface that knows only `io::Error`; `from_io` takes it out again.
+    pub fn into_io(self) -> io::Error {
+        let kind = match &self {
+            Error::Io { source, .. } | Error::Full { source, .. } => source.kind(),
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, self)
+    }
+
+    /// Takes out what `into_io` wrapped; anything else comes back.
+    pub fn from_io(error: io::Error) -> Result<Error, io::Error> {
+        error.downcast()
+    }
+}
+
 /// A store on disk, shared by threads and processes.
+///
+/// Dropping it waits until the remains of dead builds that `open` found are removed.
 pub struct Store {
-    _todo: (),
+    session: Arc<Session>,
+    sweeper: Option<JoinHandle<()>>,
 }
 
 impl Store {
     /// Opens a store, making it where there is none, and clears away what dead builds left.
     pub fn open(dir: &Path) -> Result<Store, Error> {
-        let _ = dir;
-        todo!()
+        let fail = |action, path: &Path, e| Error::io(dir, action, path, e);
+        if !dir.is_dir() {
+            fs::create_dir_all(dir).map_err(|e| fail("create", dir, e))?;
+        }
+        let dir = dir.canonicalize().map_err(|e| fail("open", dir, e))?;
+        check_version(&dir)?;
+        for room in ["blobs", BLOBS, TOCS, LAYERS, REFS, "tmp", RUN, LOCKS] {
+            let path = dir.join(room);
+            match session::make_dir(&path) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(fail("create", &path, e));
+                }
+                _ => {}
+            }
+        }
+        let session = Session::start(&dir)?;
+        let sweeper = session.sweep().and_then(|trash| {
+            std::thread::Builder::new()
+                .name("store-sweep".into())
+                .spawn(move || {
+                    // What cannot be removed today is found again by the next `open`.
+                    let _ = remove_tree(&trash);
+                })
+                .ok()
+        });
+        Ok(Store {
+            session: Arc::new(session),
+            sweeper,
+        })
+    }
+
+    /// Gives the store's directory, absolute and without symbolic links.
+    pub fn dir(&self) -> &Path {
+        &self.session.store
     }
 
     /// Gives a blob's file where the store has it with just this size; one of another size is dropped.
     pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<PathBuf>, Error> {
-        let _ = (digest, size);
-        todo!()
+        let path = blob_path(self.dir(), digest);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_file() && meta.len() == size => Ok(Some(path)),
+            Ok(_) => match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    Err(self.session.fail("drop the damaged blob", &path, e))
+                }
+                _ => Ok(None),
+            },
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(self.session.fail("look up", &path, e)),
+        }
     }
 
     /// Starts taking in a blob; nothing is seen of it before `commit`.
     pub fn ingest(&self) -> Result<Ingest, Error> {
-        todo!()
+        Ingest::start(&self.session, Some(Sha256::new()))
+    }
+
+    /// Starts taking in a blob that the caller hashes, to be ended by `commit_as`; `commit` would
+    /// have to read it back.
+    pub fn ingest_unhashed(&self) -> Result<Ingest, Error> {
+        Ingest::start(&self.session, None)
     }
 
     /// Takes in a small blob whole.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
-        let _ = bytes;
-        todo!()
+        let digest = Digest::of(bytes);
+        if self.blob(&digest, bytes.len() as u64)?.is_none() {
+            let mut ingest = self.ingest_unhashed()?;
+            ingest.append(bytes)?;
+            ingest.commit_as(&digest)?;
+        }
+        Ok(digest)
     }
 
-    /// Gives the table of contents of a layer.
+    /// Gives the table of contents of a layer. One that cannot be read is as good as none.
     pub fn toc(&self, diff_id: &Digest) -> Result<Option<Toc>, Error> {
-        let _ = diff_id;
-        todo!()
+        let path = self.dir().join(TOCS).join(diff_id.hex());
+        match Toc::open(&path) {
+            Ok(toc) => Ok(Some(toc)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                let _ = fs::remove_file(&path);
+                Ok(None)
+            }
+            Err(e) => Err(self.session.fail("open", &path, e)),
+        }
     }
 
     /// Keeps the table of contents of a layer.
     pub fn put_toc(&self, diff_id: &Digest, toc: &Toc) -> Result<(), Error> {
-        let _ = (diff_id, toc);
-        todo!()
+        let place = self.dir().join(TOCS).join(diff_id.hex());
+        self.session.write_file(&place, &toc.to_bytes())
     }
 
     /// Gives the unpacked files of a layer by chain ID, or the right to unpack them. Waits while
     /// another thread or process unpacks the same one; its lock dies with it.
     pub fn layer(&self, chain_id: &Digest) -> Result<LayerSlot, Error> {
-        let _ = chain_id;
-        todo!()
+        slot::layer(&self.session, chain_id)
     }
 
     /// Makes an empty directory for a running build; it goes when the value is dropped, or by the
     /// next `open` of the store where the process died.
     pub fn scratch(&self) -> Result<Scratch, Error> {
-        todo!()
+        let run = self.dir().join(RUN);
+        let (dir, lock) = locked_dir(&run)
+            .map_err(|e| self.session.fail("create a scratch directory in", &run, e))?;
+        Ok(Scratch { dir, lock })
     }
 
     /// Notes that a blob is the compressed form of a diff ID.
     pub fn note_blob(&self, diff_id: &Digest, blob: &Descriptor) -> Result<(), Error> {
-        let _ = (diff_id, blob);
-        todo!()
+        let dir = self.dir().join(REFS).join(diff_id.hex());
+        match session::make_dir(&dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(self.session.fail("create", &dir, e));
+            }
+            _ => {}
+        }
+        let place = dir.join(blob.digest.hex());
+        if place.exists() {
+            return Ok(());
+        }
+        let json = serde_json::to_vec(blob).unwrap_or_default();
+        self.session.write_file(&place, &json)
+    }
+
+    /// Gives the blobs noted as compressed forms of a diff ID that the store still has, in order of
+    /// their digests.
+    pub fn blobs_of(&self, diff_id: &Digest) -> Result<Vec<Descriptor>, Error> {
+        let dir = self.dir().join(REFS).join(diff_id.hex());
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(self.session.fail("list", &dir, e)),
+        };
+        let mut out = Vec::new();
+        for entry in entries {
+            let path = entry
+                .map_err(|e| self.session.fail("list", &dir, e))?
+                .path();
+            let blob = fs::read(&path)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice::<Descriptor>(&bytes).ok());
+            match blob {
+                Some(blob) if self.blob(&blob.digest, blob.size)?.is_some() => out.push(blob),
+                // A note that cannot be read or whose blob is gone says nothing.
+                _ => {
+                    let _ = fs::remove_file(&path);
+                }
+            }
+        }
+        out.sort_by_key(|blob| blob.digest);
+        Ok(out)
     }
 }
 
-/// A blob on its way into the store. Dropping it throws it away.
-pub struct Ingest {
-    _todo: (),
-}
-
-impl Ingest {
-    /// Ends the blob, checks it against the expected digest and puts it in place. Gives digest and size.
-    pub fn commit(self, expected: Option<&Digest>) -> Result<(Digest, u64), Error> {
-        let _ = expected;
-        todo!()
-    }
-
-    /// Ends a blob whose digest the caller has taken over the very bytes written.
-    pub fn commit_as(self, digest: &Digest) -> Result<u64, Error> {
-        let _ = digest;
-        todo!()
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Some(sweeper) = self.sweeper.take() {
+            let _ = sweeper.join();
+        }
     }
 }
 
-impl Write for Ingest {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let _ = buf;
-        todo!()
+fn blob_path(store: &Path, digest: &Digest) -> PathBuf {
+    store.join(BLOBS).join(digest.hex())
+}
+
+/// Checks the version file, or writes it into a directory that has nothing else.
+fn check_version(dir: &Path) -> Result<(), Error> {
+    let place = dir.join("version");
+    let foreign = |why: String| Error::Foreign {
+        path: dir.to_owned(),
+        why,
+    };
+    let read = || match fs::read(&place) {
+        Ok(bytes) if bytes == VERSION.as_bytes() => Ok(true),
+        Ok(bytes) => Err(foreign(format!(
+            "its version file says `{}`, `{}` is wanted; remove the directory or name another",
+            String::from_utf8_lossy(bytes.get(..64).unwrap_or(&bytes)).trim(),
+            VERSION.trim()
+        ))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io(dir, "read", &place, e)),
+    };
+    if read()? {
+        return Ok(());
     }
-    fn flush(&mut self) -> io::Result<()> {
-        todo!()
+    let entries = fs::read_dir(dir).map_err(|e| Error::io(dir, "list", dir, e))?;
+    for entry in entries {
+        let name = entry
+            .map_err(|e| Error::io(dir, "list", dir, e))?
+            .file_name();
+        let known = name == "lost+found"
+            || name == "version"
+            || name.as_encoded_bytes().starts_with(b".version-");
+        // Another process may be making the same store; it writes the version first.
+        if !known && !read()? {
+            return Err(foreign(format!(
+                "it has no version file and is not empty: there is `{}`",
+                name.to_string_lossy()
+            )));
+        }
     }
-}
-
-/// The files of a layer, or the right to make them.
-pub enum LayerSlot {
-    /// They are there.
-    Ready(PathBuf),
-    /// They are to be made in `dir()` and put in place by `commit`.
-    Vacant(VacantLayer),
-}
-
-/// The right to unpack a layer, held until it is dropped or committed.
-pub struct VacantLayer {
-    /// Held for its lock.
-    pub lock: File,
-    /// The directory to unpack into.
-    pub dir: PathBuf,
-    /// Where it goes.
-    pub place: PathBuf,
-}
-
-impl VacantLayer {
-    /// Puts the files in place; gives where they are.
-    pub fn commit(self) -> Result<PathBuf, Error> {
-        todo!()
+    let mine = dir.join(format!(".version-{}", std::process::id()));
+    fs::write(&mine, VERSION).map_err(|e| Error::io(dir, "write", &mine, e))?;
+    match fs::rename(&mine, &place) {
+        // Another thread of this process was as far and had the same name.
+        Err(e) if e.kind() == io::ErrorKind::NotFound && place.exists() => Ok(()),
+        other => other.map_err(|e| Error::io(dir, "put in place", &place, e)),
     }
-}
-
-/// A directory of a running build.
-pub struct Scratch {
-    /// The directory.
-    pub dir: PathBuf,
-    /// Held for its lock.
-    pub lock: File,
 }

@@ -1,3 +1,5 @@
+mod place;
+mod tar;
 mod toc;
 mod tree;
 

@@ -1,0 +1,146 @@
+//! Changeset to blob.
+
+mod codec;
+mod frame;
+mod permits;
+mod pipeline;
+mod tar;
+#[cfg(test)]
+mod tests;
+
+pub use permits::Permits;
+
+use super::Error;
+use crate::changeset::Changeset;
+use crate::fs::Toc;
+use crate::oci::{Descriptor, Digest, Format, media};
+use crate::progress::Span;
+use crate::request::Compression;
+use crate::store::Store;
+use crate::sys::Cancel;
+use codec::Codec;
+use permits::Account;
+use pipeline::Pipeline;
+use std::sync::Arc;
+
+/// A layer that is in the store.
+pub struct Packed {
+    /// The compressed blob.
+    pub descriptor: Descriptor,
+    /// The digest of the tar.
+    pub diff_id: Digest,
+    /// Bytes of the tar.
+    pub raw: u64,
+    /// Number of entries.
+    pub entries: u64,
+    /// Its table of contents, with content ids; what the tar says, so with whole seconds and with
+    /// the times that `Times` asked for.
+    pub toc: Toc,
+}
+
+/// What becomes of the times of files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Times {
+    /// They stay.
+    #[default]
+    Keep,
+    /// Those later than so many seconds since 1970 become that.
+    Clamp(i64),
+    /// All become so many seconds since 1970.
+    Set(i64),
+}
+
+/// How a layer is made.
+#[derive(Clone)]
+pub struct PackOptions {
+    /// The compression.
+    pub compression: Compression,
+    /// The family of the descriptor's media type.
+    pub format: Format,
+    /// What becomes of the times of files.
+    pub times: Times,
+    /// Ends the work early.
+    pub cancel: Cancel,
+}
+
+/// Makes a layer of a settled changeset and puts blob and toc into the store.
+///
+/// The tar is the same for the same changeset and `Times`: entries in canonical order, whiteouts
+/// at the place of what they delete, no entry for the root, whole seconds. The blob's bytes depend
+/// on the tar, the compression and the processor's architecture, not on the number of threads.
+///
+/// Blocks, so never to be called on a thread of the rayon pool. A tar of up to one block (1 MiB with
+/// gzip, 4 MiB with zstd) is made on the calling thread; for more, the two hashes and reading ahead
+/// have threads of their own and compression runs on the rayon pool.
+pub fn pack(
+    changeset: &Changeset,
+    options: &PackOptions,
+    store: &Store,
+    permits: &Arc<Permits>,
+    span: &Span,
+) -> Result<Packed, Error> {
+    let codec = Codec::new(options.compression);
+    let account = Account::new(permits, codec.block_size());
+    let cancel = &options.cancel;
+    let (blob, entries) = std::thread::scope(|scope| {
+        let mut pipeline = Pipeline::new(scope, store, span, cancel, &account, codec);
+        let changes = &changeset.changes;
+        let entries = frame::frame(
+            scope,
+            changes,
+            options.times,
+            &account,
+            cancel,
+            &mut pipeline,
+        )?;
+        Ok::<_, Error>((pipeline.finish()?, entries))
+    })?;
+    let count = entries.len() as u64;
+    let toc = Toc::new(entries);
+    store.put_toc(&blob.diff_id, &toc)?;
+    Ok(Packed {
+        descriptor: Descriptor {
+            media_type: media_type(options.compression, options.format).into(),
+            digest: blob.digest,
+            size: blob.size,
+            urls: Vec::new(),
+            annotations: Default::default(),
+        },
+        diff_id: blob.diff_id,
+        raw: blob.raw,
+        entries: count,
+        toc,
+    })
+}
+
+/// Docker's own type for zstd is containerd's; Docker's specification has none.
+fn media_type(compression: Compression, format: Format) -> &'static str {
+    match (compression, format) {
+        (Compression::Gzip(_), Format::Oci) => media::OCI_LAYER_GZIP,
+        (Compression::Gzip(_), Format::Docker) => media::DOCKER_LAYER_GZIP,
+        (Compression::Zstd(_), Format::Oci) => media::OCI_LAYER_ZSTD,
+        (Compression::Zstd(_), Format::Docker) => {
+            "application/vnd.docker.image.rootfs.diff.tar.zstd"
+        }
+    }
+}
+
+/// Parts of the pipeline by themselves, for benchmarks.
+#[doc(hidden)]
+pub mod bench {
+    use crate::fs::{Meta, RelPath};
+    use crate::request::Compression;
+
+    /// Adds the header of an entry.
+    pub fn header(out: &mut Vec<u8>, path: &RelPath, meta: &Meta) {
+        let _ = super::tar::header(out, path, meta, None, meta.mtime.secs);
+    }
+
+    /// Compresses one block; gives its length.
+    pub fn block(compression: Compression, input: &[u8]) -> usize {
+        let codec = super::Codec::new(compression);
+        codec
+            .compress(b"", input, Vec::new())
+            .map_or(0, |block| block.bytes.len())
+    }
+}

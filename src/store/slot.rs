@@ -1,0 +1,93 @@
+use super::remove::remove_tree;
+use super::session::{Session, lock, make_dir};
+use super::{Error, LAYERS, LOCKS};
+use crate::oci::Digest;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The files of a layer, or the right to make them.
+pub enum LayerSlot {
+    /// They are there.
+    Ready(PathBuf),
+    /// They are to be made in `dir` and put in place by `commit`.
+    Vacant(VacantLayer),
+}
+
+/// The right to unpack a layer, held until it is dropped or committed.
+pub struct VacantLayer {
+    /// Held for its lock.
+    pub lock: File,
+    /// The directory to unpack into; empty at first, mode 0700.
+    pub dir: PathBuf,
+    /// Where it goes.
+    pub place: PathBuf,
+    session: Arc<Session>,
+}
+
+pub(super) fn layer(session: &Arc<Session>, chain_id: &Digest) -> Result<LayerSlot, Error> {
+    let place = session.store.join(LAYERS).join(chain_id.hex());
+    if place.is_dir() {
+        return Ok(LayerSlot::Ready(place));
+    }
+    let path = session.store.join(LOCKS).join(chain_id.hex());
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|e| session.fail("open", &path, e))?;
+    lock(&file).map_err(|e| session.fail("lock", &path, e))?;
+    if place.is_dir() {
+        return Ok(LayerSlot::Ready(place));
+    }
+    let dir = session.name();
+    make_dir(&dir).map_err(|e| session.fail("create", &dir, e))?;
+    Ok(LayerSlot::Vacant(VacantLayer {
+        lock: file,
+        dir,
+        place,
+        session: Arc::clone(session),
+    }))
+}
+
+impl VacantLayer {
+    /// Puts the files in place; gives where they are.
+    pub fn commit(self) -> Result<PathBuf, Error> {
+        fs::rename(&self.dir, &self.place)
+            .map_err(|e| self.session.fail("put in place", &self.place, e))?;
+        Ok(self.place.clone())
+    }
+}
+
+impl Drop for VacantLayer {
+    fn drop(&mut self) {
+        let _ = remove_tree(&self.dir);
+    }
+}
+
+/// A directory of a running build. Dropping it removes it with everything in it; what is still
+/// mounted below stays, and the next `open` of the store tries again.
+pub struct Scratch {
+    /// The directory; empty at first, mode 0700.
+    pub dir: PathBuf,
+    /// Held for its lock.
+    pub lock: File,
+}
+
+impl Scratch {
+    /// Removes it now and says what went wrong.
+    pub fn remove(self) -> io::Result<()> {
+        remove_tree(&self.dir)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = remove_tree(&self.dir);
+    }
+}

@@ -1,0 +1,247 @@
+use super::*;
+use std::io::Write;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    (dir, store)
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut out: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    out.sort();
+    out
+}
+
+fn descriptor(store: &Store, bytes: &[u8]) -> Descriptor {
+    Descriptor {
+        media_type: "application/x".into(),
+        digest: store.put(bytes).unwrap(),
+        size: bytes.len() as u64,
+        urls: Vec::new(),
+        annotations: Default::default(),
+    }
+}
+
+#[test]
+fn a_blob_is_there_whole_or_not_at_all() {
+    let (_dir, store) = store();
+    let digest = Digest::of(b"hello");
+    let mut ingest = store.ingest().unwrap();
+    ingest.write_all(b"hel").unwrap();
+    assert_eq!(store.blob(&digest, 5).unwrap(), None);
+    ingest.write_all(b"lo").unwrap();
+    assert_eq!(ingest.commit(Some(&digest)).unwrap(), (digest, 5));
+    let path = store.blob(&digest, 5).unwrap().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"hello");
+
+    let mut again = store.ingest().unwrap();
+    again.write_all(b"hello").unwrap();
+    assert_eq!(again.commit(None).unwrap(), (digest, 5));
+
+    drop(store.ingest().unwrap());
+    assert!(names(&store.session.own).is_empty());
+}
+
+#[test]
+fn the_three_ways_in_agree() {
+    let (_dir, store) = store();
+    let bytes = vec![7; 300_000];
+    let digest = store.put(&bytes).unwrap();
+    let mut unhashed = store.ingest_unhashed().unwrap();
+    unhashed.append(&bytes).unwrap();
+    assert_eq!(unhashed.commit(None).unwrap(), (digest, 300_000));
+    let mut told = store.ingest_unhashed().unwrap();
+    told.append(&bytes).unwrap();
+    assert_eq!(told.commit_as(&digest).unwrap(), 300_000);
+}
+
+#[test]
+fn wrong_bytes_are_refused_by_name() {
+    let (_dir, store) = store();
+    let wanted = Digest::of(b"right");
+    let mut ingest = store.ingest().unwrap();
+    ingest.append(b"wrong").unwrap();
+    let error = ingest.commit(Some(&wanted)).unwrap_err();
+    let got = Digest::of(b"wrong");
+    assert_eq!(
+        error.to_string(),
+        format!("blob {wanted} has digest {got} and 5 bytes")
+    );
+    assert_eq!(store.blob(&wanted, 5).unwrap(), None);
+    assert_eq!(store.blob(&got, 5).unwrap(), None);
+    assert!(names(&store.session.own).is_empty());
+}
+
+#[test]
+fn a_blob_of_another_size_is_dropped_and_can_be_taken_in_again() {
+    let (_dir, store) = store();
+    let digest = store.put(b"content").unwrap();
+    let path = blob_path(store.dir(), &digest);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, b"con").unwrap();
+    assert_eq!(store.blob(&digest, 7).unwrap(), None);
+    assert!(!path.exists());
+    fs::write(&path, b"con").unwrap();
+    store.put(b"content").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"content");
+}
+
+#[test]
+fn a_layer_is_made_once() {
+    let (_dir, store) = store();
+    let chain = Digest::of(b"chain");
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| match store.layer(&chain).unwrap() {
+                LayerSlot::Ready(dir) => assert_eq!(fs::read(dir.join("f")).unwrap(), b"x"),
+                LayerSlot::Vacant(slot) => {
+                    made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    fs::write(slot.dir.join("f"), b"x").unwrap();
+                    slot.commit().unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(made.into_inner(), 1);
+}
+
+#[test]
+fn a_layer_given_up_is_vacant_again() {
+    let (_dir, store) = store();
+    let chain = Digest::of(b"chain");
+    let LayerSlot::Vacant(slot) = store.layer(&chain).unwrap() else {
+        panic!("there before it was made");
+    };
+    fs::write(slot.dir.join("half"), b"x").unwrap();
+    let dir = slot.dir.clone();
+    drop(slot);
+    assert!(!dir.exists());
+    let LayerSlot::Vacant(slot) = store.layer(&chain).unwrap() else {
+        panic!("half a layer is in place");
+    };
+    assert!(names(&slot.dir).is_empty());
+}
+
+#[test]
+fn notes_name_blobs_that_are_there() {
+    let (_dir, store) = store();
+    let diff_id = Digest::of(b"tar");
+    assert_eq!(store.blobs_of(&diff_id).unwrap(), []);
+    let mut blobs = vec![descriptor(&store, b"one"), descriptor(&store, b"two")];
+    for blob in &blobs {
+        store.note_blob(&diff_id, blob).unwrap();
+        store.note_blob(&diff_id, blob).unwrap();
+    }
+    blobs.sort_by_key(|blob| blob.digest);
+    assert_eq!(store.blobs_of(&diff_id).unwrap(), blobs);
+    fs::remove_file(blob_path(store.dir(), &blobs[0].digest)).unwrap();
+    let note = store
+        .dir()
+        .join("refs")
+        .join(diff_id.hex())
+        .join("a".repeat(64));
+    fs::write(note, b"{").unwrap();
+    assert_eq!(store.blobs_of(&diff_id).unwrap(), blobs[1..]);
+}
+
+#[test]
+fn a_foreign_directory_is_refused_and_left_alone() {
+    let table: &[(&str, &str, &str)] = &[
+        (
+            "photo.jpg",
+            "x",
+            "it has no version file and is not empty: there is `photo.jpg`",
+        ),
+        (
+            "version",
+            "other 9\n",
+            "its version file says `other 9`, `shutter store 1` is wanted",
+        ),
+    ];
+    for (name, content, why) in table {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(name), content).unwrap();
+        let error = Store::open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains(why), "{error}");
+        assert_eq!(names(dir.path()), [*name]);
+    }
+}
+
+#[test]
+fn opening_clears_what_nobody_holds_and_keeps_what_somebody_does() {
+    let (_dir, store) = store();
+    let scratch = store.scratch().unwrap();
+    fs::write(scratch.dir.join("busy"), b"x").unwrap();
+    let mut ingest = store.ingest().unwrap();
+    ingest.append(b"slow").unwrap();
+    fs::create_dir_all(store.dir().join("run/dead/upper/a/b")).unwrap();
+    fs::write(store.dir().join("run/dead/upper/a/b/c"), b"x").unwrap();
+    fs::create_dir(store.dir().join("tmp/dead")).unwrap();
+    fs::write(store.dir().join("tmp/stray"), b"x").unwrap();
+
+    drop(Store::open(store.dir()).unwrap());
+    assert_eq!(names(&store.dir().join("run")).len(), 1);
+    assert_eq!(names(&store.dir().join("tmp")).len(), 1);
+    assert!(scratch.dir.join("busy").exists());
+    ingest.commit(Some(&Digest::of(b"slow"))).unwrap();
+    scratch.remove().unwrap();
+    let dir = store.dir().to_owned();
+    drop(store);
+    assert!(names(&dir.join("run")).is_empty());
+    assert!(names(&dir.join("tmp")).is_empty());
+}
+
+#[test]
+fn many_may_open_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep/store");
+    std::thread::scope(|scope| {
+        for n in 0..8_u8 {
+            let path = &path;
+            scope.spawn(move || {
+                let store = Store::open(path).unwrap();
+                let scratch = store.scratch().unwrap();
+                store.put(&[n]).unwrap();
+                assert!(scratch.dir.is_dir());
+            });
+        }
+    });
+    assert_eq!(names(&path.join("blobs/sha256")).len(), 8);
+    assert!(names(&path.join("tmp")).is_empty());
+}
+
+#[test]
+fn removal_stays_inside_and_reaches_any_depth() {
+    use rustix::fs::{Mode, OFlags, mkdirat, openat};
+    let dir = tempfile::tempdir().unwrap();
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("keep"), b"x").unwrap();
+    let top = dir.path().join("top");
+    fs::create_dir(&top).unwrap();
+    std::os::unix::fs::symlink(&outside, top.join("link")).unwrap();
+    fs::create_dir(top.join("closed")).unwrap();
+    fs::write(top.join("closed/file"), b"x").unwrap();
+    fs::set_permissions(
+        top.join("closed"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o000),
+    )
+    .unwrap();
+    // Deeper than PATH_MAX and than any stack of frames or descriptors.
+    let mut at: std::os::fd::OwnedFd = fs::File::open(&top).unwrap().into();
+    for _ in 0..3000 {
+        mkdirat(&at, "d", Mode::RWXU).unwrap();
+        mkdirat(&at, "e", Mode::RWXU).unwrap();
+        at = openat(&at, "d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    drop(at);
+    remove_tree(&top).unwrap();
+    assert!(!top.exists());
+    assert!(outside.join("keep").exists());
+    remove_tree(&top).unwrap();
+}
