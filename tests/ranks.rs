@@ -248,11 +248,14 @@ fn test_lines(code: &str) -> Vec<bool> {
 
 /// Gives line numbers and text of the lines that have a word.
 fn word_lines<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = (usize, &'a str)> {
-    code.lines().enumerate().filter_map(move |(at, line)| {
+    let lines = code.lines().enumerate();
+    let has_word = move |line: &str| {
         line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
             .any(|part| part == word)
-            .then(|| (at + 1, line.trim()))
-    })
+    };
+    lines
+        .filter(move |(_, line)| has_word(line))
+        .map(|(at, line)| (at + 1, line.trim()))
 }
 
 /// Gives every room named after `crate::`, with its line, also inside of braces.

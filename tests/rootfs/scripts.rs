@@ -10,6 +10,14 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
     let b = |text: &str| -> Bytes { text.into() };
     let long = "n".repeat(255);
     vec![
+        (
+            "rmdir",
+            vec![vec![
+                RemoveAll(b("dir/sub")),
+                Mkdir(b("dir/sub")),
+                Rmdir(b("dir/sub")),
+            ]],
+        ),
         ("nothing", vec![vec![]]),
         (
             "create",
