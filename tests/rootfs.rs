@@ -50,9 +50,6 @@ fn path(text: &str) -> RelPath {
 }
 
 fn write(root: &dyn Rootfs, name: &str, text: &str) {
-    let Op::Write(..) = Op::Write(name.into(), text.into()) else {
-        unreachable!()
-    };
     Op::Write(name.into(), text.into())
         .run(stage::mounted(root))
         .expect("write");
@@ -76,15 +73,15 @@ fn read(root: &dyn Rootfs, name: &str) -> Option<String> {
 }
 
 fn forks_are_apart() {
-    let stage = Stage::new();
-    let mut first = stage.root;
+    let mut stage = Stage::new();
+    let first = &mut stage.root;
     first.begin().expect("begin");
-    write(&first, "common", "c");
+    write(first, "common", "c");
     first.commit().expect("commit");
     let mut second = first.fork().expect("fork");
     let mut third = second.fork().expect("fork of a fork");
     for (root, name) in [
-        (&mut first as &mut dyn Rootfs, "1"),
+        (&mut *first as &mut dyn Rootfs, "1"),
         (&mut *second, "2"),
         (&mut *third, "3"),
     ] {
@@ -92,7 +89,7 @@ fn forks_are_apart() {
         write(root, "own", name);
     }
     for (root, name) in [
-        (&mut first as &mut dyn Rootfs, "1"),
+        (&mut *first as &mut dyn Rootfs, "1"),
         (&mut *second, "2"),
         (&mut *third, "3"),
     ] {
@@ -104,16 +101,17 @@ fn forks_are_apart() {
 }
 
 fn discard() {
-    let mut root = Stage::new().root;
+    let mut stage = Stage::new();
+    let root = &mut stage.root;
     root.begin().expect("begin");
-    write(&root, "gone", "x");
+    write(root, "gone", "x");
     root.discard().expect("discard");
-    assert_eq!(read(&root, "gone"), None);
+    assert_eq!(read(root, "gone"), None);
     root.begin().expect("begin");
-    write(&root, "gone too", "x");
+    write(root, "gone too", "x");
     root.begin()
         .expect("a step that was not committed is discarded");
-    write(&root, "kept", "x");
+    write(root, "kept", "x");
     let changeset = root.commit().expect("commit");
     let paths: Vec<&RelPath> = changeset
         .changes
@@ -167,10 +165,16 @@ fn from_nothing() {
 }
 
 fn idle() {
-    let mut root = Stage::new().root;
-    // More steps than the kernel stacks layers.
-    for _ in 0..510 {
+    let mut stage = Stage::new();
+    let root = &mut stage.root;
+    for _ in 0..3 {
         root.begin().expect("begin");
         assert!(root.commit().expect("commit").is_empty());
     }
+    let left = std::fs::read_dir(stage.dir.path().join("scratch")).expect("a directory");
+    let mut left: Vec<_> = left
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["merged", "spare"]);
 }

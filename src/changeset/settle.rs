@@ -24,16 +24,28 @@ impl Changeset {
         drop_hidden(&mut items);
         let items = write_out_opaque(items, tree);
 
-        let verdicts: Vec<Verdict> = items
-            .par_iter()
-            .with_min_len(8)
-            .map(|item| judge(item, tree))
-            .collect::<Result<_, _>>()?;
+        let verdicts: Vec<Verdict> = if is_small(&items) {
+            let verdicts = items.iter().map(|item| judge(item, tree));
+            verdicts.collect::<Result<_, _>>()?
+        } else {
+            let verdicts = items.par_iter().with_min_len(8);
+            let verdicts = verdicts.map(|item| judge(item, tree));
+            verdicts.collect::<Result<_, _>>()?
+        };
         Ok(Changeset {
             changes: tie(with_parents(items, verdicts, tree)),
             state,
         })
     }
+}
+
+/// Tells whether waking other threads would take longer than the work.
+fn is_small(items: &[Item]) -> bool {
+    let bytes = |item: &Item| match &item.what {
+        What::Put { meta, .. } => meta.size,
+        _ => 0,
+    };
+    items.len() <= 32 && items.iter().map(bytes).fold(0, u64::saturating_add) <= 1 << 20
 }
 
 /// What is to become of a change.

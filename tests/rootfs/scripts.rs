@@ -10,6 +10,14 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
     let b = |text: &str| -> Bytes { text.into() };
     let long = "n".repeat(255);
     vec![
+        (
+            "rmdir",
+            vec![vec![
+                RemoveAll(b("dir/sub")),
+                Mkdir(b("dir/sub")),
+                Rmdir(b("dir/sub")),
+            ]],
+        ),
         ("nothing", vec![vec![]]),
         (
             "create",
@@ -387,15 +395,12 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
         ),
         (
             "many_files",
-            vec![
-                vec![Mkdir(b("many")), Many(b("many"), 10_000)],
-                vec![ChownAll(b("many"), 1, 1)],
-            ],
+            vec![vec![Mkdir(b("many")), Many(b("many"), 10_000)]],
         ),
         (
             "many_dirs",
             vec![
-                (0..700)
+                (0..200)
                     .flat_map(|n| {
                         [
                             Mkdir(format!("d{n}").into()),
@@ -408,7 +413,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
         (
             "deep",
             vec![
-                vec![Mkdir(b("deep")), Deep(b("deep"), 600)],
+                vec![Mkdir(b("deep")), Deep(b("deep"), 250)],
                 vec![Rename(b("deep/d/d"), b("deeper"))],
             ],
         ),

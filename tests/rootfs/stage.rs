@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex};
 pub struct Stage {
     pub root: Overlay,
     pub tree: Tree,
+    pub dir: tempfile::TempDir,
     base: Tree,
-    _dir: tempfile::TempDir,
 }
 
 /// Makes a directory on a file system that can carry an upper directory.
@@ -60,7 +60,7 @@ impl Stage {
             root: Overlay::new(scratch(dir.path()), layers).expect("a root"),
             base: tree.clone(),
             tree,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -78,7 +78,7 @@ impl Stage {
                 }
             }
             let walked = self.walk(&self.root);
-            let wanted = describe(&walked, Times::All);
+            let wanted = describe(&walked, Detail::All);
             drop(walked);
 
             let tracked = self
@@ -87,7 +87,7 @@ impl Stage {
                 .expect("commit")
                 .settle(&self.tree)
                 .expect("settle");
-            let got = describe(&tracked, Times::All);
+            let got = describe(&tracked, Detail::All);
             assert_same(
                 &got,
                 &wanted,
@@ -97,7 +97,7 @@ impl Stage {
 
             // From here on the files are seen through the stack, and the tree says the same.
             self.tree.push(Arc::new(layer_of(&tracked)));
-            let left = describe(&self.walk(&self.root), Times::All);
+            let left = describe(&self.walk(&self.root), Detail::All);
             assert_same(
                 &left,
                 &[],
@@ -107,7 +107,7 @@ impl Stage {
 
             // Another root to which the changeset is applied shows the same.
             twin.apply(&tracked).expect("apply");
-            let left = describe(&self.walk(&*twin), Times::All);
+            let left = describe(&self.walk(&*twin), Detail::All);
             assert_same(
                 &left,
                 &[],
@@ -125,8 +125,8 @@ impl Stage {
             .settle(&self.base)
             .expect("settle");
         self.tree = self.base.clone();
-        let wanted = describe(&self.walk(&self.root), Times::OfFiles);
-        let got = describe(&all, Times::OfFiles);
+        let wanted = describe(&self.walk(&self.root), Detail::Merged);
+        let got = describe(&all, Detail::Merged);
         assert_same(&got, &wanted, "all steps merged", &steps.concat());
     }
 
@@ -164,15 +164,16 @@ fn assert_same(got: &[String], wanted: &[String], what: &str, script: &[Op]) {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Times {
+enum Detail {
     All,
-    /// A directory of which only the time changed is no change, so over several steps its time
-    /// may be that of an earlier one.
-    OfFiles,
+    /// What can be said over several steps. A directory of which only the time changed is no
+    /// change, so its time may be that of an earlier step; and a name that a later step brings in
+    /// is not known to be one of an earlier step's file, so the content stands for the link.
+    Merged,
 }
 
 /// Writes a changeset down, a line a change.
-fn describe(changeset: &Changeset, times: Times) -> Vec<String> {
+fn describe(changeset: &Changeset, detail: Detail) -> Vec<String> {
     changeset
         .changes
         .iter()
@@ -181,9 +182,15 @@ fn describe(changeset: &Changeset, times: Times) -> Vec<String> {
             Action::Opaque(_) => format!("{:?} opaque", change.path),
             Action::Put { meta, source, link } => {
                 let mut meta = meta.clone();
-                if times == Times::OfFiles && meta.kind == Kind::Dir {
+                if detail == Detail::Merged && meta.kind == Kind::Dir {
                     meta.mtime = Default::default();
                 }
+                let (source, link) = match link.as_ref().map(|first| changeset.get(first)) {
+                    Some(Some(Action::Put { source, .. })) if detail == Detail::Merged => {
+                        (source, &None)
+                    }
+                    _ => (source, link),
+                };
                 let content = source.as_ref().map(hash);
                 format!(
                     "{:?} {meta:?} link {link:?} content {content:?}",
