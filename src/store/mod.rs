@@ -146,6 +146,9 @@ impl Store {
                 }
                 _ => {}
             }
+            if room == "tmp" || room == RUN {
+                session::spread(&path);
+            }
         }
         let session = Session::start(&dir)?;
         let sweeper = session.sweep().and_then(|trash| {

@@ -122,6 +122,21 @@ pub(super) fn make_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }
 
+/// Asks the file system to put what is made in a directory far apart, where it can (ext4's top
+/// directory flag). Builds delete and make many files; ext4 does not use an inode again for minutes
+/// after it was deleted and looks past all of those one by one, so that making 50,000 files just
+/// beside 50,000 deleted ones took 10 s where it takes 1 s elsewhere.
+pub(super) fn spread(dir: &Path) {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    if let Ok(dir) = File::open(dir)
+        && let Ok(flags) = ioctl_getflags(&dir)
+        && !flags.contains(IFlags::TOPDIR)
+    {
+        // A file system without the flag has its own ways.
+        let _ = ioctl_setflags(&dir, flags | IFlags::TOPDIR);
+    }
+}
+
 /// Makes a directory with a new name and locks it.
 pub(super) fn locked_dir(parent: &Path) -> io::Result<(PathBuf, File)> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
