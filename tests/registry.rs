@@ -10,7 +10,6 @@ use shutter::oci::{Digest, Document, Platform, Reference, media};
 use shutter::registry::{Pushed, Registry};
 use shutter::request::RegistryOptions;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 /// Pushes an image of two blobs and pulls it again.
 fn round_trip(registry: &Registry, host: &str) {
