@@ -98,6 +98,9 @@ pub enum Error {
     /// USER names no group of the image.
     #[error("unable to find group {0}: no matching entries in group file")]
     NoGroup(String),
+    /// The kernel would take a user or group as "leave it as it is", or runc refuses it.
+    #[error("user {0}: users and groups must be numbers from 0 to 2147483647")]
+    UserRange(String),
 }
 
 impl Error {

@@ -4,6 +4,9 @@ use crate::fs::{RelPath, Tree};
 /// The most bytes /etc/passwd and /etc/group may have: 16 MiB.
 const MAX_DATABASE: u64 = 16 << 20;
 
+/// The highest user or group that a command may run as.
+const MAX_ID: u32 = i32::MAX.unsigned_abs();
+
 /// A user by number, as the image's own files have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
@@ -64,6 +67,14 @@ pub fn user(spec: &str, tree: &Tree) -> Result<User, Error> {
             .filter(|entry| entry.members.contains(&account.name))
             .map(|entry| entry.gid)
             .collect();
+    }
+    // To the kernel the highest number means "no change", which would leave the command root.
+    if [user.uid, user.gid]
+        .iter()
+        .chain(&user.groups)
+        .any(|id| *id > MAX_ID)
+    {
+        return Err(Error::UserRange(spec.to_owned()));
     }
     Ok(user)
 }

@@ -638,6 +638,15 @@ fn users() {
             "-1",
             Err("unable to find user -1: no matching entries in passwd file"),
         ),
+        ("2147483647", ok(2147483647, 0, &[], "/")),
+        (
+            "4294967295",
+            Err("user 4294967295: users and groups must be numbers from 0 to 2147483647"),
+        ),
+        (
+            "app:2147483648",
+            Err("user app:2147483648: users and groups must be numbers from 0 to 2147483647"),
+        ),
     ];
     for (spec, expected) in table {
         let got = user(spec, &base()).map_err(|error| error.to_string());
