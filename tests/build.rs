@@ -232,6 +232,36 @@ fn a_base_in_the_store_is_not_fetched_again() {
 }
 
 #[test]
+fn a_build_that_changes_no_file_fetches_no_layer() {
+    let registry = registry::start();
+    let host = registry.host.clone();
+    let project = Project::new();
+    push_base(&project, &host);
+    project.file(
+        "Dockerfile",
+        format!("FROM {host}/base:1\nENV A=b\nLABEL c=d\nCMD [\"e\"]\n"),
+    );
+    let to = format!("{host}/labels:1");
+    let output = project
+        .command()
+        .args(["--insecure", "--insecure-pull", "--destination", &to])
+        .output()
+        .expect("run");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(registry.has_tag("labels", "1"));
+    let base = read_layout(&project.base);
+    let digest = base.manifest["layers"][0]["digest"]
+        .as_str()
+        .expect("a digest");
+    let blob = project.path("store/blobs").join(digest.replace(':', "/"));
+    assert!(!blob.exists(), "the base's layer was fetched");
+}
+
+#[test]
 fn signals_end_a_build_promptly_and_leave_nothing() {
     let project = Project::new();
     let registry = registry::start();

@@ -7,7 +7,8 @@ use crate::layer::{PackOptions, Packed, pack};
 use crate::oci::{Descriptor, Reference};
 use crate::progress::{Event, Owner, StepId, Work};
 use crate::registry::Pushed;
-use std::path::Path;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::Scope;
 
@@ -40,7 +41,13 @@ pub(super) fn start<'scope, 'env: 'scope>(
             .and_then(|file| {
                 let file = file
                     .ok_or_else(|| Error::other("push a layer", "it is no longer in the store"))?;
-                upload(shared, Owner::Step(step), &packed.descriptor, &file, None)
+                upload(
+                    shared,
+                    Owner::Step(step),
+                    &packed.descriptor,
+                    &|| Ok(file.clone()),
+                    None,
+                )
             });
         shared.failure.check(result);
     });
@@ -80,7 +87,7 @@ pub(super) fn upload(
     shared: &Shared<'_>,
     owner: Owner,
     blob: &Descriptor,
-    file: &Path,
+    file: &dyn Fn() -> io::Result<PathBuf>,
     from: Option<&Reference>,
 ) -> Result<(), Error> {
     for destination in &shared.repositories {
@@ -92,7 +99,7 @@ pub(super) fn upload(
         let span = shared.sink.span(owner, Work::Push, &label, Some(blob.size));
         let pushed = shared
             .registry
-            .push_blob(destination, blob, file, from, &span)
+            .push_blob_from(destination, blob, file, from, &span)
             .map_err(|e| Error::other(format!("push to {destination}"), e))?;
         drop(span);
         match pushed {

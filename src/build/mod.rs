@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::dockerfile::ast::Span;
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
-use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
+use crate::oci::{Digest, Format, Platform, Reference};
 use crate::output::Finished;
 use crate::plan::{self, Base, From, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
@@ -509,25 +509,20 @@ fn push_base<'scope, 'env: 'scope>(
     for layer in &base.manifest.layers {
         let (root, platform) = (root.clone(), platform.clone());
         scope.spawn(move || {
-            // While the base is being unpacked its blobs are on their way into the store.
-            if being_unpacked && shared.wait_for_files(&root, &platform).is_none() {
-                return;
-            }
-            shared
-                .failure
-                .check(push_base_layer(shared, owner, base, layer));
+            // Asked for only where the registry neither has the blob nor can mount it.
+            let file = || {
+                // While the base is being unpacked its blobs are on their way into the store.
+                if being_unpacked && shared.wait_for_files(&root, &platform).is_none() {
+                    return Err(std::io::Error::other("the base could not be unpacked"));
+                }
+                base.blob_file(layer, &shared.registry, &shared.store, &shared.fetches)
+                    .map_err(std::io::Error::other)
+            };
+            let from = base.reference();
+            let uploaded = layers::upload(shared, owner, layer, &file, from);
+            shared.failure.check(uploaded);
         });
     }
-}
-
-fn push_base_layer(
-    shared: &Shared<'_>,
-    owner: Owner,
-    base: &Resolved,
-    layer: &Descriptor,
-) -> Result<(), Error> {
-    let file = base.blob_file(layer, &shared.registry, &shared.store, &shared.fetches)?;
-    layers::upload(shared, owner, layer, &file, base.reference())
 }
 
 /// Pushes config and manifests, writes the other outputs.
@@ -549,7 +544,7 @@ fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
         shared,
         Owner::Build,
         &image.manifest.config,
-        &config_file,
+        &|| Ok(config_file.clone()),
         None,
     )?;
     let request = shared.request;

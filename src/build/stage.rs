@@ -75,6 +75,9 @@ pub(super) fn run<'scope, 'env: 'scope>(
             stage: shared.plan.stages[place].index,
             step: number,
         };
+        if !running.sources_are_there(step) {
+            return Ok(None);
+        }
         shared.sink.send(Event::StepStarted(id));
         match running.step(id, step) {
             Ok(Flow::Go) => shared.sink.send(Event::StepDone(id)),
@@ -191,6 +194,21 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             layer,
         });
         Ok(Flow::Go)
+    }
+
+    /// Waits for what a step copies from; false where that failed.
+    fn sources_are_there(&self, step: &Step) -> bool {
+        match &step.op {
+            Op::Copy(copy) => match &copy.from {
+                From::Context | From::Base(Base::Scratch) => true,
+                From::Base(Base::Stage(place)) => self.shared.done[*place].wait().is_some(),
+                From::Base(base) => {
+                    let platform = &self.shared.plan.stages[self.place].platform;
+                    self.shared.wait_for_files(base, platform).is_some()
+                }
+            },
+            Op::Config | Op::Run(_) | Op::Workdir { .. } => true,
+        }
     }
 
     fn span(&self, id: StepId, work: Work, label: &str) -> crate::progress::Span {

@@ -25,7 +25,7 @@ use credentials::Credentials;
 use host::{Host, lock};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// Talks to registries for one build; shared by threads.
@@ -173,6 +173,19 @@ impl Registry {
         image: &Reference,
         blob: &Descriptor,
         file: &Path,
+        from: Option<&Reference>,
+        span: &Span,
+    ) -> Result<Pushed, Error> {
+        self.push_blob_from(image, blob, &|| Ok(file.to_owned()), from, span)
+    }
+
+    /// Does what `push_blob` does with a file that is asked for only where bytes must be sent, and
+    /// may be long in coming.
+    pub fn push_blob_from(
+        &self,
+        image: &Reference,
+        blob: &Descriptor,
+        file: &dyn Fn() -> io::Result<PathBuf>,
         from: Option<&Reference>,
         span: &Span,
     ) -> Result<Pushed, Error> {

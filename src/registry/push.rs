@@ -7,8 +7,9 @@ use crate::net::{Exchange, Failure, Method, Url};
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::Span;
 use bytes::Bytes;
-use std::cell::Cell;
-use std::path::Path;
+use std::cell::{Cell, OnceCell};
+use std::io;
+use std::path::{Path, PathBuf};
 
 const OCTETS: &str = "application/octet-stream";
 
@@ -217,7 +218,7 @@ pub(super) fn blob(
     inner: &Inner,
     image: &Reference,
     blob: &Descriptor,
-    file: &Path,
+    file: &dyn Fn() -> io::Result<PathBuf>,
     from: Option<&Reference>,
     span: &Span,
 ) -> Result<Pushed, Error> {
@@ -242,12 +243,7 @@ pub(super) fn blob(
             span.advance(at - shown.replace(at));
         }
     };
-    let source = Source {
-        path: file,
-        digest: blob.digest,
-        size: blob.size,
-        reached: &reached,
-    };
+    let path: OnceCell<PathBuf> = OnceCell::new();
     let from =
         from.filter(|from| from.registry == image.registry && from.repository != image.repository);
     // Survives attempts: which of `PIECES`, none while the blob goes whole.
@@ -269,6 +265,22 @@ pub(super) fn blob(
         let (mut upload, least) = match started {
             Start::Mounted => return Ok(Pushed::Mounted),
             Start::Upload(upload, least) => (upload, least),
+        };
+        let path = match (path.get(), file) {
+            (Some(path), _) => path,
+            (None, file) => match file() {
+                Ok(found) => path.get_or_init(|| found),
+                Err(error) => {
+                    target.abandon(upload);
+                    return Err(Error::content(&what, error.to_string()));
+                }
+            },
+        };
+        let source = Source {
+            path,
+            digest: blob.digest,
+            size: blob.size,
+            reached: &reached,
         };
         loop {
             let sent = match cut_into.and_then(|at| PIECES.get(at)) {
