@@ -10,7 +10,6 @@ use shutter::oci::{Digest, Document, Platform, Reference, media};
 use shutter::registry::{Pushed, Registry};
 use shutter::request::RegistryOptions;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 /// Pushes an image of two blobs and pulls it again.
 fn round_trip(registry: &Registry, host: &str) {
@@ -124,6 +123,19 @@ fn speaks_tls() {
         ..Default::default()
     };
     round_trip(&client(own), &server.host);
+    let directory = certificates.path("");
+    for instead_of_the_system in [
+        RegistryOptions {
+            certificate_file: Some(certificates.path("ca.pem")),
+            ..Default::default()
+        },
+        RegistryOptions {
+            certificate_dirs: vec!["/nonexistent".into(), directory],
+            ..Default::default()
+        },
+    ] {
+        client(instead_of_the_system).check_push(&target).unwrap();
+    }
     client(RegistryOptions {
         skip_tls_push: true,
         ..Default::default()
