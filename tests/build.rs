@@ -402,7 +402,12 @@ fn an_archive_loads_into_podman() {
 
 fn push_base(project: &Project, host: &str) {
     let status = Command::new("skopeo")
-        .args(["copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"])
+        .args([
+            "copy",
+            "--quiet",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+        ])
         .arg(format!("oci:{}", project.base.display()))
         .arg(format!("docker://{host}/base:1"))
         .status()
