@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[path = "../tests/common/harness.rs"]
-#[allow(dead_code)]
 mod harness;
 
 fn main() {

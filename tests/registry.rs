@@ -123,6 +123,19 @@ fn speaks_tls() {
         ..Default::default()
     };
     round_trip(&client(own), &server.host);
+    let directory = certificates.path("");
+    for instead_of_the_system in [
+        RegistryOptions {
+            certificate_file: Some(certificates.path("ca.pem")),
+            ..Default::default()
+        },
+        RegistryOptions {
+            certificate_dirs: vec!["/nonexistent".into(), directory],
+            ..Default::default()
+        },
+    ] {
+        client(instead_of_the_system).check_push(&target).unwrap();
+    }
     client(RegistryOptions {
         skip_tls_push: true,
         ..Default::default()

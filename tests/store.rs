@@ -3,6 +3,7 @@
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use shutter::oci::Digest;
 use shutter::store::{Error, LayerSlot, Store};
+use shutter::sys::Cancel;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -57,7 +58,10 @@ fn child() {
         "dies holding everything" => {
             let mut ingest = store.ingest().unwrap();
             ingest.write_all(b"half").unwrap();
-            let LayerSlot::Vacant(slot) = store.layer(&Digest::of(b"chain")).unwrap() else {
+            let LayerSlot::Vacant(slot) = store
+                .layer(&Digest::of(b"chain"), &Cancel::new().unwrap())
+                .unwrap()
+            else {
                 panic!("the layer is there");
             };
             fs::write(slot.dir.join("half"), b"x").unwrap();
@@ -89,7 +93,10 @@ fn what_a_killed_process_left_is_cleared() {
     assert_ne!(fs::read_dir(path.join("run")).unwrap().count(), 0);
 
     let store = Store::open(&path).unwrap();
-    let LayerSlot::Vacant(slot) = store.layer(&Digest::of(b"chain")).unwrap() else {
+    let LayerSlot::Vacant(slot) = store
+        .layer(&Digest::of(b"chain"), &Cancel::new().unwrap())
+        .unwrap()
+    else {
         panic!("half a layer is in place");
     };
     assert_eq!(fs::read_dir(&slot.dir).unwrap().count(), 0);

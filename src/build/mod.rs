@@ -328,7 +328,11 @@ fn resolve_all(
             })
             .collect();
         let resolved = |thread: std::thread::ScopedJoinHandle<'_, Option<Resolved>>| {
-            thread.join().ok().flatten().map(Arc::new)
+            // A base that is missing for a panic must not pass for scratch.
+            let joined = thread.join();
+            joined
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                .map(Arc::new)
         };
         threads
             .into_iter()

@@ -92,12 +92,14 @@ fn start(typed: Typed, around: &Surroundings) -> u8 {
             return FAILURE;
         }
     };
-    if let Some(threads) = request.threads {
-        // It fails only where there is a pool already, and there is none.
-        let _ = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global();
-    }
+    // Said in any case: left to itself, rayon would look for a variable of its own. It fails only
+    // where there is a pool already, and there is none.
+    let threads = request
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global();
     let show = Show::start(&options, begun);
     let sink = show.sink();
     let result = build_all(&request, &options, &sandbox, &sink, &cancel);
@@ -186,7 +188,7 @@ fn listen(cancel: &Cancel) -> std::io::Result<Arc<AtomicI32>> {
                     .is_err()
                 {
                     // No destructor is waited for: the store clears up after the dead.
-                    signal_hook::low_level::exit(130);
+                    signal_hook::low_level::exit(128 | signal);
                 }
                 cancel.cancel();
             }

@@ -2,7 +2,7 @@ use super::body::{BodyReader, Upload};
 use super::error::{Error, Failure, explain};
 use super::proxy::Proxies;
 use super::retry::{Retry, Temporary};
-use super::tls::{self, Tls};
+use super::tls::{self, SystemRoots, Tls};
 use super::{Method, redacted};
 use crate::sys::Cancel;
 use bytes::Bytes;
@@ -26,6 +26,8 @@ use url::Url;
 pub struct Settings {
     /// Proxies by variable name in lower case: http_proxy, https_proxy, no_proxy, all_proxy.
     pub proxies: BTreeMap<String, String>,
+    /// The authorities that stand for the system's.
+    pub system_roots: SystemRoots,
     /// How long a connection may take to come about.
     pub connect: Duration,
     /// How long an answer may be awaited while nothing is sent. It is long: a registry hashes a
@@ -43,6 +45,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             proxies: BTreeMap::new(),
+            system_roots: SystemRoots::default(),
             connect: Duration::from_secs(30),
             answer: Duration::from_secs(300),
             idle: Duration::from_secs(60),
@@ -301,7 +304,7 @@ impl Inner {
             return Ok(pool.clone());
         }
         let config = if secure {
-            tls::config(tls)?
+            tls::config(tls, &self.settings.system_roots)?
         } else {
             tls::none()?
         };

@@ -21,7 +21,7 @@ pub use redact::redacted;
 pub use reqwest::header;
 pub use reqwest::{Method, StatusCode};
 pub use retry::{Retry, Temporary};
-pub use tls::{Tls, Verify};
+pub use tls::{SystemRoots, Tls, Verify};
 pub use url::Url;
 
 #[cfg(test)]

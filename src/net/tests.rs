@@ -187,8 +187,20 @@ fn names_files_that_are_no_certificates() {
             ..Tls::default()
         };
         for tls in [root, identity] {
-            let error = tls::config(&tls).unwrap_err().to_string();
+            let error = tls::config(&tls, &SystemRoots::default())
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(path.to_str().unwrap()), "{error}");
         }
+        // Whoever names authorities of his own gets no others in silence.
+        let system = SystemRoots {
+            file: Some(path.clone()),
+            dirs: Vec::new(),
+        };
+        let error = tls::config(&Tls::default(), &system).unwrap_err();
+        assert!(
+            error.to_string().contains(path.to_str().unwrap()),
+            "{error}"
+        );
     }
 }

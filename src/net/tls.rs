@@ -33,9 +33,71 @@ pub struct Tls {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// Makes the configuration of TLS. The system's certificates are taken where there are any, else
-/// the ones compiled in: an image made from scratch has no bundle.
-pub(super) fn config(tls: &Tls) -> Result<ClientConfig, Error> {
+/// Certificate authorities that stand for the system's; where there are neither, the usual places
+/// are looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SystemRoots {
+    /// A PEM file, which has to be usable.
+    pub file: Option<PathBuf>,
+    /// Directories of PEM files; what cannot be used in them is passed over.
+    pub dirs: Vec<PathBuf>,
+}
+
+/// Where distributions keep the bundle of all authorities; the first that is there counts.
+const BUNDLES: [&str; 6] = [
+    // Debian, Alpine, Arch.
+    "/etc/ssl/certs/ca-certificates.crt",
+    // Fedora.
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    // openSUSE.
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Where single authorities lie, where there is no bundle.
+const DIRECTORY: &str = "/etc/ssl/certs";
+
+/// Reads the system's authorities, or those that stand for them; where there are none, gives the
+/// ones compiled in: an image made from scratch has no bundle.
+fn system_roots(system: &SystemRoots) -> Result<RootCertStore, Error> {
+    use rustls_native_certs::load_certs_from_paths;
+    let mut roots = RootCertStore::empty();
+    if let Some(file) = &system.file {
+        // Who names a file must not get other authorities in silence.
+        let (usable, _) = roots.add_parsable_certificates(certificates(file)?);
+        if usable == 0 {
+            return Err(unusable(
+                file,
+                "there is no certificate of an authority in it",
+            ));
+        }
+    }
+    let mut add = |file: Option<&Path>, dir: Option<&Path>| {
+        roots.add_parsable_certificates(load_certs_from_paths(file, dir).certs);
+    };
+    for dir in &system.dirs {
+        add(None, Some(dir));
+    }
+    if *system == SystemRoots::default() {
+        match BUNDLES
+            .map(Path::new)
+            .into_iter()
+            .find(|file| file.is_file())
+        {
+            Some(file) => add(Some(file), None),
+            None => add(None, Some(Path::new(DIRECTORY))),
+        }
+    }
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    Ok(roots)
+}
+
+/// Makes the configuration of TLS.
+pub(super) fn config(tls: &Tls, system: &SystemRoots) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -45,11 +107,7 @@ pub(super) fn config(tls: &Tls) -> Result<ClientConfig, Error> {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Believe(provider))),
         Verify::Full => {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-            }
+            let mut roots = system_roots(system)?;
             let mut own = Vec::new();
             for path in &tls.roots {
                 for certificate in certificates(path)? {

@@ -15,7 +15,7 @@ mod push;
 
 pub use error::{Error, Refused};
 
-use crate::net::{Client, Settings};
+use crate::net::{Client, Settings, SystemRoots};
 use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
 use crate::progress::Span;
 use crate::request::RegistryOptions;
@@ -104,8 +104,8 @@ impl Registry {
         Registry::with_settings(options, Settings::default(), cancel)
     }
 
-    /// Makes a client with other time limits and retries than usual; the proxies are those of the
-    /// options.
+    /// Makes a client with other time limits and retries than usual; the proxies and the system's
+    /// authorities are those of the options.
     pub fn with_settings(
         options: RegistryOptions,
         settings: Settings,
@@ -113,6 +113,10 @@ impl Registry {
     ) -> Result<Registry, Error> {
         let settings = Settings {
             proxies: options.proxies.clone(),
+            system_roots: SystemRoots {
+                file: options.certificate_file.clone(),
+                dirs: options.certificate_dirs.clone(),
+            },
             ..settings
         };
         let client =

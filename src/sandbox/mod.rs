@@ -1,5 +1,4 @@
 //! One command in one root: namespaces, mounts, user, capabilities, seccomp, reaping.
-
 //!
 //! A command passes through four processes. The builder's thread ([`Sandbox::run`]) makes the mount
 //! points the command needs (`scaffold`), describes it as a `Job` and relays what it prints. The

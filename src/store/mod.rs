@@ -33,6 +33,7 @@ pub use slot::{LayerSlot, Scratch, VacantLayer};
 
 use crate::fs::Toc;
 use crate::oci::{Descriptor, Digest, Sha256};
+use crate::sys::Cancel;
 use session::{Session, locked_dir};
 use std::fs;
 use std::io::{self, Read};
@@ -81,6 +82,9 @@ pub enum Error {
         /// How many bytes came.
         size: u64,
     },
+    /// The build was cancelled while it waited for another one.
+    #[error("cancelled")]
+    Cancelled,
     /// The directory holds something else.
     #[error("{path} is no store: {why}")]
     Foreign {
@@ -235,9 +239,10 @@ impl Store {
     }
 
     /// Gives the unpacked files of a layer by chain ID, or the right to unpack them. Waits while
-    /// another thread or process unpacks the same one; its lock dies with it.
-    pub fn layer(&self, chain_id: &Digest) -> Result<LayerSlot, Error> {
-        slot::layer(&self.session, chain_id)
+    /// another thread or process unpacks the same one, whose lock dies with it, or until the build
+    /// is cancelled.
+    pub fn layer(&self, chain_id: &Digest, cancel: &Cancel) -> Result<LayerSlot, Error> {
+        slot::layer(&self.session, chain_id, cancel)
     }
 
     /// Makes an empty directory for a running build; it goes when the value is dropped, or by the

@@ -108,7 +108,7 @@ fn abandoned(path: &Path) -> Option<File> {
 }
 
 /// Waits for a file's lock.
-pub(super) fn lock(file: &File) -> io::Result<()> {
+fn lock(file: &File) -> io::Result<()> {
     loop {
         match file.lock() {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -1,8 +1,10 @@
 use super::remove::remove_tree;
-use super::session::{Session, lock, make_dir};
+use super::session::{Session, make_dir};
 use super::{Error, LAYERS, LOCKS};
 use crate::oci::Digest;
-use std::fs::{self, File, OpenOptions};
+use crate::sys::Cancel;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -27,7 +29,35 @@ pub struct VacantLayer {
     session: Arc<Session>,
 }
 
-pub(super) fn layer(session: &Arc<Session>, chain_id: &Digest) -> Result<LayerSlot, Error> {
+/// How long is waited before a lock that somebody holds is tried again: nothing tells when it is
+/// let go of and when the build is cancelled at the same time.
+const AGAIN: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 20_000_000,
+};
+
+/// Waits for a file's lock; `None` where the build is cancelled before that.
+fn lock(file: &File, cancel: &Cancel) -> io::Result<Option<()>> {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(())),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(e)) => return Err(e),
+        }
+        if cancel.is_set() {
+            return Ok(None);
+        }
+        let mut switch = [PollFd::new(cancel, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut switch, Some(&AGAIN)))?;
+    }
+}
+
+pub(super) fn layer(
+    session: &Arc<Session>,
+    chain_id: &Digest,
+    cancel: &Cancel,
+) -> Result<LayerSlot, Error> {
     let place = session.store.join(LAYERS).join(chain_id.hex());
     if place.is_dir() {
         return Ok(LayerSlot::Ready(place));
@@ -41,7 +71,9 @@ pub(super) fn layer(session: &Arc<Session>, chain_id: &Digest) -> Result<LayerSl
         .mode(0o600)
         .open(&path)
         .map_err(|e| session.fail("open", &path, e))?;
-    lock(&file).map_err(|e| session.fail("lock", &path, e))?;
+    lock(&file, cancel)
+        .map_err(|e| session.fail("lock", &path, e))?
+        .ok_or(Error::Cancelled)?;
     if place.is_dir() {
         return Ok(LayerSlot::Ready(place));
     }

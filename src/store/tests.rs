@@ -93,11 +93,11 @@ fn a_blob_of_another_size_is_dropped_and_can_be_taken_in_again() {
 #[test]
 fn a_layer_is_made_once() {
     let (_dir, store) = store();
-    let chain = Digest::of(b"chain");
+    let (chain, cancel) = (Digest::of(b"chain"), Cancel::new().unwrap());
     let made = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| match store.layer(&chain).unwrap() {
+            scope.spawn(|| match store.layer(&chain, &cancel).unwrap() {
                 LayerSlot::Ready(dir) => assert_eq!(fs::read(dir.join("f")).unwrap(), b"x"),
                 LayerSlot::Vacant(slot) => {
                     made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -113,18 +113,31 @@ fn a_layer_is_made_once() {
 #[test]
 fn a_layer_given_up_is_vacant_again() {
     let (_dir, store) = store();
-    let chain = Digest::of(b"chain");
-    let LayerSlot::Vacant(slot) = store.layer(&chain).unwrap() else {
+    let (chain, cancel) = (Digest::of(b"chain"), Cancel::new().unwrap());
+    let LayerSlot::Vacant(slot) = store.layer(&chain, &cancel).unwrap() else {
         panic!("there before it was made");
     };
     fs::write(slot.dir.join("half"), b"x").unwrap();
     let dir = slot.dir.clone();
     drop(slot);
     assert!(!dir.exists());
-    let LayerSlot::Vacant(slot) = store.layer(&chain).unwrap() else {
+    let LayerSlot::Vacant(slot) = store.layer(&chain, &cancel).unwrap() else {
         panic!("half a layer is in place");
     };
     assert!(names(&slot.dir).is_empty());
+}
+
+#[test]
+fn who_waits_for_a_layer_hears_of_the_end() {
+    let (_dir, store) = store();
+    let (chain, cancel) = (Digest::of(b"chain"), Cancel::new().unwrap());
+    let _held = store.layer(&chain, &cancel).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| store.layer(&chain, &cancel).map(|_| ()));
+        cancel.cancel();
+        let waited = waiting.join().unwrap();
+        assert!(matches!(waited, Err(Error::Cancelled)), "{waited:?}");
+    });
 }
 
 #[test]

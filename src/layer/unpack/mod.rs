@@ -131,7 +131,11 @@ impl<'a> Shared<'a> {
         if self.stop.cancel.is_set() {
             return Err(Error::Cancelled);
         }
-        let one = match self.store.layer(&layer.chain_id)? {
+        let slot = match self.store.layer(&layer.chain_id, self.stop.cancel) {
+            Err(crate::store::Error::Cancelled) => return Err(Error::Cancelled),
+            other => other?,
+        };
+        let one = match slot {
             LayerSlot::Ready(dir) => {
                 self.sink.send(Event::Reused {
                     owner: self.owner,

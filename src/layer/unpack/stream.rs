@@ -169,7 +169,10 @@ pub(super) fn run<T: Send>(
 }
 
 /// Reads the blob, from the store or from where it comes, verified and copied.
-#[allow(clippy::too_many_arguments)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one pipeline, used here only"
+)]
 fn read(
     layer: &BaseLayer,
     blobs: &dyn Blobs,

@@ -296,7 +296,8 @@ fn make_dir(path: &Path) -> Result<(), Error> {
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
-    std::fs::remove_dir_all(path).map_err(at("remove", path))
+    // A command may have left a tree of any depth, and directories that nobody may write to.
+    crate::store::remove_tree(path).map_err(at("remove", path))
 }
 
 fn meta_of(dir: &Path) -> Result<Meta, Error> {
