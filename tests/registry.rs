@@ -10,7 +10,6 @@ use shutter::oci::{Digest, Document, Platform, Reference, media};
 use shutter::registry::{Pushed, Registry};
 use shutter::request::RegistryOptions;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 /// Pushes an image of two blobs and pulls it again.
 fn round_trip(registry: &Registry, host: &str) {
@@ -266,39 +265,4 @@ fn says_what_is_not_there() {
     }
     let text = told(&registry.pull_small(&target, &descriptor(b"x")).unwrap_err());
     assert!(text.contains(&Digest::of(b"x").to_string()), "{text}");
-}
-
-/// Prints how fast it goes; run with `--ignored --nocapture`.
-#[test]
-#[ignore = "measures"]
-fn measure() {
-    let server = real::start();
-    let registry = client(options());
-    let target = image(&server.host, "fast:x");
-    let small: Vec<Blob> = (0..20).map(|n| blob(noise(1000 + n))).collect();
-    registry.check_push(&target).unwrap();
-    let start = Instant::now();
-    for one in &small {
-        registry
-            .push_blob(&target, &one.descriptor, one.file.path(), None, &span())
-            .unwrap();
-    }
-    println!("20 small blobs: {:?}", start.elapsed());
-    let large = blob(noise(256 << 20));
-    let start = Instant::now();
-    registry
-        .push_blob(&target, &large.descriptor, large.file.path(), None, &span())
-        .unwrap();
-    println!("256 MiB up: {:?}", start.elapsed());
-    let start = Instant::now();
-    let mut from = registry.pull_blob(&target, &large.descriptor).unwrap();
-    let mut buffer = vec![0; 1 << 20];
-    let mut n = 0;
-    loop {
-        match from.read(&mut buffer).unwrap() {
-            0 => break,
-            more => n += more,
-        }
-    }
-    println!("{n} bytes down: {:?}", start.elapsed());
 }

@@ -63,6 +63,7 @@ pub enum Op {
     Unlink(Bytes),
     /// Writes to a file after its name is gone.
     UnlinkOpen(Bytes),
+    Rmdir(Bytes),
     RemoveAll(Bytes),
     Mkdir(Bytes),
     Chmod(Bytes, u32),
@@ -134,6 +135,7 @@ impl Op {
                 std::fs::remove_file(&path)?;
                 file.write_all(b"nobody reads this")
             }
+            Op::Rmdir(path) => std::fs::remove_dir(at(path)),
             Op::RemoveAll(path) => match std::fs::remove_dir_all(at(path)) {
                 Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                     std::fs::remove_file(at(path))
