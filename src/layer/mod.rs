@@ -50,6 +50,14 @@ pub enum Error {
         /// What is wrong, naming the entry.
         why: String,
     },
+    /// What went wrong with one layer of a base.
+    #[error("layer {digest}")]
+    Base {
+        /// The blob.
+        digest: Digest,
+        /// What happened.
+        source: Box<Error>,
+    },
     /// The build was cancelled.
     #[error("cancelled")]
     Cancelled,

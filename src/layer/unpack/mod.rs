@@ -146,7 +146,8 @@ impl<'a> Shared<'a> {
                 Coming::Ready(dir)
             }
             LayerSlot::Vacant(slot) => Coming::Loading(scope.spawn(move || {
-                let loaded = self.load(layer, slot);
+                let digest = layer.descriptor.digest;
+                let loaded = self.load(layer, slot).map_err(|e| of_layer(e, digest));
                 if loaded.is_err() {
                     self.stop.failed.store(true, Ordering::Relaxed);
                 }
@@ -172,7 +173,9 @@ impl<'a> Shared<'a> {
                 let toc = self.toc(layer, &dir)?;
                 (dir, toc)
             }
-            Coming::Loading(thread) => self.finish(layer, join(thread)?, tree)?,
+            Coming::Loading(thread) => self
+                .finish(layer, join(thread)?, tree)
+                .map_err(|e| of_layer(e, layer.descriptor.digest))?,
         };
         let root = RelPath::root();
         let fd = File::open(&dir).map_err(|e| files::io_error("open the layer's", &root, e))?;
@@ -234,7 +237,7 @@ impl<'a> Shared<'a> {
             &fetch,
             parse,
         );
-        let ((), arrived) = streamed.map_err(|error| cut_short(error, digest))?;
+        let ((), arrived) = streamed?;
         if arrived.diff_id != layer.diff_id {
             let (got, wanted) = (arrived.diff_id, layer.diff_id);
             let why = format!("its content has digest {got}, the image says {wanted}");
@@ -297,13 +300,17 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// An archive that ends too early is the layer's fault, not the connection's: the blob's length
-/// and digest are looked at apart.
-fn cut_short(error: Error, digest: Digest) -> Error {
+/// Says which layer an error is about. An archive that ends too early is the layer's fault, not the
+/// connection's: the blob's length and digest are looked at apart.
+fn of_layer(error: Error, digest: Digest) -> Error {
     match error {
         Error::Read(source) if source.kind() == io::ErrorKind::UnexpectedEof => Error::Hostile {
             digest,
             why: source.to_string(),
+        },
+        Error::Io { .. } | Error::Read(_) => Error::Base {
+            digest,
+            source: Box::new(error),
         },
         other => other,
     }

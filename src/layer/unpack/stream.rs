@@ -162,6 +162,8 @@ pub(super) fn run<T: Send>(
         };
         match (value, diff_id) {
             (Ok(value), Some(diff_id)) => Ok((value, Arrived { ingest, diff_id })),
+            // Cut off because another layer has failed; that one says why.
+            (Err(_), _) if stop.is_set() => Err(Error::Cancelled),
             (Err(error), _) => Err(error),
             (_, None) => Err(Error::Cancelled),
         }

@@ -118,8 +118,47 @@ fn a_lost_connection_is_no_fault_of_the_layer() {
     };
     let layers = [layer(1), layer(2), layer(3)];
     let got = unpack_all(&layers, &Cut, &store, &Sink::none(), Owner::Build, &cancel);
-    match got.map(|_| ()) {
-        Err(Error::Read(error)) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+    let Err(Error::Base { source, .. }) = got.map(|_| ()) else {
+        panic!("no layer is named");
+    };
+    match *source {
+        Error::Read(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_layer_that_failed_is_named_not_one_given_up_for_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&dir.path().join("store")).expect("a store");
+    let cancel = Cancel::new().expect("a switch");
+    let stop = Stop {
+        cancel: &cancel,
+        // Another layer has failed already.
+        failed: AtomicBool::new(true),
+    };
+    let tar = vec![0; 1 << 20];
+    let layer = BaseLayer {
+        descriptor: Descriptor {
+            media_type: String::new(),
+            digest: Digest::of(&tar),
+            size: tar.len() as u64,
+            urls: Vec::new(),
+            annotations: Default::default(),
+        },
+        diff_id: Digest::of(&tar),
+        chain_id: Digest::of(&tar),
+    };
+    let shared = Shared {
+        blobs: &One(tar),
+        store: &store,
+        sink: &Sink::none(),
+        owner: Owner::Build,
+        growth: Growth::USUAL,
+        stop: &stop,
+    };
+    match shared.all(&[layer]).map(|_| ()) {
+        Err(Error::Cancelled) => {}
         other => panic!("{other:?}"),
     }
 }
