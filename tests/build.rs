@@ -133,6 +133,20 @@ fn one_snapshot_has_the_same_files_as_many_layers() {
 }
 
 #[test]
+fn every_line_of_a_talkative_command_is_printed_in_order() {
+    let project = Project::new();
+    project.file(
+        "Dockerfile",
+        "FROM base\nRUN seq 1 60000; printf end\nRUN echo next\n",
+    );
+    let (output, _) = project.try_build("out", &[]);
+    assert!(output.status.success());
+    let wanted: String = (1..=60000).map(|n| format!("{n}\n")).collect();
+    let got = String::from_utf8_lossy(&output.stdout);
+    assert!(got == wanted + "end\nnext\n", "{} bytes", got.len());
+}
+
+#[test]
 fn a_failed_run_shows_its_lines_and_its_exit_code() {
     let project = Project::new();
     project.file(
