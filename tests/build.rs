@@ -133,6 +133,56 @@ fn one_snapshot_has_the_same_files_as_many_layers() {
 }
 
 #[test]
+fn every_line_of_a_talkative_command_is_printed_in_order() {
+    let project = Project::new();
+    project.file(
+        "Dockerfile",
+        "FROM base\nRUN seq 1 60000; printf end\nRUN echo next\n",
+    );
+    let (output, _) = project.try_build("out", &[]);
+    assert!(output.status.success());
+    let wanted: String = (1..=60000).map(|n| format!("{n}\n")).collect();
+    let got = String::from_utf8_lossy(&output.stdout);
+    assert!(got == wanted + "end\nnext\n", "{} bytes", got.len());
+}
+
+#[test]
+fn a_refused_machine_is_told_once_and_what_to_do() {
+    let project = Project::new();
+    project.file("Dockerfile", "FROM base\nRUN true\n");
+    // No CAP_SYS_ADMIN: as in an ordinary container.
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_admin"]);
+    let built = project.command();
+    command.arg(built.get_program()).args(built.get_args());
+    let output = command.arg("--no-push").output().expect("run setpriv");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("CAP_SYS_ADMIN"), "{text}");
+
+    // A store on overlayfs, made in a mount namespace of its own.
+    let script = "cd \"$0\" && mkdir l u w m && \
+        mount -t overlay overlay -o lowerdir=l,upperdir=u,workdir=w m && exec \"$@\" --cache-dir m/s";
+    let mut command = Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c", script])
+        .arg(project.path(""));
+    command.arg(built.get_program());
+    let mut arguments = built.get_args();
+    while let Some(argument) = arguments.next() {
+        match argument == "--cache-dir" {
+            true => drop(arguments.next()),
+            false => drop(command.arg(argument)),
+        }
+    }
+    let output = command.arg("--no-push").output().expect("run unshare");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(text.matches("cannot be used here").count(), 1, "{text}");
+    assert!(text.contains("--cache-dir"), "{text}");
+}
+
+#[test]
 fn a_failed_run_shows_its_lines_and_its_exit_code() {
     let project = Project::new();
     project.file(

@@ -91,7 +91,10 @@ pub fn probe(choice: RootfsChoice, dir: &Path) -> Result<(), Error> {
         why: format!(
             "{}; it needs root or CAP_SYS_ADMIN with mount allowed (a privileged pod), and a store \
              (--cache-dir) that is not on overlayfs: give it a volume or a tmpfs",
-            chain(&error)
+            match &error {
+                Error::Refused { why, .. } => why.clone(),
+                other => chain(other),
+            }
         ),
     })
 }

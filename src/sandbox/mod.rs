@@ -105,7 +105,10 @@ impl Sandbox {
     /// Refused where the process has threads already or may not mount. The helper ends with the
     /// `Sandbox`, or with the calling thread however that ends: it has to be the main thread.
     pub fn start() -> Result<Sandbox, Error> {
-        sys::private_mount_namespace().map_err(Error::setup("take a private mount namespace"))?;
+        sys::private_mount_namespace().map_err(Error::setup(
+            "take a private mount namespace, which takes root with CAP_SYS_ADMIN (in a container: \
+             a privileged one, or that capability and a seccomp profile with mount)",
+        ))?;
         let private = rustix::mount::MountPropagationFlags::PRIVATE
             | rustix::mount::MountPropagationFlags::REC;
         rustix::mount::mount_change(c"/", private)

@@ -20,8 +20,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use text::Colours;
 
-/// So many events wait at most; a build that is faster than its log waits too.
-const QUEUE: usize = 4096;
+/// So many events wait at most; a build that is faster than its log waits too. Each may hold as
+/// much of a command's output as a pipe does.
+const QUEUE: usize = 256;
+/// So many bytes of output are put together while more is coming.
+const BATCH: usize = 64 << 10;
 /// How often the live view is drawn.
 const FRAME: Duration = Duration::from_millis(100);
 
@@ -90,6 +93,8 @@ struct Painter {
     stamp: super::meaning::Stamp,
     screen: live::Screen,
     timeline: Option<(Timeline, PathBuf)>,
+    /// Output of commands that is not on stdout yet.
+    output: Vec<u8>,
 }
 
 impl Painter {
@@ -109,6 +114,7 @@ impl Painter {
                 .timeline
                 .as_ref()
                 .map(|file| (Timeline::new(begun), file.clone())),
+            output: Vec::new(),
         }
     }
 
@@ -128,7 +134,14 @@ impl Painter {
                     return;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.flush();
+                    return;
+                }
+            }
+            // A line of its own for each write makes a talkative command wait for its log.
+            if receiver.is_empty() {
+                self.flush();
             }
             if live && Instant::now() >= next {
                 self.draw(&std::mem::take(&mut stay));
@@ -151,7 +164,7 @@ impl Painter {
         }
     }
 
-    fn live(&self, note: &Note, stay: &mut Vec<String>) {
+    fn live(&mut self, note: &Note, stay: &mut Vec<String>) {
         if let Note::Line(..) = note
             && !std::io::stdout().is_terminal()
         {
@@ -167,15 +180,14 @@ impl Painter {
         }
     }
 
-    fn line(&self, note: &Note, colours: Colours, at: Instant) {
+    fn line(&mut self, note: &Note, colours: Colours, at: Instant) {
         if let Note::Line(id, _, bytes) = note {
             let mut line = text::line(bytes, colours);
             if self.board.running.len() > 1 {
                 line = format!("[{}] {line}", self.board.step(*id));
             }
             line.push('\n');
-            let mut out = std::io::stdout().lock();
-            let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+            self.put(&line);
             return;
         }
         if let Some((tone, sentence)) = log::sentence(note, &self.board) {
@@ -183,28 +195,51 @@ impl Painter {
         }
     }
 
-    fn say(&self, tone: Tone, sentence: &str, colours: Colours, at: Instant) {
+    fn say(&mut self, tone: Tone, sentence: &str, colours: Colours, at: Instant) {
         if tone.passes(self.verbosity) {
             let elapsed = at.saturating_duration_since(self.board.begun);
-            print(&log::line(tone, sentence, self.stamp, elapsed, colours));
+            self.print(&log::line(tone, sentence, self.stamp, elapsed, colours));
         }
     }
 
-    fn object(&self, note: &Note) {
+    fn object(&mut self, note: &Note) {
         let (tone, object) = log::object(note, &self.board, text::now());
         let text = format!("{object}\n");
         if let Note::Line(..) = note {
-            let mut out = std::io::stdout().lock();
-            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            self.put(&text);
         } else if tone.passes(self.verbosity) {
-            print(&text);
+            self.print(&text);
         }
+    }
+
+    /// Adds to the output of commands.
+    fn put(&mut self, text: &str) {
+        self.output.extend_from_slice(text.as_bytes());
+        if self.output.len() >= BATCH {
+            self.flush();
+        }
+    }
+
+    /// Puts the output of commands on stdout; a closed pipe is not our business.
+    fn flush(&mut self) {
+        if !self.output.is_empty() {
+            let mut out = std::io::stdout().lock();
+            let _ = out.write_all(&self.output).and_then(|()| out.flush());
+            self.output.clear();
+        }
+    }
+
+    /// Prints to stderr in one piece, after the output that came before.
+    fn print(&mut self, text: &str) {
+        self.flush();
+        print(text);
     }
 
     fn draw(&mut self, stay: &[String]) {
         let (columns, rows) = terminal_size(&std::io::stderr()).unwrap_or((80, 24));
         let frame = live::frame(&self.board, Instant::now(), columns, rows);
-        print(&self.screen.draw(stay, &frame));
+        let text = self.screen.draw(stay, &frame);
+        self.print(&text);
     }
 
     fn end(&mut self, ending: Ending, mut stay: Vec<String>) {
@@ -214,7 +249,8 @@ impl Painter {
                 let lines = log::summary(built, &self.board, ending.at);
                 stay.extend(lines);
             }
-            print(&self.screen.draw(&stay, &[]));
+            let text = self.screen.draw(&stay, &[]);
+            self.print(&text);
         }
         if let Some(built) = &ending.built {
             match self.format {
@@ -223,7 +259,7 @@ impl Painter {
                     let board = &self.board;
                     let object = log::summary_object(built, board, ending.at, text::now());
                     if Tone::Info.passes(self.verbosity) {
-                        print(&format!("{object}\n"));
+                        self.print(&format!("{object}\n"));
                     }
                 }
                 LogFormat::Text | LogFormat::Color => {
