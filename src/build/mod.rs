@@ -1,6 +1,6 @@
 //! Drives the plan: schedules stages, runs steps, joins layers.
 //!
-//! One thread a stage, one a layer in the making, one a base; they meet in slots ([`wait`]).
+//! One thread a stage, one a layer in the making, one a base; they meet in slots (`wait`).
 //! A stage waits for another only where it needs it. The first error throws the build's one
 //! switch, and everything else unwinds.
 

@@ -1,7 +1,7 @@
 //! AST and request to stages and steps; config edits as pure functions. No I/O.
 //!
-//! Planning has two halves. [`graph`] needs the Dockerfile and the request: it expands FROM lines
-//! and finds what each stage needs. [`steps`] needs the config of a stage's base too, which is known
+//! Planning has two halves. [`graph()`] needs the Dockerfile and the request: it expands FROM lines
+//! and finds what each stage needs. [`steps()`] needs the config of a stage's base too, which is known
 //! once the base is resolved: it expands every word and computes the config after every step, so a
 //! build knows all of a stage before anything of it runs.
 
