@@ -51,7 +51,7 @@ pub(super) enum Command {
     Help,
 }
 
-/// Reads the name the program is called by off the first word of argv.
+/// Reads the name the program is called by off the first argument.
 pub(super) fn called(program: Option<&OsString>) -> Called {
     match program.map(Path::new).and_then(Path::file_name) {
         Some(name) if name == OsStr::new("executor") => Called::Executor,
