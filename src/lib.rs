@@ -40,6 +40,30 @@
 //! | 5 | [`sandbox`] | one command in one root: namespaces, mounts, user, capabilities, seccomp, reaping |
 //! | 6 | [`build`] | drives the plan: schedules stages, runs steps, joins layers |
 //! | 7 | [`cli`] | flags, progress, reports, exit codes; the only printer and the only reader of the environment |
+//!
+//! # What always holds
+//!
+//! 1. The tracker never misses: what [`rootfs`] says a step changed may be too much, never too
+//!    little; [`changeset`] compares it with the [`fs::Tree`] and drops what is equal.
+//! 2. Same inputs, same digests, whatever the thread count or the order in which parallel work ends.
+//!    Times come from the files, from SOURCE_DATE_EPOCH, or from the base's date.
+//! 3. A blob is in the [`store`] whole and verified, or not at all. Blobs are pushed before the
+//!    config, the config before the manifest, so that a tag never points to something incomplete.
+//!
+//! # How it runs
+//!
+//! - The process takes a mount namespace of its own and forks the helper that starts commands before
+//!   there is any thread ([`sandbox`]): whatever kills it, no mount and no command outlives it.
+//! - One thread a stage, a base and a layer in the making ([`build`]). A finished step's upper
+//!   directory is frozen; its layer is made and pushed while the next step runs on a fresh one.
+//! - Processor work runs on the one rayon pool, in which nothing waits for a channel; tokio is
+//!   behind [`net`] alone. Permits for chunks bound the memory of all layers in the making together
+//!   ([`layer::Permits`]); names and metadata are held, content never.
+//! - The first error, or a signal, throws one switch ([`sys::Cancel`]), which everything that takes
+//!   long looks at; then the threads unwind, and what they were making is thrown away.
+//!
+//! Deliberately absent so far: root file systems other than overlay (they go behind
+//! [`rootfs::Rootfs`]), and a cache of layers (tables of contents and diff IDs are kept for it).
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -410,7 +410,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             None => Origin::Context(&self.shared.context),
         };
         let scratch = self.shared.step_scratch(id)?;
-        let made = context::copy(copy, &origin, &self.tree, &scratch, self.shared.now)?;
+        let (now, cancel) = (self.shared.now, self.shared.cancel);
+        let made = context::copy(copy, &origin, &self.tree, &scratch, now, cancel)?;
         Ok(Some(made.settle(&self.tree)?))
     }
 }

@@ -6,6 +6,7 @@ use crate::changeset::Changeset;
 use crate::dockerfile::ignore;
 use crate::fs::{Kind, Meta, RelPath, Source, Time, Tree};
 use crate::plan::CopyOp;
+use crate::sys::Cancel;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -23,6 +24,7 @@ pub fn copy(
     dest: &Tree,
     scratch: &Path,
     now: Time,
+    cancel: &Cancel,
 ) -> Result<Changeset, Error> {
     let CopyOp {
         from: _,
@@ -49,6 +51,9 @@ pub fn copy(
     let mut archives = 0;
     for source in sources {
         for name in select(source, from)? {
+            if cancel.is_set() {
+                return Err(Error::Cancelled);
+            }
             let path = from.resolve(&name)?;
             let Some(item) = from.get(&path)? else {
                 return Err(match from.is_left_out(&path) {
@@ -60,7 +65,7 @@ pub fn copy(
                 let content = from.source(&path);
                 let room = scratch.join(archives.to_string());
                 archives += 1;
-                if work.unpack(&path, content.as_ref(), &room)? {
+                if work.unpack(&path, content.as_ref(), &room, cancel)? {
                     continue;
                 }
             }
@@ -263,6 +268,7 @@ impl Work<'_> {
         path: &RelPath,
         content: Option<&Source>,
         room: &Path,
+        cancel: &Cancel,
     ) -> Result<bool, Error> {
         let Some(content) = content else {
             return Ok(false);
@@ -273,7 +279,7 @@ impl Work<'_> {
         let to = self.target.resolve(&RelPath::root(), &self.dest)?;
         let new = self.implied();
         self.target.make_directories(&to, &new)?;
-        unpack::unpack(self, path, content, &to, room)?;
+        unpack::unpack(self, path, content, &to, room, cancel)?;
         Ok(true)
     }
 

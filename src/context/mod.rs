@@ -92,6 +92,9 @@ pub enum Error {
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The build was cancelled.
+    #[error("cancelled")]
+    Cancelled,
     /// USER names no user of the image.
     #[error("unable to find user {0}: no matching entries in passwd file")]
     NoUser(String),

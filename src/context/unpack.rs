@@ -3,6 +3,7 @@ use super::copy::Work;
 use crate::fs::archive::decompress;
 use crate::fs::tar::{Body, Reader, TarError};
 use crate::fs::{Kind, RelPath, Source};
+use crate::sys::Cancel;
 use rustix::fs::{Mode, OFlags, openat};
 use std::fs::File;
 use std::io::{self, Read};
@@ -35,14 +36,22 @@ pub(super) fn unpack(
     content: &Source,
     to: &RelPath,
     room: &Path,
+    cancel: &Cancel,
 ) -> Result<(), Error> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Archive {
-        path: path.clone(),
-        source,
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| match cancel.is_set() {
+        true => Error::Cancelled,
+        false => Error::Archive {
+            path: path.clone(),
+            source,
+        },
     };
     let file = content
         .open()
         .map_err(|error| Error::io("read", path, error))?;
+    let file = UntilCancelled {
+        inner: file,
+        cancel,
+    };
     let (_, plain) = decompress(file).map_err(|error| failed(error.into()))?;
     let mut room = Room::make(room)?;
     let mut archive = Reader::new(plain);
@@ -89,6 +98,21 @@ pub(super) fn unpack(
         }
     }
     Ok(())
+}
+
+/// Reads until the build is cancelled: an archive may take minutes.
+struct UntilCancelled<'a, R> {
+    inner: R,
+    cancel: &'a Cancel,
+}
+
+impl<R: Read> Read for UntilCancelled<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_set() {
+            return Err(io::Error::other("cancelled"));
+        }
+        self.inner.read(out)
+    }
 }
 
 /// A directory for the contents of one archive, each a file with a number for a name.

@@ -96,11 +96,35 @@ fn archives_are_unpacked() {
 
 fn carry_out_paths(op: &CopyOp, from: &Origin<'_>) -> Vec<String> {
     let scratch = tempfile::tempdir().unwrap();
-    let changeset = copy(op, from, &base(), scratch.path(), NOW).unwrap();
+    let changeset = copy(
+        op,
+        from,
+        &base(),
+        scratch.path(),
+        NOW,
+        &Cancel::new().unwrap(),
+    )
+    .unwrap();
     let path = |change: &crate::changeset::Change| {
         String::from_utf8_lossy(change.path.as_bytes()).into_owned()
     };
     changeset.changes.iter().map(path).collect()
+}
+
+#[test]
+fn a_cancelled_build_unpacks_nothing() {
+    let dir = context(&[]);
+    let archive = archive(&[entry("f", b'0', 0o644, "", "x")]);
+    std::fs::write(dir.path().join("t.tar"), archive).unwrap();
+    let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
+    let mut op = op(&["t.tar"], "/");
+    op.unpack = true;
+    let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::new().unwrap());
+    cancel.cancel();
+    let from = Origin::Context(&context);
+    let done = copy(&op, &from, &base(), scratch.path(), NOW, &cancel);
+    assert!(matches!(done, Err(Error::Cancelled)));
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
 
 #[test]

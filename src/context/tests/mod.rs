@@ -4,6 +4,7 @@ use super::*;
 use crate::changeset::Action;
 use crate::fs::{Content, Kind, LayerView, Meta, Node, Source, Toc, TocEntry};
 use crate::plan::{self, CopyOp};
+use crate::sys::Cancel;
 use std::collections::HashMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -168,7 +169,7 @@ fn lines(changeset: &Changeset) -> Vec<String> {
 
 fn carry_out(op: &CopyOp, from: &Origin<'_>, dest: &Tree) -> Result<Vec<String>, String> {
     let scratch = tempfile::tempdir().unwrap();
-    match copy(op, from, dest, scratch.path(), NOW) {
+    match copy(op, from, dest, scratch.path(), NOW, &Cancel::new().unwrap()) {
         Ok(changeset) => Ok(lines(&changeset)),
         Err(error) => Err(error.to_string()),
     }

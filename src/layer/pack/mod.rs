@@ -33,9 +33,6 @@ pub struct Packed {
     pub raw: u64,
     /// Number of entries.
     pub entries: u64,
-    /// Its table of contents, with content ids; what the tar says, so with whole seconds and with
-    /// the times that `Times` asked for.
-    pub toc: Toc,
 }
 
 /// What becomes of the times of files.
@@ -63,7 +60,9 @@ pub struct PackOptions {
     pub cancel: Cancel,
 }
 
-/// Makes a layer of a settled changeset and puts blob and toc into the store.
+/// Makes a layer of a settled changeset and puts blob and toc into the store. The toc has content
+/// ids and is what the tar says: with whole seconds, and with the times that `Times` asked for. It
+/// is not given, so that no layer's names stay in memory until the build ends.
 ///
 /// The tar is the same for the same changeset and `Times`: entries in canonical order, whiteouts
 /// at the place of what they delete, no entry for the root, whole seconds. The blob's bytes depend
@@ -96,8 +95,7 @@ pub fn pack(
         Ok::<_, Error>((pipeline.finish()?, entries))
     })?;
     let count = entries.len() as u64;
-    let toc = Toc::new(entries);
-    store.put_toc(&blob.diff_id, &toc)?;
+    store.put_toc(&blob.diff_id, &Toc::new(entries))?;
     Ok(Packed {
         descriptor: Descriptor {
             media_type: media_type(options.compression, options.format).into(),
@@ -109,7 +107,6 @@ pub fn pack(
         diff_id: blob.diff_id,
         raw: blob.raw,
         entries: count,
-        toc,
     })
 }
 
