@@ -56,7 +56,10 @@ fn main() {
                 .expect("settle");
             bencher.iter_batched(
                 || root.fork().expect("fork"),
-                |mut root| root.apply(&changeset).expect("apply"),
+                |mut root| {
+                    root.apply(&changeset, &shutter::sys::Cancel::new().expect("a switch"))
+                        .expect("apply")
+                },
                 BatchSize::PerIteration,
             );
         });

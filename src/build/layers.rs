@@ -3,6 +3,7 @@
 use super::wait::{Promise, Slot};
 use super::{Error, Shared};
 use crate::changeset::Changeset;
+use crate::dockerfile::ast::Span;
 use crate::layer::{PackOptions, Packed, pack};
 use crate::oci::{Descriptor, Reference};
 use crate::progress::{Event, Owner, StepId, Work};
@@ -12,6 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::Scope;
 
+/// The instruction that a layer is of: where it is, and its text.
+pub(super) type Instruction<'a> = (Span, &'a str);
+
 /// A layer that somebody is making.
 pub(super) type Pending = Arc<Slot<Arc<Packed>>>;
 
@@ -20,6 +24,7 @@ pub(super) fn start<'scope, 'env: 'scope>(
     shared: &'scope Shared<'env>,
     scope: &'scope Scope<'scope, 'env>,
     step: StepId,
+    of: Instruction<'scope>,
     changeset: Arc<Changeset>,
 ) -> Pending {
     let slot: Pending = Arc::new(Slot::new());
@@ -28,7 +33,7 @@ pub(super) fn start<'scope, 'env: 'scope>(
         let promise = Promise::new(&pending);
         let packed = {
             let _pass = shared.packers.enter();
-            shared.failure.check(make(shared, step, &changeset))
+            shared.failure.check(make(shared, step, of, &changeset))
         };
         // What the layer was read from is no longer needed while it is uploaded.
         drop(changeset);
@@ -54,7 +59,12 @@ pub(super) fn start<'scope, 'env: 'scope>(
     slot
 }
 
-fn make(shared: &Shared<'_>, step: StepId, changeset: &Changeset) -> Result<Arc<Packed>, Error> {
+fn make(
+    shared: &Shared<'_>,
+    step: StepId,
+    of: Instruction<'_>,
+    changeset: &Changeset,
+) -> Result<Arc<Packed>, Error> {
     let bytes: u64 = changeset.content_size();
     let span = shared
         .sink
@@ -66,7 +76,7 @@ fn make(shared: &Shared<'_>, step: StepId, changeset: &Changeset) -> Result<Arc<
         cancel: shared.cancel.clone(),
     };
     let packed = pack(changeset, &options, &shared.store, &shared.permits, &span)
-        .map_err(|e| Error::other("make the layer", e))?;
+        .map_err(|e| Error::step(of.0, of.1, e))?;
     drop(span);
     shared
         .store

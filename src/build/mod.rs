@@ -158,6 +158,7 @@ pub fn build(
         };
         sink.message(Level::Warn, text);
     }
+    check_outputs(request)?;
     let context = Context::open(&request.context, &request.dockerfile)
         .map_err(|e| Error::other("open the build context", e))?;
     let store = Store::open(&request.store).map_err(|e| Error::other("open the store", e))?;
@@ -225,6 +226,47 @@ pub fn build(
     let image = image::assemble(&shared, base.as_deref(), last, &records)?;
     let built = deliver(&shared, &image)?;
     Ok(built)
+}
+
+/// Finds out before the build whether its outputs can be written where they are wanted, and makes
+/// the directories above them.
+fn check_outputs(request: &Request) -> Result<(), Error> {
+    let files = [
+        ("--tar-path", &request.tar_path),
+        ("--digest-file", &request.digest_file),
+        (
+            "--image-name-with-digest-file",
+            &request.image_name_with_digest_file,
+        ),
+        (
+            "--image-name-tag-with-digest-file",
+            &request.image_name_tag_with_digest_file,
+        ),
+    ];
+    for (flag, path) in files {
+        let Some(path) = path else { continue };
+        let action = || format!("write {flag} {}", path.display());
+        if path.is_dir() {
+            return Err(Error::other(
+                action(),
+                "it is a directory; a file is wanted",
+            ));
+        }
+        if let Some(parent) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            std::fs::create_dir_all(parent).map_err(|e| Error::other(action(), e))?;
+        }
+    }
+    if let Some(dir) = &request.oci_layout
+        && dir.exists()
+        && !dir.is_dir()
+    {
+        let action = format!("write --oci-layout-path {}", dir.display());
+        return Err(Error::other(action, "it is a file; a directory is wanted"));
+    }
+    Ok(())
 }
 
 fn read_dockerfile(request: &Request) -> Result<Vec<u8>, Error> {

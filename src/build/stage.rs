@@ -1,6 +1,6 @@
 //! One stage: its steps in order, on a tree, and on a root once a command must run.
 
-use super::layers::{self, Pending};
+use super::layers::{self, Instruction, Pending};
 use super::wait::lock;
 use super::{Error, Shared};
 use crate::changeset::Changeset;
@@ -235,8 +235,22 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 self.merged = Some(merged.merge((*changeset).clone())?);
                 None
             }
-            None => Some(layers::start(self.shared, self.scope, id, changeset)),
+            None => {
+                let of = self.instruction(id.step);
+                Some(layers::start(self.shared, self.scope, id, of, changeset))
+            }
         })
+    }
+
+    /// Gives a step's place and text; the FROM's where the stage has no such step.
+    fn instruction(&self, step: usize) -> Instruction<'scope> {
+        match self.shared.steps[self.place].get(step) {
+            Some(step) => (step.span, &step.text),
+            None => {
+                let stage = &self.shared.plan.stages[self.place];
+                (stage.span, &stage.text)
+            }
+        }
     }
 
     /// With one layer for everything: makes it of what all steps above the base changed.
@@ -254,7 +268,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             stage: self.shared.plan.stages[self.place].index,
             step: self.shared.steps[self.place].len().saturating_sub(1),
         };
-        let layer = layers::start(self.shared, self.scope, id, Arc::new(settled));
+        let of = self.instruction(id.step);
+        let layer = layers::start(self.shared, self.scope, id, of, Arc::new(settled));
         match self.records.last_mut() {
             Some(record) => record.layer = Some(layer),
             None => self.records.push(Record {
@@ -283,7 +298,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         }
         if let Some(root) = &mut self.root {
             for changeset in self.unapplied.drain(..) {
-                root.apply(&changeset)?;
+                root.apply(&changeset, self.shared.cancel)?;
             }
         }
         Ok(())

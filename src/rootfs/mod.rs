@@ -7,6 +7,7 @@ pub use overlay::Overlay;
 use crate::changeset::Changeset;
 use crate::fs::{Meta, Time};
 use crate::request::RootfsChoice;
+use crate::sys::Cancel;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
@@ -58,8 +59,8 @@ pub trait Rootfs: Send {
     /// Throws away what was written since `begin`.
     fn discard(&mut self) -> Result<(), Error>;
     /// Puts a settled changeset that no command made (COPY, ADD, WORKDIR) into the root as a layer
-    /// of its own. Not between `begin` and `commit`.
-    fn apply(&mut self, changeset: &Changeset) -> Result<(), Error>;
+    /// of its own. Not between `begin` and `commit`. Ends early, with an error, once `cancel` is set.
+    fn apply(&mut self, changeset: &Changeset, cancel: &Cancel) -> Result<(), Error>;
     /// Gives a root for a stage that starts from this one as it is now; refused where there is one
     /// root only.
     fn fork(&self) -> Result<Box<dyn Rootfs>, Error>;

@@ -137,6 +137,12 @@ impl Store {
     /// Opens a store, making it where there is none, and clears away what dead builds left.
     pub fn open(dir: &Path) -> Result<Store, Error> {
         let fail = |action, path: &Path, e| Error::io(dir, action, path, e);
+        if dir.exists() && !dir.is_dir() {
+            return Err(Error::Foreign {
+                path: dir.to_owned(),
+                why: "it is not a directory".into(),
+            });
+        }
         if !dir.is_dir() {
             fs::create_dir_all(dir).map_err(|e| fail("create", dir, e))?;
         }

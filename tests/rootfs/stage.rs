@@ -106,7 +106,8 @@ impl Stage {
             );
 
             // Another root to which the changeset is applied shows the same.
-            twin.apply(&tracked).expect("apply");
+            twin.apply(&tracked, &shutter::sys::Cancel::new().expect("a switch"))
+                .expect("apply");
             let left = describe(&self.walk(&*twin), Detail::All);
             assert_same(
                 &left,

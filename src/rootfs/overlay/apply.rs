@@ -4,6 +4,7 @@ use super::mount::{at, open_dir};
 use crate::changeset::{self, Action, Change, Changeset};
 use crate::fs::{Dir, Kind, Meta, Placer, RelPath, Source, Time};
 use crate::rootfs::Error;
+use crate::sys::Cancel;
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,6 +20,8 @@ const BATCH: usize = 256;
 const RUN: usize = 8;
 /// Content up to this size is read at once.
 const SMALL: u64 = 128 << 10;
+/// A larger file is copied in pieces of so many bytes.
+const PIECE: u64 = 8 << 20;
 
 /// A regular file to be written.
 struct Pending<'a> {
@@ -42,7 +45,7 @@ pub(super) fn set_root(upper: &Path, meta: &Meta) -> Result<(), Error> {
 /// Writes a changeset into an upper directory that is empty.
 ///
 /// Directories, links and deletions are made in order by one thread; regular files in parallel.
-pub(super) fn write(changeset: &Changeset, upper: &Path) -> Result<(), Error> {
+pub(super) fn write(changeset: &Changeset, upper: &Path, cancel: &Cancel) -> Result<(), Error> {
     let fd = open_dir(upper)?;
     let mut placer = Placer::new(fd.as_fd()).map_err(at("open", upper))?;
     let mut made: HashSet<RelPath> = HashSet::from([RelPath::root()]);
@@ -78,7 +81,7 @@ pub(super) fn write(changeset: &Changeset, upper: &Path) -> Result<(), Error> {
                         source,
                     });
                     if pending.len() == BATCH {
-                        write_files(&pending)?;
+                        write_files(&pending, cancel)?;
                         pending.clear();
                     }
                 }
@@ -90,7 +93,7 @@ pub(super) fn write(changeset: &Changeset, upper: &Path) -> Result<(), Error> {
             },
         }
     }
-    write_files(&pending)?;
+    write_files(&pending, cancel)?;
     for (first, path) in links {
         placer.link(first, path).map_err(failed("link", path))?;
     }
@@ -117,34 +120,47 @@ fn make_parents(
     Ok(())
 }
 
-fn write_files(files: &[Pending<'_>]) -> Result<(), Error> {
+fn write_files(files: &[Pending<'_>], cancel: &Cancel) -> Result<(), Error> {
     files
         .par_iter()
         .with_min_len(RUN)
-        .try_for_each(|file| write_file(file).map_err(failed("write", file.path)))
+        .try_for_each(|file| write_file(file, cancel).map_err(failed("write", file.path)))
 }
 
-fn write_file(pending: &Pending<'_>) -> io::Result<()> {
+fn write_file(pending: &Pending<'_>, cancel: &Cancel) -> io::Result<()> {
+    if cancel.is_set() {
+        return Err(cancelled());
+    }
     let mut file = pending.dir.create(pending.path.name(), pending.meta)?;
     match pending.source {
         None => {}
         Some(Source::Bytes(bytes)) => file.write_all(bytes)?,
         Some(source) => {
             let from = source.file()?.ok_or(io::ErrorKind::NotFound)?;
-            copy(from, pending.meta.size, &mut file)?;
+            copy(from, pending.meta.size, &mut file, cancel)?;
         }
     }
     pending.dir.seal(&file, pending.meta)
 }
 
 /// Copies a file: a small one by two calls, a large one inside of the kernel.
-fn copy(mut from: File, size: u64, to: &mut File) -> io::Result<()> {
+fn copy(mut from: File, size: u64, to: &mut File, cancel: &Cancel) -> io::Result<()> {
     if size <= SMALL {
         let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
         from.read_to_end(&mut content)?;
         return to.write_all(&content);
     }
-    io::copy(&mut from, to).map(|_| ())
+    // In pieces: the kernel cannot be stopped within one.
+    while io::copy(&mut (&mut from).take(PIECE), to)? == PIECE {
+        if cancel.is_set() {
+            return Err(cancelled());
+        }
+    }
+    Ok(())
+}
+
+fn cancelled() -> io::Error {
+    io::Error::new(io::ErrorKind::Interrupted, "the build was cancelled")
 }
 
 fn failed(action: &'static str, path: &RelPath) -> impl Fn(io::Error) -> Error {

@@ -7,6 +7,7 @@ mod upper;
 use super::{Entry, Error, Rootfs};
 use crate::changeset::{Action, Change, Changeset, State};
 use crate::fs::{Meta, RelPath};
+use crate::sys::Cancel;
 use mount::{Mounter, Stack, at, detach, open_dir};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -247,12 +248,12 @@ impl Rootfs for Overlay {
         }
     }
 
-    fn apply(&mut self, changeset: &Changeset) -> Result<(), Error> {
+    fn apply(&mut self, changeset: &Changeset, cancel: &Cancel) -> Result<(), Error> {
         if changeset.is_empty() {
             return Ok(());
         }
         let (_, upper) = self.fresh()?;
-        apply::write(changeset, &upper)?;
+        apply::write(changeset, &upper, cancel)?;
         if let Some(Action::Put { meta, .. }) = changeset.get(&RelPath::root()) {
             self.top = meta.clone();
         }
