@@ -165,8 +165,6 @@ pub fn build(
     let scratch = store
         .scratch()
         .map_err(|e| Error::other("make a scratch directory", e))?;
-    crate::rootfs::probe(request.rootfs, &scratch.dir)
-        .map_err(|e| Error::other("find a root file system to build on", e))?;
     let registry = Registry::new(request.registry.clone(), cancel.clone())
         .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
@@ -174,6 +172,14 @@ pub fn build(
     let (bases, staged) = resolve_and_plan(&plan, request, &registry, &repositories, sink, cancel)?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
+    if steps
+        .iter()
+        .flatten()
+        .any(|step| matches!(step.op, Op::Run(_)))
+    {
+        crate::rootfs::probe(request.rootfs, &scratch.dir)
+            .map_err(|e| Error::other("find a root file system to build on", e))?;
+    }
     announce(&plan, &steps, sink);
     let target_base = root_base(&plan, plan.target);
     let base = base::key(&target_base.0, &target_base.1).and_then(|key| bases.get(&key).cloned());
@@ -197,7 +203,7 @@ pub fn build(
         files: bases.keys().map(|key| (key.clone(), Slot::new())).collect(),
         done: plan.stages.iter().map(|_| Slot::new()).collect(),
         failure: Failure::new(cancel),
-        permits: Permits::new(2 * threads + 8),
+        permits: Permits::new((2 * threads + 8).min(64)),
         packers: Gate::new(threads + 2),
         uploads: Gate::new(UPLOADS),
         fetches: Fetches::default(),
@@ -506,6 +512,7 @@ fn run_stages(shared: &Shared<'_>) {
             }
         }
     }
+    let unpacked: Vec<&Key> = wanted.iter().map(|(key, _)| *key).collect();
     std::thread::scope(|scope| {
         for (key, owner) in wanted {
             let (Some(slot), Some(resolved)) = (shared.files.get(key), shared.bases.get(key))
@@ -536,7 +543,7 @@ fn run_stages(shared: &Shared<'_>) {
             });
         }
         if !shared.repositories.is_empty() {
-            push_base(shared, scope);
+            push_base(shared, scope, &unpacked);
         }
     });
 }
@@ -545,13 +552,17 @@ fn run_stages(shared: &Shared<'_>) {
 fn push_base<'scope, 'env: 'scope>(
     shared: &'scope Shared<'env>,
     scope: &'scope std::thread::Scope<'scope, 'env>,
+    unpacked: &[&Key],
 ) {
     let (root, platform) = root_base(&shared.plan, shared.plan.target);
-    let Some(base) = base::key(&root, &platform).and_then(|key| shared.bases.get(&key)) else {
+    let Some(key) = base::key(&root, &platform) else {
+        return;
+    };
+    let Some(base) = shared.bases.get(&key) else {
         return;
     };
     let owner = Owner::Base(shared.plan.stages[shared.plan.target].index);
-    let being_unpacked = shared.needs_files[shared.plan.target];
+    let being_unpacked = unpacked.contains(&&key);
     for layer in &base.manifest.layers {
         let (root, platform) = (root.clone(), platform.clone());
         scope.spawn(move || {

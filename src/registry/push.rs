@@ -255,26 +255,26 @@ pub(super) fn blob(
         let mount = from
             .filter(|_| failed == 0)
             .map(|from| (&blob.digest, from));
-        let started = match target.start(mount) {
-            // What may not be mounted can still be uploaded.
-            Err(e) if mount.is_some() && !e.is_temporary() && e.status().is_some() => {
-                target.start(None)?
+        if mount.is_some() {
+            match target.start(mount) {
+                Ok(Start::Mounted) => return Ok(Pushed::Mounted),
+                // The file may be long in coming, and no upload waits for ever.
+                Ok(Start::Upload(upload, _)) => target.abandon(upload),
+                // What may not be mounted can still be uploaded.
+                Err(e) if !e.is_temporary() && e.status().is_some() => {}
+                Err(e) => return Err(e),
             }
-            other => other?,
+        }
+        let path = match path.get() {
+            Some(path) => path,
+            None => {
+                let found = file().map_err(|e| Error::content(&what, e.to_string()))?;
+                path.get_or_init(|| found)
+            }
         };
-        let (mut upload, least) = match started {
+        let (mut upload, least) = match target.start(None)? {
             Start::Mounted => return Ok(Pushed::Mounted),
             Start::Upload(upload, least) => (upload, least),
-        };
-        let path = match (path.get(), file) {
-            (Some(path), _) => path,
-            (None, file) => match file() {
-                Ok(found) => path.get_or_init(|| found),
-                Err(error) => {
-                    target.abandon(upload);
-                    return Err(Error::content(&what, error.to_string()));
-                }
-            },
         };
         let source = Source {
             path,
