@@ -5,7 +5,7 @@ use crate::layer::{BaseLayer, Unpacked};
 use crate::oci::{Descriptor, Digest, Document, Image, Manifest, Platform, Reference};
 use crate::output::{LayoutImage, open_layout};
 use crate::plan::Base;
-use crate::progress::{Owner, Sink, Work};
+use crate::progress::{Level, Owner, Sink, Work};
 use crate::registry::{ImageBlobs, Registry};
 use crate::request::Request;
 use crate::store::{Blobs, Store};
@@ -87,18 +87,14 @@ pub(super) fn resolve(
                 .map_err(|e| Error::other("resolve the base", e))?;
             let _span = sink.span(Owner::Build, Work::Resolve, &reference.to_string(), None);
             let action = || format!("resolve {reference}");
-            let fetched = registry
-                .pull_manifest(&reference, platform)
-                .map_err(|e| Error::other(action(), e))?;
+            let fetched = registry.pull_manifest(&reference, platform)?;
             let Document::Manifest(manifest) = fetched.document else {
                 return Err(Error::other(
                     action(),
                     "the registry gave an index for a manifest",
                 ));
             };
-            let config = registry
-                .pull_small(&reference, &manifest.config)
-                .map_err(|e| Error::other(action(), e))?;
+            let config = registry.pull_small(&reference, &manifest.config)?;
             // Blobs are asked for by digest, whatever the tag points to by then.
             let pinned = Reference {
                 digest: Some(fetched.descriptor.digest),
@@ -120,6 +116,16 @@ pub(super) fn resolve(
     }
     let image: Image = serde_json::from_slice(&config)
         .map_err(|e| Error::other(format!("read the config of {label}"), e))?;
+    let own = Platform {
+        os: image.os.clone(),
+        architecture: image.architecture.clone(),
+        variant: image.variant.clone(),
+    };
+    if !platform.accepts(&own) {
+        let text =
+            format!("{label} is for {own}, and {platform} is wanted; it is used all the same");
+        sink.message(Level::Warn, text);
+    }
     let diff_ids = &image.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
         return Err(Error::other(

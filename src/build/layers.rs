@@ -106,11 +106,12 @@ pub(super) fn upload(
             return Err(Error::Cancelled);
         }
         let label = blob.digest.to_string();
-        let span = shared.sink.span(owner, Work::Push, &label, Some(blob.size));
+        let span = shared
+            .sink
+            .span_later(owner, Work::Push, &label, Some(blob.size));
         let pushed = shared
             .registry
-            .push_blob_from(destination, blob, file, from, &span)
-            .map_err(|e| Error::other(format!("push to {destination}"), e))?;
+            .push_blob_from(destination, blob, file, from, &span)?;
         drop(span);
         match pushed {
             Pushed::Existed | Pushed::Mounted => shared.sink.send(Event::Reused {

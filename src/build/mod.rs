@@ -11,7 +11,7 @@ mod stage;
 mod wait;
 
 use crate::context::Context;
-use crate::dockerfile::ast::Span;
+use crate::dockerfile::ast::{Dockerfile, Kind, Span};
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
 use crate::oci::{Digest, Format, Platform, Reference};
@@ -24,6 +24,7 @@ use crate::sandbox::Sandbox;
 use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
+use layers::Instruction;
 use stage::{BoxError, Done};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -77,6 +78,9 @@ pub enum Error {
         /// What it printed last, both streams.
         last: Vec<String>,
     },
+    /// A registry refused or could not be reached.
+    #[error(transparent)]
+    Registry(#[from] crate::registry::Error),
     /// SIGINT or SIGTERM.
     #[error("cancelled")]
     Cancelled,
@@ -109,6 +113,9 @@ impl Error {
 }
 
 type Bases = BTreeMap<Key, Arc<Resolved>>;
+
+/// Bases to be resolved, with the instruction that names each.
+type Wanted<'a> = BTreeMap<Key, (&'a Base, &'a Platform, Instruction<'a>)>;
 
 /// What all threads of a build share.
 struct Shared<'a> {
@@ -156,6 +163,9 @@ pub fn build(
             Some(span) => format!("line {}: {text}", span.first),
             None => text.clone(),
         };
+        sink.message(Level::Warn, text);
+    }
+    if let Some(text) = unused_args(&dockerfile, request) {
         sink.message(Level::Warn, text);
     }
     check_outputs(request)?;
@@ -234,6 +244,39 @@ pub fn build(
     Ok(built)
 }
 
+/// Says which build args no ARG declares; those that BuildKit knows by itself want none.
+fn unused_args(dockerfile: &Dockerfile, request: &Request) -> Option<String> {
+    let all = dockerfile
+        .stages
+        .iter()
+        .flat_map(|stage| &stage.instructions);
+    let declared: Vec<&str> = dockerfile
+        .globals
+        .iter()
+        .chain(all)
+        .flat_map(|instruction| match &instruction.kind {
+            Kind::Arg(args) => args.as_slice(),
+            _ => &[],
+        })
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let known = |name: &str| {
+        let upper = name.to_ascii_uppercase();
+        declared.contains(&name)
+            || upper.ends_with("_PROXY")
+            || upper.starts_with("BUILDKIT_")
+            || upper == "SOURCE_DATE_EPOCH"
+    };
+    let names = request.build_args.iter().map(|(name, _)| name.as_str());
+    let unused: Vec<&str> = names.filter(|name| !known(name)).collect();
+    (!unused.is_empty()).then(|| {
+        format!(
+            "no ARG declares the build args {}: they have no effect",
+            unused.join(", ")
+        )
+    })
+}
+
 /// Finds out before the build whether its outputs can be written where they are wanted, and makes
 /// the directories above them.
 fn check_outputs(request: &Request) -> Result<(), Error> {
@@ -301,10 +344,13 @@ fn resolve_and_plan(
     cancel: &Cancel,
 ) -> Result<(Bases, Vec<Staged>), Error> {
     let failure = Failure::new(cancel);
-    let mut wanted: BTreeMap<Key, (Base, Platform)> = BTreeMap::new();
+    let mut wanted = Wanted::new();
     for stage in &plan.stages {
         if let Some(key) = base::key(&stage.base, &stage.platform) {
-            wanted.insert(key, (stage.base.clone(), stage.platform.clone()));
+            let of = (stage.span, stage.text.as_str());
+            wanted
+                .entry(key)
+                .or_insert((&stage.base, &stage.platform, of));
         }
     }
     let mut bases = std::thread::scope(|scope| {
@@ -312,12 +358,7 @@ fn resolve_and_plan(
             for destination in repositories {
                 let failure = &failure;
                 scope.spawn(move || {
-                    failure.check(registry.check_push(destination).map_err(|e| {
-                        Error::other(
-                            format!("check that {} may be pushed to", destination.name()),
-                            e,
-                        )
-                    }))
+                    failure.check(registry.check_push(destination).map_err(Error::Registry))
                 });
             }
         }
@@ -340,13 +381,14 @@ fn resolve_and_plan(
         let next = plan::steps(plan, place, image, scope, request)?;
         staged.push(next);
     }
-    let mut copied = BTreeMap::new();
+    let mut copied = Wanted::new();
     for (stage, staged) in plan.stages.iter().zip(&staged) {
-        for base in plan::copies_from(&staged.steps) {
-            if let Some(key) = base::key(&base, &stage.platform)
+        for (step, base) in plan::copies_from(&staged.steps) {
+            if let Some(key) = base::key(base, &stage.platform)
                 && !bases.contains_key(&key)
             {
-                copied.insert(key, (base, stage.platform.clone()));
+                let of = (step.span, step.text.as_str());
+                copied.entry(key).or_insert((base, &stage.platform, of));
             }
         }
     }
@@ -359,7 +401,7 @@ fn resolve_and_plan(
 
 /// Resolves bases at the same time as each other.
 fn resolve_all(
-    wanted: BTreeMap<Key, (Base, Platform)>,
+    wanted: Wanted<'_>,
     request: &Request,
     registry: &Registry,
     sink: &Sink,
@@ -368,9 +410,10 @@ fn resolve_all(
     std::thread::scope(|scope| {
         let threads: Vec<_> = wanted
             .into_iter()
-            .map(|(key, (base, platform))| {
+            .map(|(key, (base, platform, (span, text)))| {
                 let thread = scope.spawn(move || {
-                    failure.check(base::resolve(&base, &platform, request, registry, sink))
+                    let resolved = base::resolve(base, platform, request, registry, sink);
+                    failure.check(resolved.map_err(|e| Error::step(span, text, e)))
                 });
                 (key, thread)
             })
@@ -631,14 +674,11 @@ fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
         let span = shared
             .sink
             .span(Owner::Build, Work::Push, &destination.to_string(), None);
-        shared
-            .registry
-            .push_manifest(
-                destination,
-                image.manifest.media_type(),
-                &image.manifest_bytes,
-            )
-            .map_err(|e| Error::other(format!("push {destination}"), e))?;
+        shared.registry.push_manifest(
+            destination,
+            image.manifest.media_type(),
+            &image.manifest_bytes,
+        )?;
         drop(span);
         pushed.push(destination.clone());
     }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub(super) struct Typed {
     pub context: Option<PathBuf>,
     pub positional: Option<PathBuf>,
+    /// What was asked for and does not work yet.
+    pub not_yet: Vec<&'static str>,
     pub context_sub_path: Option<PathBuf>,
     pub dockerfile: Option<PathBuf>,
     pub destinations: Vec<String>,

@@ -103,8 +103,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
     let format = match typed.image_format.as_deref() {
         Some("docker") => Some(Format::Docker),
         Some(_) => Some(Format::Oci),
-        // A docker-archive has Docker's media types; zstd has a media type in OCI alone.
-        None if typed.tar_path.is_some() => Some(Format::Docker),
+        // zstd has a media type in OCI alone.
         None if typed.compression.as_deref() == Some("zstd") => Some(Format::Oci),
         None => None,
     };

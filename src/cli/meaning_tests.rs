@@ -366,7 +366,8 @@ fn defaults_depend_on_the_name_the_program_is_called_by() {
     assert!(request.destinations.is_empty());
     assert_eq!(request.names.len(), 1);
     let (request, _) = executor(&["-c=ctx", "--no-push", "--tar-path=t"], &[]).unwrap();
-    assert_eq!(request.format, Some(Format::Docker));
+    // An archive holds no media types, so it does not decide the format of what is pushed.
+    assert_eq!(request.format, None);
     assert_eq!(request.compression, Compression::Gzip(1));
 
     let shutter = |env: &[(&str, &str)]| {

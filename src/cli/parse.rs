@@ -113,6 +113,7 @@ fn build(called: Called, args: &[OsString]) -> Result<Command, Usage> {
             }
         }
     }
+    not_yet(&typed.not_yet)?;
     if typed.help {
         return Ok(Command::Help);
     }
@@ -138,6 +139,19 @@ fn build(called: Called, args: &[OsString]) -> Result<Command, Usage> {
         .hint("a value of a flag that holds spaces wants quotes"));
     }
     Ok(Command::Build(Box::new(typed)))
+}
+
+/// Refuses the flags that do not work yet, all at once and by name.
+fn not_yet(flags: &[&str]) -> Result<(), Usage> {
+    let names: Vec<String> = flags.iter().map(|flag| format!("--{flag}")).collect();
+    match names.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Usage::new(format!("flag {one} is not yet supported")).hint("leave it out")),
+        many => Err(
+            Usage::new(format!("flags {} are not yet supported", many.join(", ")))
+                .hint("leave them out"),
+        ),
+    }
 }
 
 const POSITIONAL: &str = "<context>";
@@ -207,7 +221,7 @@ fn refusal(error: &clap::Error) -> Usage {
 /// Puts one value where it belongs, or refuses it.
 fn take(
     flag: &'static Flag,
-    spelling: &str,
+    spelling: &'static str,
     value: &OsStr,
     typed: &mut Typed,
 ) -> Result<(), Usage> {
@@ -250,9 +264,12 @@ fn take(
         };
         return match harmless {
             true => Ok(()),
-            false => Err(Usage::new(format!(
-                "flag --{spelling} is not yet supported"
-            ))),
+            false => {
+                if !typed.not_yet.contains(&spelling) {
+                    typed.not_yet.push(spelling);
+                }
+                Ok(())
+            }
         };
     }
     match flag.takes {

@@ -96,7 +96,7 @@ impl Report {
             Error::Dockerfile(error) => (error.span, error.hint.clone()),
             Error::Plan(error) => (error.span, error.hint.clone()),
             Error::Step { span, .. } | Error::Run { span, .. } => (Some(*span), None),
-            Error::Cancelled | Error::Other { .. } => (None, None),
+            Error::Cancelled | Error::Registry(_) | Error::Other { .. } => (None, None),
         };
         let output = match error {
             Error::Run { last, .. } => last.clone(),

@@ -70,20 +70,16 @@ pub fn steps(
     })
 }
 
-/// Gives the bases that the base image's triggers name in COPY --from and that are no stages: they
-/// are known only when the base is.
-pub fn copies_from(steps: &[Step]) -> Vec<Base> {
-    let mut out: Vec<Base> = Vec::new();
-    for step in steps {
-        if let Op::Copy(copy) = &step.op
-            && let From::Base(base) = &copy.from
-            && !matches!(base, Base::Stage(_) | Base::Scratch)
-            && !out.contains(base)
-        {
-            out.push(base.clone());
-        }
-    }
-    out
+/// Gives the images and named contexts that steps copy from, with the step; those that a base
+/// image's triggers name are known only when the base is.
+pub fn copies_from(steps: &[Step]) -> impl Iterator<Item = (&Step, &Base)> {
+    steps.iter().filter_map(|step| match &step.op {
+        Op::Copy(CopyOp {
+            from: From::Base(base @ (Base::Image(_) | Base::Layout(_))),
+            ..
+        }) => Some((step, base)),
+        _ => None,
+    })
 }
 
 struct Walk<'a> {

@@ -2,6 +2,7 @@
 
 use crate::oci::Digest;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Names one step of one stage for reports: stage index and step index, both from 0.
@@ -185,20 +186,19 @@ impl Sink {
 
     /// Starts a span; it ends when the guard is dropped.
     pub fn span(&self, owner: Owner, work: Work, label: &str, total: Option<u64>) -> Span {
-        use std::sync::atomic::{AtomicU64, Ordering};
+        let span = self.span_later(owner, work, label, total);
+        span.start();
+        span
+    }
+
+    /// Makes a span that starts with its first bytes, and never where there are none.
+    pub fn span_later(&self, owner: Owner, work: Work, label: &str, total: Option<u64>) -> Span {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.send(Event::SpanStarted {
-            id,
-            owner,
-            work,
-            label: label.to_owned(),
-            total,
-            at: Instant::now(),
-        });
         Span {
-            id,
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             sink: self.clone(),
+            started: AtomicBool::new(false),
+            what: (owner, work, label.to_owned(), total),
         }
     }
 }
@@ -207,20 +207,40 @@ impl Sink {
 pub struct Span {
     id: u64,
     sink: Sink,
+    started: AtomicBool,
+    what: (Owner, Work, String, Option<u64>),
 }
 
 impl Span {
+    fn start(&self) {
+        if self.started.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (owner, work, label, total) = self.what.clone();
+        self.sink.send(Event::SpanStarted {
+            id: self.id,
+            owner,
+            work,
+            label,
+            total,
+            at: Instant::now(),
+        });
+    }
+
     /// Says that so many more bytes are done.
     pub fn advance(&self, bytes: u64) {
+        self.start();
         self.sink.send(Event::SpanProgress { id: self.id, bytes });
     }
 }
 
 impl Drop for Span {
     fn drop(&mut self) {
-        self.sink.send(Event::SpanDone {
-            id: self.id,
-            at: Instant::now(),
-        });
+        if *self.started.get_mut() {
+            self.sink.send(Event::SpanDone {
+                id: self.id,
+                at: Instant::now(),
+            });
+        }
     }
 }

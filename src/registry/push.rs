@@ -315,9 +315,6 @@ pub(super) fn blob(
             return Err(error);
         }
     })?;
-    if pushed != Pushed::Uploaded {
-        reached(blob.size);
-    }
     *there = true;
     Ok(pushed)
 }

@@ -150,8 +150,16 @@ fn enter(root: &[u8]) -> Result<(), Failure> {
     let name = String::from_utf8_lossy(root).into_owned();
     rustix::process::chdir(root).map_err(Failure::of(format!("enter the root {name}")))?;
     // The old root comes to lie on top of the new one, at the same place (pivot_root(2)).
-    rustix::process::pivot_root(c".", c".")
-        .map_err(Failure::of(format!("make {name} the root")))?;
+    rustix::process::pivot_root(c".", c".").map_err(|errno| {
+        let why = match errno {
+            Errno::PERM => {
+                " by pivot_root, which Docker's default seccomp profile forbids even with \
+                 CAP_SYS_ADMIN (privileged or seccomp=unconfined allow it)"
+            }
+            _ => "",
+        };
+        Failure::of(format!("make {name} the root{why}"))(errno)
+    })?;
     unmount(c".", UnmountFlags::DETACH).map_err(Failure::of("leave the old root"))?;
     rustix::process::chdir(c"/").map_err(Failure::of("enter the new root"))
 }

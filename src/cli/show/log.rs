@@ -88,10 +88,13 @@ pub(in crate::cli) fn sentence(note: &Note, board: &Board) -> Option<(Tone, Stri
         Note::Reused(owner, work, label, bytes) => (
             tone(*work),
             format!(
-                "{}{} {} is not needed, it is there ({})",
+                "{}{} is {} already ({})",
                 whose(*owner, board),
-                work.name(),
                 text::short(label),
+                match work {
+                    Work::Push => "at the destination",
+                    _ => "in the store",
+                },
                 text::bytes(*bytes),
             ),
         ),

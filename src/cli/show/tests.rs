@@ -109,7 +109,7 @@ fn a_log_has_a_line_for_what_is_worth_one() {
             "Info [build 2/2] COPY a b",
             "Debug [build 2/2] done in 1ms",
             "Info [stage-2 1/1] RUN x",
-            "Info push l is not needed, it is there (5 B)",
+            "Info l is at the destination already (5 B)",
             "Error [stage-2 1/1] failed after 0.1s",
             "Warn odd thing",
         ]
