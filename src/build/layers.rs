@@ -13,6 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::Scope;
 
+/// After a layer of more entries than this, memory is given back to the system.
+const MANY: u64 = 10_000;
+
 /// The instruction that a layer is of: where it is, and its text.
 pub(super) type Instruction<'a> = (Span, &'a str);
 
@@ -38,6 +41,9 @@ pub(super) fn start<'scope, 'env: 'scope>(
         // What the layer was read from is no longer needed while it is uploaded.
         drop(changeset);
         let Some(packed) = packed else { return };
+        if packed.entries > MANY {
+            crate::sys::give_back_memory();
+        }
         promise.done(Arc::clone(&packed));
         let result = shared
             .store

@@ -572,6 +572,7 @@ fn run_stages(shared: &Shared<'_>) {
                     ..
                 } = shared;
                 let unpacked = base::unpack(resolved, registry, store, owner, sink, cancel);
+                crate::sys::give_back_memory();
                 if let Some(files) = shared.failure.check(unpacked) {
                     promise.done(Arc::new(files));
                 }

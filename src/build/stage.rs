@@ -222,8 +222,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         changeset: Changeset,
         on_root: bool,
     ) -> Result<Option<Pending>, BoxError> {
-        self.tree.push(Arc::new(changeset.view()));
         let changeset = Arc::new(changeset);
+        self.tree.push(Arc::new(changeset.view()));
         if !on_root {
             self.unapplied.push(Arc::clone(&changeset));
         }

@@ -1,5 +1,6 @@
 use super::{Action, Changeset};
 use crate::fs::{Content, LayerView, Node, Toc, TocEntry};
+use std::sync::Arc;
 
 impl Changeset {
     /// Gives the bytes of all content together.
@@ -14,21 +15,15 @@ impl Changeset {
     }
 
     /// Gives a settled changeset as a layer of a tree. Content ids are not known yet.
-    pub fn view(&self) -> LayerView {
+    pub fn view(self: &Arc<Self>) -> LayerView {
         let mut entries = Vec::with_capacity(self.changes.len());
-        let mut sources = std::collections::HashMap::new();
         for change in &self.changes {
             let node = match &change.action {
-                Action::Put { meta, source, link } => {
-                    if let Some(source) = source {
-                        sources.insert(change.path.clone(), source.clone());
-                    }
-                    Node::Put {
-                        meta: meta.clone(),
-                        content: None,
-                        link: link.clone(),
-                    }
-                }
+                Action::Put { meta, link, .. } => Node::Put {
+                    meta: meta.clone(),
+                    content: None,
+                    link: link.clone(),
+                },
                 Action::Opaque(meta) => Node::Opaque(meta.clone()),
                 Action::Delete => Node::Delete,
             };
@@ -37,9 +32,13 @@ impl Changeset {
                 node,
             });
         }
+        let own = Arc::clone(self);
         LayerView {
             toc: Toc::new(entries),
-            content: Content::Each(sources),
+            content: Content::Of(Arc::new(move |path| match own.get(path) {
+                Some(Action::Put { source, .. }) => source.clone(),
+                _ => None,
+            })),
         }
     }
 }

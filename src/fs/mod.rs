@@ -21,7 +21,7 @@ pub use place::{Dir, Placer};
 pub use source::Source;
 pub use stat::{FileId, Stat, open_dir, stat, stat_at};
 pub use toc::{ContentId, Node, Toc, TocEntry};
-pub use tree::{Content, Found, LastLink, LayerView, Tree};
+pub use tree::{Content, FindSource, Found, LastLink, LayerView, Tree};
 pub use walk::{Visit, WalkError, walk};
 pub use xattr::{Xattrs, is_kept};
 

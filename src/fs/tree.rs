@@ -19,12 +19,17 @@ pub struct LayerView {
     pub content: Content,
 }
 
+/// Gives where the content of a path lies.
+pub type FindSource = Arc<dyn Fn(&RelPath) -> Option<Source> + Send + Sync>;
+
 /// Where the content of a layer's files lies.
 pub enum Content {
     /// Beneath a directory, each file at its own path.
     Dir(Arc<OwnedFd>),
     /// One source a path, for a layer that has no directory of its own.
     Each(std::collections::HashMap<RelPath, Source>),
+    /// Wherever a function says, by path; for a layer whose sources something else holds already.
+    Of(FindSource),
 }
 
 /// The whole file system of an image as an index: layers one over the other, without a mount.
@@ -246,6 +251,7 @@ impl Tree {
                 .get(path)
                 .or_else(|| sources.get(found.link.as_ref()?))
                 .cloned(),
+            Content::Of(sources) => sources(path).or_else(|| sources(found.link.as_ref()?)),
         }
     }
 

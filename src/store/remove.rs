@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Instant;
 
 /// Removes a directory and everything below it. A path that is not there is no error.
 ///
@@ -17,12 +18,17 @@ use std::path::Path;
 /// descriptors and short names: a directory that is not empty is first moved up to the top, with
 /// what is mounted below it.
 pub fn remove_tree(dir: &Path) -> io::Result<()> {
+    remove_tree_until(dir, None)
+}
+
+/// Does what `remove_tree` does until a moment; what is left then is left, with `TimedOut`.
+pub(super) fn remove_tree_until(dir: &Path, end: Option<Instant>) -> io::Result<()> {
     let top = match open_dir(rustix::fs::CWD, dir) {
         Ok(top) => top,
         Err(Errno::NOENT) => return Ok(()),
         Err(e) => return Err(e.into()),
     };
-    empty(&top)?;
+    empty(&top, end)?;
     match rustix::fs::rmdir(dir) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(e) => Err(e.into()),
@@ -83,7 +89,7 @@ fn list(dir: BorrowedFd<'_>) -> Result<Vec<(CString, FileType)>, Errno> {
 }
 
 /// Empties a directory.
-fn empty(top: &OwnedFd) -> io::Result<()> {
+fn empty(top: &OwnedFd, end: Option<Instant>) -> io::Result<()> {
     let mut next = 0_u64;
     loop {
         let entries = list(top.as_fd())?;
@@ -93,6 +99,9 @@ fn empty(top: &OwnedFd) -> io::Result<()> {
         let mut progress = false;
         let mut failed = None;
         for (name, kind) in entries {
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             let result = match kind {
                 FileType::Directory => empty_one(top.as_fd(), &name, &mut next),
                 FileType::Unknown => match remove(top.as_fd(), &name, AtFlags::empty()) {

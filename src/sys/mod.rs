@@ -7,6 +7,7 @@ mod cancel;
 #[cfg(target_arch = "x86_64")]
 mod isal;
 mod map;
+mod memory;
 mod process;
 mod seccomp;
 
@@ -14,6 +15,7 @@ pub use cancel::Cancel;
 #[cfg(target_arch = "x86_64")]
 pub use isal::Deflater;
 pub use map::map_file;
+pub use memory::give_back_memory;
 pub use process::{
     Fork, Namespaced, clone_into_namespaces, close_on_exec_from, execute, exit_now, fork,
     ignore_signals, private_mount_namespace, reset_signals,
