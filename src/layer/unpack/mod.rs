@@ -283,9 +283,12 @@ impl<'a> Shared<'a> {
         } else {
             self.store.put_toc(&layer.chain_id, &settled.toc)?;
         }
+        drop(settled);
         let dir = slot.commit()?;
         drop(span);
-        Ok((dir, settled.toc))
+        // From here on the table is used where it lies on disk, not in memory.
+        let toc = self.toc(layer, &dir)?;
+        Ok((dir, toc))
     }
 }
 
