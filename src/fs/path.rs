@@ -34,6 +34,11 @@ impl RelPath {
         Some(RelPath(parts.join(&b'/')))
     }
 
+    /// Tells whether bytes can be one component of a path.
+    pub fn is_name(name: &[u8]) -> bool {
+        !matches!(name, b"" | b"." | b"..") && !name.iter().any(|&c| c == b'/' || c == 0)
+    }
+
     /// Takes bytes that are said to be clean already; `None` where they are not.
     pub fn checked(path: &[u8]) -> Option<RelPath> {
         let clean = path.is_empty()
@@ -73,7 +78,7 @@ impl RelPath {
 
     /// Gives the path of `name` in this directory; `name` is one component.
     pub fn join(&self, name: &[u8]) -> RelPath {
-        debug_assert!(!name.is_empty() && !name.contains(&b'/') && name != b"." && name != b"..");
+        debug_assert!(RelPath::is_name(name));
         let mut out = Vec::with_capacity(self.0.len() + 1 + name.len());
         out.extend_from_slice(&self.0);
         if !out.is_empty() {

@@ -198,6 +198,10 @@ impl Tree {
                 continue;
             };
             for group in layer.toc.groups(level.below.clone(), dir_len) {
+                // A damaged table may name what is no name.
+                if !RelPath::is_name(group.name) {
+                    continue;
+                }
                 let slot = names.entry(group.name).or_default();
                 if slot.closed {
                     continue;

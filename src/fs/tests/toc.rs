@@ -124,6 +124,30 @@ fn children_skip_subtrees() {
     assert!(names("a/c").is_empty() && names("zz").is_empty());
 }
 
+#[test]
+fn a_table_damaged_in_a_name_gives_no_such_name() {
+    let clean = rich().to_bytes();
+    // Every byte after the header in turn becomes what cannot stand in a name, or ends one.
+    for at in 64..clean.len() {
+        for value in [b'/', b'.', 0] {
+            let mut bytes = clean.clone();
+            bytes[at] = value;
+            let Ok(toc) = Toc::parse(bytes) else { continue };
+            let mut tree = Tree::default();
+            tree.push(std::sync::Arc::new(LayerView {
+                toc,
+                content: Content::Each(Default::default()),
+            }));
+            tree.walk(&RelPath::root(), &mut |path, _| {
+                assert!(
+                    RelPath::checked(path.as_bytes()).is_some(),
+                    "byte {at}: {path:?}"
+                );
+            });
+        }
+    }
+}
+
 proptest! {
     /// Whatever bytes a table has, reading it ends without a panic.
     #[test]
