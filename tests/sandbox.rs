@@ -244,6 +244,9 @@ fn command(args: &[&str]) -> Command {
         identity: Identity::default(),
         files: Vec::new(),
         hostname: "sandbox-host".to_owned(),
+        mounts: Vec::new(),
+        network: Default::default(),
+        insecure: false,
     }
 }
 

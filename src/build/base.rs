@@ -7,7 +7,7 @@ use crate::output::{LayoutImage, open_layout};
 use crate::plan::Base;
 use crate::progress::{Level, Owner, Sink, Work};
 use crate::registry::{ImageBlobs, Registry};
-use crate::request::Request;
+use crate::request::{NamedContext, Request};
 use crate::store::{Blobs, Store};
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub(super) type Key = (String, String);
 /// Gives the key of a base; `None` for scratch and stages.
 pub(super) fn key(base: &Base, platform: &Platform) -> Option<Key> {
     match base {
-        Base::Scratch | Base::Stage(_) => None,
+        Base::Scratch | Base::Stage(_) | Base::Files(_) => None,
         Base::Image(name) => Some((format!("image:{name}"), platform.to_string())),
         Base::Layout(name) => Some((format!("layout:{name}"), platform.to_string())),
     }
@@ -63,14 +63,16 @@ pub(super) fn resolve(
     sink: &Sink,
 ) -> Result<Resolved, Error> {
     let (manifest, config, place, label) = match base {
-        Base::Scratch | Base::Stage(_) => {
+        Base::Scratch | Base::Stage(_) | Base::Files(_) => {
             return Err(Error::other("resolve a base", "it is no image"));
         }
         Base::Layout(name) => {
-            let layout = request
-                .layouts
-                .get(name)
-                .ok_or_else(|| Error::other(format!("resolve {name}"), "no such named context"))?;
+            let Some(NamedContext::Layout(layout)) = request.contexts.get(name) else {
+                return Err(Error::other(
+                    format!("resolve {name}"),
+                    "no such named context",
+                ));
+            };
             let image = open_layout(layout, platform)
                 .map_err(|e| Error::other(format!("open the OCI layout `{name}`"), e))?;
             let (manifest, config) = (image.manifest.clone(), image.config.clone());

@@ -19,7 +19,7 @@ use crate::output::Finished;
 use crate::plan::{self, Base, From, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
 use crate::registry::Registry;
-use crate::request::{Compression, Request};
+use crate::request::{Compression, ContextSource, Output, Place, Request};
 use crate::sandbox::Sandbox;
 use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
@@ -169,7 +169,13 @@ pub fn build(
         sink.message(Level::Warn, text);
     }
     check_outputs(request)?;
-    let context = Context::open(&request.context, &request.dockerfile)
+    let ContextSource::Directory(dir) = &request.context else {
+        return Err(Error::other(
+            "open the build context",
+            "only a directory is supported yet",
+        ));
+    };
+    let context = Context::open(dir, &request.dockerfile)
         .map_err(|e| Error::other("open the build context", e))?;
     let store = Store::open(&request.store).map_err(|e| Error::other("open the store", e))?;
     let scratch = store
@@ -280,8 +286,7 @@ fn unused_args(dockerfile: &Dockerfile, request: &Request) -> Option<String> {
 /// Finds out before the build whether its outputs can be written where they are wanted, and makes
 /// the directories above them.
 fn check_outputs(request: &Request) -> Result<(), Error> {
-    let files = [
-        ("--tar-path", &request.tar_path),
+    let notes = [
         ("--digest-file", &request.digest_file),
         (
             "--image-name-with-digest-file",
@@ -292,8 +297,17 @@ fn check_outputs(request: &Request) -> Result<(), Error> {
             &request.image_name_tag_with_digest_file,
         ),
     ];
-    for (flag, path) in files {
-        let Some(path) = path else { continue };
+    let notes = notes
+        .into_iter()
+        .filter_map(|(flag, path)| Some((flag, path.as_ref()?)));
+    let outputs = request.outputs.iter().filter_map(|output| match output {
+        Output::DockerTar(Place::File(path)) => Some(("--tar-path", path)),
+        Output::OciTar(Place::File(path)) | Output::RootTar(Place::File(path)) => {
+            Some(("--output", path))
+        }
+        _ => None,
+    });
+    for (flag, path) in notes.chain(outputs) {
         let action = || format!("write {flag} {}", path.display());
         if path.is_dir() {
             return Err(Error::other(
@@ -308,12 +322,14 @@ fn check_outputs(request: &Request) -> Result<(), Error> {
             std::fs::create_dir_all(parent).map_err(|e| Error::other(action(), e))?;
         }
     }
-    if let Some(dir) = &request.oci_layout
-        && dir.exists()
-        && !dir.is_dir()
-    {
-        let action = format!("write --oci-layout-path {}", dir.display());
-        return Err(Error::other(action, "it is a file; a directory is wanted"));
+    for output in &request.outputs {
+        if let Output::OciLayout(dir) = output
+            && dir.exists()
+            && !dir.is_dir()
+        {
+            let action = format!("write --oci-layout-path {}", dir.display());
+            return Err(Error::other(action, "it is a file; a directory is wanted"));
+        }
     }
     Ok(())
 }
@@ -657,15 +673,28 @@ fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
             None,
         )
     };
-    if let Some(dir) = &request.oci_layout {
-        let _span = export(dir);
-        crate::output::write_layout(image, &request.names, dir)
-            .map_err(|e| Error::other("write the OCI layout", e))?;
-    }
-    if let Some(file) = &request.tar_path {
-        let _span = export(file);
-        crate::output::write_docker_tar(image, &request.names, file)
-            .map_err(|e| Error::other("write the docker archive", e))?;
+    for output in &request.outputs {
+        match output {
+            Output::OciLayout(dir) => {
+                let _span = export(dir);
+                crate::output::write_layout(image, &request.names, dir)
+                    .map_err(|e| Error::other("write the OCI layout", e))?;
+            }
+            Output::DockerTar(Place::File(file)) => {
+                let _span = export(file);
+                crate::output::write_docker_tar(image, &request.names, file)
+                    .map_err(|e| Error::other("write the docker archive", e))?;
+            }
+            Output::DockerTar(Place::Stdout)
+            | Output::OciTar(_)
+            | Output::Directory(_)
+            | Output::RootTar(_) => {
+                return Err(Error::other(
+                    "write an output",
+                    "this kind is not supported yet",
+                ));
+            }
+        }
     }
     let mut pushed = Vec::new();
     for destination in shared.pushed_to() {
@@ -696,7 +725,7 @@ impl Shared<'_> {
 
     /// Tells whether every blob of the image must be a file here.
     fn wants_files(&self) -> bool {
-        self.request.tar_path.is_some() || self.request.oci_layout.is_some()
+        !self.request.outputs.is_empty()
     }
 
     fn pushed_to(&self) -> &[Reference] {

@@ -154,7 +154,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 }
                 running.files = files;
             }
-            Base::Image(_) | Base::Layout(_) => {}
+            Base::Image(_) | Base::Layout(_) | Base::Files(_) => {}
         }
         running.base_tree = Tree::default();
         for layer in running.files.iter() {
@@ -396,6 +396,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 })
                 .collect(),
             hostname: "shutter".into(),
+            mounts: Vec::new(),
+            network: run.network,
+            insecure: run.insecure,
         })
     }
 
@@ -426,7 +429,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         };
         let scratch = self.shared.step_scratch(id)?;
         let (now, cancel) = (self.shared.now, self.shared.cancel);
-        let made = context::copy(copy, &origin, &self.tree, &scratch, now, cancel)?;
+        let made = context::copy(copy, &origin, &[], &self.tree, &scratch, now, cancel)?;
         Ok(Some(made.settle(&self.tree)?))
     }
 }

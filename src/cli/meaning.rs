@@ -4,7 +4,10 @@ use super::flags::Typed;
 use super::parse::{Called, Usage, truth};
 use super::surroundings::Surroundings;
 use crate::oci::{Digest, Format, Platform, Reference};
-use crate::request::{Compression, Layout, RegistryOptions, Request, RootfsChoice};
+use crate::request::{
+    Compression, ContextSource, Layout, NamedContext, Output, Place, RegistryOptions, Request,
+    RootfsChoice,
+};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -114,13 +117,15 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         .collect::<Result<Vec<_>, _>>()?;
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(|path| around.cwd.join(path));
     let request = Request {
-        layouts: layouts(&typed.build_contexts, around)?,
+        contexts: contexts(&typed.build_contexts, around)?,
+        secrets: BTreeMap::new(),
+        ssh: BTreeMap::new(),
+        allow_insecure: false,
         build_args: build_args.clone(),
         target: typed.targets.first().cloned(),
         labels: labels(&typed.labels)?,
         platform: platform(typed.custom_platform.as_deref())?,
-        tar_path: absolute(&typed.tar_path),
-        oci_layout: absolute(&typed.oci_layout_path),
+        outputs: outputs(&typed, &absolute),
         digest_file: local(absolute(&typed.digest_file), &typed.digest_file)?,
         image_name_with_digest_file: absolute(&typed.image_name_with_digest_file),
         image_name_tag_with_digest_file: absolute(&typed.image_name_tag_with_digest_file),
@@ -140,7 +145,8 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
             destinations.clone()
         },
         names: destinations,
-        context,
+        context: ContextSource::Directory(context),
+        context_sub_path: PathBuf::new(),
         dockerfile,
     };
     if around.called == Called::Executor && !typed.force && around.container.is_none() {
@@ -428,10 +434,16 @@ fn platform(given: Option<&str>) -> Result<Platform, Usage> {
     }
 }
 
-fn layouts(
+fn outputs(typed: &Typed, absolute: &dyn Fn(&Option<PathBuf>) -> Option<PathBuf>) -> Vec<Output> {
+    let tar = absolute(&typed.tar_path).map(|path| Output::DockerTar(Place::File(path)));
+    let layout = absolute(&typed.oci_layout_path).map(Output::OciLayout);
+    layout.into_iter().chain(tar).collect()
+}
+
+fn contexts(
     given: &BTreeMap<String, String>,
     around: &Surroundings,
-) -> Result<BTreeMap<String, Layout>, Usage> {
+) -> Result<BTreeMap<String, NamedContext>, Usage> {
     let mut out = BTreeMap::new();
     for (name, text) in given {
         let rest = match text.split_once("://") {
@@ -469,11 +481,11 @@ fn layouts(
         }
         out.insert(
             name.clone(),
-            Layout {
+            NamedContext::Layout(Layout {
                 dir: around.cwd.join(dir),
                 tag: tag.map(str::to_owned),
                 digest,
-            },
+            }),
         );
     }
     Ok(out)

@@ -272,7 +272,7 @@ fn what_is_typed_becomes_a_request() {
         ],
     )
     .unwrap();
-    assert_eq!(request.context, at("ctx"));
+    assert_eq!(request.context, ContextSource::Directory(at("ctx")));
     assert_eq!(request.dockerfile, at("ctx/Dockerfile"));
     let names: Vec<String> = request
         .destinations
@@ -295,13 +295,12 @@ fn what_is_typed_becomes_a_request() {
         tag: Some("v2".into()),
         digest: None,
     };
-    assert_eq!(request.layouts["base"], layout);
+    assert_eq!(request.contexts["base"], NamedContext::Layout(layout));
     assert_eq!(
         request.registry.client_certificates["h:1"],
         (at("c.pem"), "/k.pem".into())
     );
-    assert_eq!(request.oci_layout, Some(at("out")));
-    assert_eq!(request.tar_path, None);
+    assert_eq!(request.outputs, [Output::OciLayout(at("out"))]);
     assert_eq!(request.epoch, Some(12));
     assert!(!request.check_push);
     assert_eq!(request.threads, Some(3));
@@ -361,7 +360,10 @@ fn defaults_depend_on_the_name_the_program_is_called_by() {
         &[],
     )
     .unwrap();
-    assert_eq!(request.context, dir.path().join("ctx/sub"));
+    assert_eq!(
+        request.context,
+        ContextSource::Directory(dir.path().join("ctx/sub"))
+    );
     assert_eq!(request.dockerfile, dir.path().join("ctx/sub/other"));
     assert!(request.destinations.is_empty());
     assert_eq!(request.names.len(), 1);
@@ -375,7 +377,10 @@ fn defaults_depend_on_the_name_the_program_is_called_by() {
             .unwrap()
             .0
     };
-    assert_eq!(shutter(&[]).context, dir.path());
+    assert_eq!(
+        shutter(&[]).context,
+        ContextSource::Directory(dir.path().into())
+    );
     assert_eq!(shutter(&[]).store, Path::new("/var/cache/shutter"));
     assert_eq!(
         shutter(&[("XDG_CACHE_HOME", "/xdg")]).store,

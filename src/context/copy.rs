@@ -1,17 +1,17 @@
 use super::chmod::Chmod;
 use super::target::{NewDir, Target};
 use super::view::{Inode, Item};
-use super::{Error, Origin, clean, owner, unpack};
+use super::{Error, Fetched, Origin, clean, owner, unpack};
 use crate::changeset::Changeset;
 use crate::dockerfile::ignore;
 use crate::fs::{Kind, Meta, RelPath, Source, Time, Tree};
-use crate::plan::CopyOp;
+use crate::plan::{CopyOp, CopySource, Unpack};
 use crate::sys::Cancel;
 use std::collections::HashMap;
 use std::path::Path;
 
 /// Carries out a COPY or ADD on paper: what it would put where on `dest`, as a changeset that is not
-/// settled yet. No root is needed. `scratch` is an empty directory for what is unpacked from
+/// settled yet. No root is needed. `fetched` are the remote sources in their order. `scratch` is an empty directory for what is unpacked from
 /// archives; it must live as long as the changeset's sources. `now` is the time of directories and
 /// files that the step itself makes.
 ///
@@ -21,6 +21,7 @@ use std::path::Path;
 pub fn copy(
     op: &CopyOp,
     from: &Origin<'_>,
+    fetched: &[Fetched],
     dest: &Tree,
     scratch: &Path,
     now: Time,
@@ -34,8 +35,14 @@ pub fn copy(
         chown,
         chmod,
         unpack,
+        // Not carried out yet; `plan` refuses them.
+        link: _,
+        parents: _,
+        exclude: _,
         instruction: _,
     } = op;
+    // Nor are sources that are fetched.
+    let _ = fetched;
     let mut work = Work {
         target: Target::new(dest),
         dest: clean(written)?,
@@ -50,6 +57,9 @@ pub fn copy(
     };
     let mut archives = 0;
     for source in sources {
+        let CopySource::Path(source) = source else {
+            continue;
+        };
         for name in select(source, from)? {
             if cancel.is_set() {
                 return Err(Error::Cancelled);
@@ -61,7 +71,7 @@ pub fn copy(
                     false => Error::NotFound(name),
                 });
             };
-            if *unpack && item.meta.kind == Kind::File {
+            if *unpack != Unpack::Never && item.meta.kind == Kind::File {
                 let content = from.source(&path);
                 let room = scratch.join(archives.to_string());
                 archives += 1;

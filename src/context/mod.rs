@@ -11,7 +11,7 @@ mod view;
 
 use crate::changeset::Changeset;
 use crate::dockerfile::ignore::{self, Ignore};
-use crate::fs::{RelPath, Time, Tree};
+use crate::fs::{Meta, RelPath, Source, Time, Tree};
 use rustix::fs::{Mode, OFlags, openat};
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -183,6 +183,21 @@ pub enum Origin<'a> {
     Context(&'a Context),
     /// Another stage's or image's tree.
     Tree(&'a Tree),
+}
+
+/// A source of an ADD that was fetched.
+pub enum Fetched {
+    /// A file.
+    File {
+        /// What it is called where the destination is a directory.
+        name: Vec<u8>,
+        /// Its metadata as the image gets it, `--chown` and `--chmod` aside.
+        meta: Meta,
+        /// Its content.
+        source: Source,
+    },
+    /// A directory, whose content is copied: what was checked out of a git repository.
+    Directory(Context),
 }
 
 /// Carries out a WORKDIR on paper: makes the directories that are missing, for `user`.

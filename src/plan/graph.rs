@@ -240,12 +240,12 @@ fn layout(request: &Request, name: &str) -> Option<String> {
     if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
         return None;
     }
-    if request.layouts.contains_key(name) {
+    if request.contexts.contains_key(name) {
         return Some(name.to_owned());
     }
     let wanted: Reference = name.parse().ok()?;
     request
-        .layouts
+        .contexts
         .keys()
         .find(|key| key.parse::<Reference>().is_ok_and(|key| key == wanted))
         .cloned()

@@ -15,7 +15,8 @@ mod support;
 mod tests;
 
 use crate::dockerfile::ast::{Instruction, Span};
-use crate::oci::{Image, Platform};
+use crate::oci::{Digest, Image, Platform};
+use crate::request::GitSource;
 
 pub use args::Scope;
 pub use graph::graph;
@@ -89,8 +90,10 @@ pub enum Base {
     Stage(usize),
     /// An image in a registry, as written and expanded (not parsed: a mistake is reported when it is used).
     Image(String),
-    /// A named context of the request.
+    /// A named context of the request that is an image in an OCI layout.
     Layout(String),
+    /// A named context of the request that is files.
+    Files(String),
 }
 
 /// All of a stage that is known before anything of it runs.
@@ -150,6 +153,112 @@ pub struct RunOp {
     pub user: String,
     /// A heredoc with `#!`: its name and content; it lies at `/dev/pipes/NAME` while the command runs.
     pub script: Option<(String, String)>,
+    /// What is mounted while it runs, in the order written.
+    pub mounts: Vec<Mount>,
+    /// Which network it sees.
+    pub network: Network,
+    /// Whether it has all capabilities and no filter (`--security=insecure`).
+    pub insecure: bool,
+}
+
+/// The network that a command sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// The builder's.
+    #[default]
+    Host,
+    /// A loopback device alone.
+    None,
+}
+
+/// One `RUN --mount`, expanded. Targets are absolute and cleaned, as are sources, which are seen
+/// from the root of what they come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mount {
+    /// Files of a context, stage or image.
+    Bind {
+        /// Where.
+        target: String,
+        /// Of what.
+        from: From,
+        /// Which file or directory.
+        source: String,
+        /// Whether it can be written to; what is written is thrown away.
+        writable: bool,
+    },
+    /// A directory that is kept between builds.
+    Cache {
+        /// Where.
+        target: String,
+        /// Which; by default the target.
+        id: String,
+        /// Who else may use it meanwhile.
+        sharing: Sharing,
+        /// What it has in it at first; nothing where there is none.
+        from: Option<From>,
+        /// Which directory of that.
+        source: String,
+        /// Whether it can only be read.
+        readonly: bool,
+        /// Mode of the directory when it is made.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Where.
+        target: String,
+        /// Its bound in bytes.
+        size: Option<u64>,
+    },
+    /// A secret of the request.
+    Secret {
+        /// Which.
+        id: String,
+        /// As a file.
+        file: Option<MountedFile>,
+        /// As a variable of this name.
+        env: Option<String>,
+        /// Whether it is an error where the request does not have it.
+        required: bool,
+    },
+    /// The socket of an SSH agent of the request; SSH_AUTH_SOCK of the first one names it.
+    Ssh {
+        /// Which.
+        id: String,
+        /// The socket.
+        file: MountedFile,
+        /// Whether it is an error where the request does not have it.
+        required: bool,
+    },
+}
+
+/// A file that is there while a command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountedFile {
+    /// Where.
+    pub target: String,
+    /// Its mode.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// Who may use a cache mount at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// All.
+    #[default]
+    Shared,
+    /// One; another one gets a cache of its own.
+    Private,
+    /// One; another one waits.
+    Locked,
 }
 
 /// Files to copy.
@@ -157,8 +266,8 @@ pub struct RunOp {
 pub struct CopyOp {
     /// From where.
     pub from: From,
-    /// Paths or patterns, expanded; relative to the context's or tree's root.
-    pub sources: Vec<String>,
+    /// What, expanded, in order.
+    pub sources: Vec<CopySource>,
     /// Files given in the Dockerfile: name, content.
     pub inline: Vec<(String, Vec<u8>)>,
     /// Absolute destination; ends with a slash where it must be a directory.
@@ -167,10 +276,55 @@ pub struct CopyOp {
     pub chown: Option<String>,
     /// Mode as written, expanded.
     pub chmod: Option<String>,
-    /// Whether archives are unpacked (ADD).
-    pub unpack: bool,
+    /// Which archives are unpacked.
+    pub unpack: Unpack,
+    /// Whether the layer is made without looking at what is below it.
+    pub link: bool,
+    /// Whether directories of the source are kept (COPY).
+    pub parents: bool,
+    /// Patterns of what is left out, expanded.
+    pub exclude: Vec<String>,
     /// `COPY` or `ADD`, for messages.
     pub instruction: &'static str,
+}
+
+/// What a COPY or ADD names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopySource {
+    /// A path or pattern; relative to the context's or tree's root.
+    Path(String),
+    /// Something to be fetched first (ADD).
+    Remote(Remote),
+}
+
+/// What an ADD fetches.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remote {
+    /// A file at an http or https URL.
+    Http {
+        /// The URL.
+        url: String,
+        /// What it must be.
+        checksum: Option<Digest>,
+    },
+    /// A git repository.
+    Git {
+        /// Which, and what of it.
+        source: GitSource,
+        /// Whether `.git` comes along.
+        keep_git_dir: bool,
+    },
+}
+
+/// Which archives an ADD unpacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpack {
+    /// None: COPY, or `--unpack=false`.
+    Never,
+    /// Those that were not fetched from elsewhere.
+    Local,
+    /// All: `--unpack`.
+    All,
 }
 
 /// Where a COPY takes from.

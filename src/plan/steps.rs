@@ -1,6 +1,7 @@
 use super::graph::{Found, copy_from};
 use super::{
-    Base, CopyOp, Error, From, Op, Plan, RunOp, Scope, Staged, Step, args, config, ports, support,
+    Base, CopyOp, CopySource, Error, From, Network, Op, Plan, RunOp, Scope, Staged, Step, Unpack,
+    args, config, ports, support,
 };
 use crate::dockerfile::ast::{Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span};
 use crate::dockerfile::{parse_trigger, words};
@@ -313,6 +314,9 @@ impl Walk<'_> {
             cwd: config::join_path("/", &config.working_dir),
             user: config.user.clone(),
             script,
+            mounts: Vec::new(),
+            network: Network::Host,
+            insecure: false,
         };
         Ok((Op::Run(op), history))
     }
@@ -348,7 +352,16 @@ impl Walk<'_> {
             None => From::Context,
             Some(from) => From::Base(self.from(from, span)?),
         };
-        self.files("COPY", from, sources, dest, chown, chmod, None, span)
+        self.files(
+            "COPY",
+            from,
+            sources,
+            dest,
+            chown,
+            chmod,
+            Unpack::Never,
+            span,
+        )
     }
 
     fn add(&self, add: &Add, span: Span) -> Result<(Op, String), Error> {
@@ -363,7 +376,11 @@ impl Walk<'_> {
             keep_git_dir: _,
             unpack,
         } = add;
-        let unpack = Some(unpack.unwrap_or(true));
+        let unpack = match unpack {
+            Some(true) => Unpack::All,
+            Some(false) => Unpack::Never,
+            None => Unpack::Local,
+        };
         self.files(
             "ADD",
             From::Context,
@@ -412,7 +429,7 @@ impl Walk<'_> {
         dest: &str,
         chown: &Option<String>,
         chmod: &Option<String>,
-        unpack: Option<bool>,
+        unpack: Unpack,
         span: Span,
     ) -> Result<(Op, String), Error> {
         let mut sources = Vec::new();
@@ -422,7 +439,7 @@ impl Walk<'_> {
                 Item::Path(path) => {
                     let path = self.word(path, span)?;
                     support::check_source(instruction, &path, span)?;
-                    sources.push(path);
+                    sources.push(CopySource::Path(path));
                 }
                 Item::Inline(heredoc) => {
                     let mut body = body(heredoc);
@@ -448,7 +465,9 @@ impl Walk<'_> {
             history.push_str(&format!(" --chmod={chmod}"));
         }
         for source in &sources {
-            history.push_str(&format!(" {source}"));
+            if let CopySource::Path(source) = source {
+                history.push_str(&format!(" {source}"));
+            }
         }
         for (name, _) in &inline {
             history.push_str(&format!(" <<{name}"));
@@ -461,7 +480,10 @@ impl Walk<'_> {
             dest: config::join_dest(&self.image.config.working_dir, &dest),
             chown,
             chmod,
-            unpack: unpack.unwrap_or(false),
+            unpack,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
             instruction,
         };
         Ok((Op::Copy(op), history))

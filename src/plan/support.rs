@@ -3,6 +3,7 @@
 
 use super::Error;
 use crate::dockerfile::ast::{Add, Copy, Instruction, Item, Kind, Run, Span};
+use crate::request::GitSource;
 
 /// Refuses an instruction that is about to be carried out and uses what is not supported yet.
 pub(super) fn check(instruction: &Instruction) -> Result<(), Error> {
@@ -39,7 +40,7 @@ pub(super) fn check_source(
     source: &str,
     span: Span,
 ) -> Result<(), Error> {
-    let kind = if is_git(source) {
+    let kind = if GitSource::is_git(source) {
         "a git repository"
     } else if source.starts_with("http://") || source.starts_with("https://") {
         "a URL"
@@ -131,21 +132,6 @@ fn check_items(instruction: &'static str, items: &[Item], span: Span) -> Result<
         Item::Path(source) => check_source(instruction, source, span),
         Item::Inline(_) => Ok(()),
     })
-}
-
-fn is_git(source: &str) -> bool {
-    if ["git://", "git@", "ssh://"]
-        .iter()
-        .any(|scheme| source.starts_with(scheme))
-    {
-        return true;
-    }
-    let web = ["http://", "https://"]
-        .iter()
-        .find_map(|scheme| source.strip_prefix(scheme));
-    let Some(rest) = web else { return false };
-    let repository = rest.split(['#', '?']).next().unwrap_or_default();
-    repository.ends_with(".git")
 }
 
 fn refuse(span: Span, what: &str) -> Error {

@@ -1,23 +1,28 @@
 use super::*;
 use crate::dockerfile;
 use crate::oci::Config;
-use crate::request::{Compression, Layout, RegistryOptions, Request, RootfsChoice};
+use crate::request::{
+    Compression, ContextSource, Layout, NamedContext, RegistryOptions, Request, RootfsChoice,
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 fn request() -> Request {
     Request {
-        context: PathBuf::from("/c"),
+        context: ContextSource::Directory(PathBuf::from("/c")),
+        context_sub_path: PathBuf::new(),
         dockerfile: PathBuf::from("/c/Dockerfile"),
-        layouts: BTreeMap::new(),
+        contexts: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        ssh: BTreeMap::new(),
+        allow_insecure: false,
         destinations: Vec::new(),
         names: Vec::new(),
         build_args: Vec::new(),
         target: None,
         labels: Vec::new(),
         platform: "linux/arm64".parse().unwrap(),
-        tar_path: None,
-        oci_layout: None,
+        outputs: Vec::new(),
         digest_file: None,
         image_name_with_digest_file: None,
         image_name_tag_with_digest_file: None,
@@ -68,7 +73,7 @@ fn stages(text: &str, request: &Request, base: &Image) -> Result<Vec<Staged>, Er
         let (image, scope) = match &stage.base {
             Base::Scratch => (None, &none),
             Base::Stage(other) => (Some(&out[*other].image), &out[*other].scope),
-            Base::Image(_) | Base::Layout(_) => (Some(base), &none),
+            Base::Image(_) | Base::Layout(_) | Base::Files(_) => (Some(base), &none),
         };
         let staged = steps(&plan, place, image, scope, request)?;
         out.push(staged);
@@ -427,9 +432,9 @@ fn named_contexts() {
     };
     let names = ["other/image:1", "debian", "stage", "tool"];
     let request = Request {
-        layouts: names
+        contexts: names
             .iter()
-            .map(|name| ((*name).to_owned(), layout.clone()))
+            .map(|name| ((*name).to_owned(), NamedContext::Layout(layout.clone())))
             .collect(),
         ..request()
     };
@@ -552,12 +557,16 @@ fn copies_are_expanded() {
                 COPY <<EOF <<-\"RAW\" /two/\nv=$a \\$a \"q\"\nEOF\n\tr=$a\nRAW\n\
                 COPY [\"a b\", \"$a/\"]\nCOPY x sub/.\n";
     let staged = last(text, &request());
+    let path = |source: &CopySource| match source {
+        CopySource::Path(path) => path.clone(),
+        CopySource::Remote(_) => panic!("not fetched"),
+    };
     let seen: Vec<_> = copies(&staged)
         .iter()
         .map(|copy| {
             (
                 copy.instruction,
-                copy.sources.join(","),
+                copy.sources.iter().map(path).collect::<Vec<_>>().join(","),
                 copy.dest.as_str(),
                 copy.unpack,
             )
@@ -566,12 +575,12 @@ fn copies_are_expanded() {
     assert_eq!(
         seen,
         [
-            ("COPY", "f1,g".to_owned(), "/w/", false),
-            ("ADD", "t.tar".to_owned(), "/x/", false),
-            ("ADD", "t.tar".to_owned(), "/w/y", true),
-            ("COPY", String::new(), "/two/", false),
-            ("COPY", "a b".to_owned(), "/w/1/", false),
-            ("COPY", "x".to_owned(), "/w/sub/", false),
+            ("COPY", "f1,g".to_owned(), "/w/", Unpack::Never),
+            ("ADD", "t.tar".to_owned(), "/x/", Unpack::Never),
+            ("ADD", "t.tar".to_owned(), "/w/y", Unpack::Local),
+            ("COPY", String::new(), "/two/", Unpack::Never),
+            ("COPY", "a b".to_owned(), "/w/1/", Unpack::Never),
+            ("COPY", "x".to_owned(), "/w/sub/", Unpack::Never),
         ]
     );
     let first = copies(&staged)[0];

@@ -1,5 +1,9 @@
 //! What the caller asked for, validated, as plain data.
 
+mod git;
+
+pub use git::GitSource;
+
 use crate::oci::{Format, Platform, Reference};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -55,15 +59,102 @@ pub struct RegistryOptions {
     pub certificate_dirs: Vec<PathBuf>,
 }
 
+/// Where files of a build come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContextSource {
+    /// A directory of this machine.
+    Directory(PathBuf),
+    /// A git repository.
+    Git(GitSource),
+    /// An archive, or a single Dockerfile, at an http or https URL.
+    Http(String),
+    /// An archive on this machine, compressed or not.
+    Archive(PathBuf),
+    /// An archive on standard input, compressed or not.
+    Stdin,
+}
+
+/// What a name after FROM or `--from=` stands for, instead of a stage or an image of that name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedContext {
+    /// Files.
+    Files(ContextSource),
+    /// An image in a registry.
+    Image(Reference),
+    /// An image in an OCI layout.
+    Layout(Layout),
+}
+
+/// Bytes that no log, error or `Debug` output shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub Vec<u8>);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<hidden>")
+    }
+}
+
+/// Where a secret's value is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In a file, which is read when the build starts.
+    File(PathBuf),
+    /// Here: it came from a variable.
+    Value(Hidden),
+}
+
+/// Where an SSH agent's keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SshSource {
+    /// A running agent: its socket.
+    Agent(PathBuf),
+    /// Private key files, for which the builder is the agent.
+    Keys(Vec<PathBuf>),
+}
+
+/// Where an output of one stream goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A file.
+    File(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+/// Where a finished image goes besides registries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A docker-archive.
+    DockerTar(Place),
+    /// An OCI layout, which may be there already.
+    OciLayout(PathBuf),
+    /// An OCI layout as an archive.
+    OciTar(Place),
+    /// The image's files, in a directory.
+    Directory(PathBuf),
+    /// The image's files, as an archive.
+    RootTar(Place),
+}
+
 /// One build.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Directory of the build context.
-    pub context: PathBuf,
-    /// The Dockerfile, already looked up.
+    /// The build context.
+    pub context: ContextSource,
+    /// The directory below the context's root that is the context; empty for the root.
+    pub context_sub_path: PathBuf,
+    /// The Dockerfile: already looked up, and absolute, where the context is a directory; else as
+    /// typed, to be looked for in the context where it is not on this machine.
     pub dockerfile: PathBuf,
-    /// Named contexts: OCI layouts by name.
-    pub layouts: BTreeMap<String, Layout>,
+    /// Named contexts by name.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// Secrets by id.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// SSH agents by id.
+    pub ssh: BTreeMap<String, SshSource>,
+    /// Whether a RUN may have `--security=insecure`.
+    pub allow_insecure: bool,
     /// Where the image is pushed.
     pub destinations: Vec<Reference>,
     /// The image's names in archives and layouts: the destinations, whether or not they are pushed to.
@@ -76,10 +167,8 @@ pub struct Request {
     pub labels: Vec<(String, String)>,
     /// Where images are pulled for.
     pub platform: Platform,
-    /// A docker-archive to write.
-    pub tar_path: Option<PathBuf>,
-    /// An OCI layout to write.
-    pub oci_layout: Option<PathBuf>,
+    /// What to write besides pushing.
+    pub outputs: Vec<Output>,
     /// Gets the manifest's digest.
     pub digest_file: Option<PathBuf>,
     /// Gets `repository@digest` lines.

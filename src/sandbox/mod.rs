@@ -17,13 +17,16 @@ mod scaffold;
 mod seccomp;
 mod wire;
 
+use crate::plan::Network;
 use crate::progress::Stream;
+use crate::request::Hidden;
 use crate::rootfs::Entry;
 use crate::sys::{self, Cancel};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// What went wrong around a command; a command that ran and failed is an `Exit`, not an error.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +59,46 @@ pub struct Command {
     pub files: Vec<(Vec<u8>, u32, Vec<u8>)>,
     /// The host name.
     pub hostname: String,
+    /// What is mounted, in order, a later one over an earlier one.
+    pub mounts: Vec<Mount>,
+    /// Which network it sees.
+    pub network: Network,
+    /// Whether it has all the builder's capabilities, all devices and no filter.
+    pub insecure: bool,
+}
+
+/// Something that is mounted while a command runs. Its place is made where the root lacks it.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    /// Where: absolute, inside the root; symbolic links are followed inside the root.
+    pub target: Vec<u8>,
+    /// What.
+    pub what: What,
+    /// Whether it can only be read.
+    pub readonly: bool,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A file, directory or socket, by an open descriptor (`O_PATH` will do).
+    Bind(Arc<OwnedFd>),
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Its bound in bytes.
+        size: Option<u64>,
+    },
+    /// A file that is in memory alone.
+    Memory {
+        /// Its mode.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// What is in it.
+        content: Hidden,
+    },
 }
 
 /// Numeric user, group and further groups.

@@ -71,7 +71,7 @@ fn archives_are_unpacked() {
     };
     for (name, _) in &packed {
         let mut op = op(&[name], "/x/");
-        op.unpack = true;
+        op.unpack = Unpack::Local;
         let got = carry_out(&op, &from, &base()).unwrap();
         assert_eq!(got[0], "x/ 755 0:0");
         assert_eq!(got[1..], below("x/", "12:34", "0:0"), "{name}");
@@ -82,14 +82,14 @@ fn archives_are_unpacked() {
     }
     // A directory that is there takes on what the archive says of it, but the root does not.
     let mut op = op(&["t.tar"], "/");
-    op.unpack = true;
+    op.unpack = Unpack::Local;
     let got = carry_out(&op, &from, &base()).unwrap();
     assert_eq!(got, below("", "12:34", "0:0"));
-    op.sources = vec!["fake.tar.gz".into()];
+    op.sources = vec![CopySource::Path("fake.tar.gz".into())];
     let got = carry_out(&op, &from, &base()).unwrap();
     assert_eq!(got, ["fake.tar.gz 644 0:0 no archive at all"]);
-    op.unpack = false;
-    op.sources = vec!["t.tar.gz".into()];
+    op.unpack = Unpack::Never;
+    op.sources = vec![CopySource::Path("t.tar.gz".into())];
     let paths = carry_out_paths(&op, &from);
     assert_eq!(paths, ["t.tar.gz"]);
 }
@@ -99,6 +99,7 @@ fn carry_out_paths(op: &CopyOp, from: &Origin<'_>) -> Vec<String> {
     let changeset = copy(
         op,
         from,
+        &[],
         &base(),
         scratch.path(),
         NOW,
@@ -118,11 +119,11 @@ fn a_cancelled_build_unpacks_nothing() {
     std::fs::write(dir.path().join("t.tar"), archive).unwrap();
     let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
     let mut op = op(&["t.tar"], "/");
-    op.unpack = true;
+    op.unpack = Unpack::Local;
     let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::new().unwrap());
     cancel.cancel();
     let from = Origin::Context(&context);
-    let done = copy(&op, &from, &base(), scratch.path(), NOW, &cancel);
+    let done = copy(&op, &from, &[], &base(), scratch.path(), NOW, &cancel);
     assert!(matches!(done, Err(Error::Cancelled)));
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
@@ -170,7 +171,7 @@ fn archives_stay_inside_the_destination() {
         std::fs::write(dir.path().join("t.tar"), archive(entries)).unwrap();
         let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
         let mut op = op(&["t.tar"], "/x");
-        op.unpack = true;
+        op.unpack = Unpack::Local;
         let got = carry_out(&op, &Origin::Context(&context), &base()).unwrap();
         assert_eq!(&got, expected);
     }
@@ -187,7 +188,7 @@ fn archives_stay_inside_the_destination() {
         std::fs::write(dir.path().join("t.tar"), archive(entries)).unwrap();
         let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
         let mut op = op(&["t.tar"], "/x");
-        op.unpack = true;
+        op.unpack = Unpack::Local;
         match carry_out(&op, &Origin::Context(&context), &base()) {
             Err(error) => assert_eq!(error, "unpack /t.tar"),
             // Clamped to the destination will do as well.
@@ -206,7 +207,7 @@ fn a_directory_over_what_was_hidden_is_opaque() {
     std::fs::write(dir.path().join("t.tar"), bytes).unwrap();
     let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
     let mut op = op(&["t.tar"], "/tree");
-    op.unpack = true;
+    op.unpack = Unpack::Local;
     let got = carry_out(&op, &Origin::Context(&context), &base()).unwrap();
     assert_eq!(got, ["tree/sub/ opaque 755 12:34"]);
 }
@@ -218,7 +219,7 @@ fn a_hard_link_to_a_file_of_the_image_takes_the_file_along() {
     std::fs::write(dir.path().join("t.tar"), bytes).unwrap();
     let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
     let mut op = op(&["t.tar"], "/tree");
-    op.unpack = true;
+    op.unpack = Unpack::Local;
     let got = carry_out(&op, &Origin::Context(&context), &base()).unwrap();
     assert_eq!(got, ["tree/again 644 0:0 base", "tree/file = tree/again"]);
 }

@@ -3,7 +3,7 @@ mod archive;
 use super::*;
 use crate::changeset::Action;
 use crate::fs::{Content, Kind, LayerView, Meta, Node, Source, Toc, TocEntry};
-use crate::plan::{self, CopyOp};
+use crate::plan::{self, CopyOp, CopySource, Unpack};
 use crate::sys::Cancel;
 use std::collections::HashMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -129,12 +129,18 @@ fn base() -> Tree {
 fn op(sources: &[&str], dest: &str) -> CopyOp {
     CopyOp {
         from: plan::From::Context,
-        sources: sources.iter().map(|s| (*s).to_owned()).collect(),
+        sources: sources
+            .iter()
+            .map(|s| CopySource::Path((*s).to_owned()))
+            .collect(),
         inline: Vec::new(),
         dest: dest.into(),
         chown: None,
         chmod: None,
-        unpack: false,
+        unpack: Unpack::Never,
+        link: false,
+        parents: false,
+        exclude: Vec::new(),
         instruction: "COPY",
     }
 }
@@ -169,7 +175,15 @@ fn lines(changeset: &Changeset) -> Vec<String> {
 
 fn carry_out(op: &CopyOp, from: &Origin<'_>, dest: &Tree) -> Result<Vec<String>, String> {
     let scratch = tempfile::tempdir().unwrap();
-    match copy(op, from, dest, scratch.path(), NOW, &Cancel::new().unwrap()) {
+    match copy(
+        op,
+        from,
+        &[],
+        dest,
+        scratch.path(),
+        NOW,
+        &Cancel::new().unwrap(),
+    ) {
         Ok(changeset) => Ok(lines(&changeset)),
         Err(error) => Err(error.to_string()),
     }
