@@ -7,6 +7,7 @@
 mod base;
 mod image;
 mod layers;
+mod mounts;
 mod stage;
 mod wait;
 
@@ -127,6 +128,9 @@ struct Shared<'a> {
     store: Store,
     registry: Registry,
     context: Context,
+    secrets: mounts::Secrets,
+    /// Before the scratch directory that they are mounted in, so that they go first.
+    views: mounts::Views,
     scratch: Scratch,
     plan: Plan,
     steps: Vec<Vec<Step>>,
@@ -230,6 +234,8 @@ pub fn build(
         store,
         registry,
         context,
+        secrets: mounts::Secrets::default(),
+        views: mounts::Views::default(),
         scratch,
         plan,
         steps,
@@ -399,7 +405,7 @@ fn resolve_and_plan(
     }
     let mut copied = Wanted::new();
     for (stage, staged) in plan.stages.iter().zip(&staged) {
-        for (step, base) in plan::copies_from(&staged.steps) {
+        for (step, base) in named_bases(&staged.steps) {
             if let Some(key) = base::key(base, &stage.platform)
                 && !bases.contains_key(&key)
             {
@@ -413,6 +419,26 @@ fn resolve_and_plan(
         Some(error) => Err(error),
         None => Ok((bases, staged)),
     }
+}
+
+/// Gives what steps copy or mount from, contexts aside.
+fn named_bases(steps: &[Step]) -> impl Iterator<Item = (&Step, &Base)> {
+    steps.iter().flat_map(|step| {
+        let (copied, run) = match &step.op {
+            Op::Copy(copy) => (Some(&copy.from), None),
+            Op::Run(run) => (None, Some(run)),
+            Op::Config | Op::Workdir { .. } => (None, None),
+        };
+        let copied = copied.and_then(|from| match from {
+            From::Base(base) => Some(base),
+            From::Context => None,
+        });
+        let mounted = run.into_iter().flat_map(mounts::bases);
+        copied
+            .into_iter()
+            .chain(mounted)
+            .map(move |base| (step, base))
+    })
 }
 
 /// Resolves bases at the same time as each other.
@@ -484,16 +510,14 @@ fn in_image(plan: &Plan) -> Vec<bool> {
 }
 
 /// A stage needs its base's files where it has a step that touches files, where another stage
-/// copies from it, or where a stage on top of it needs them.
+/// copies or mounts from it, or where a stage on top of it needs them.
 fn needs_files(plan: &Plan, steps: &[Vec<Step>]) -> Vec<bool> {
     let mut out: Vec<bool> = steps
         .iter()
         .map(|steps| steps.iter().any(|step| !matches!(step.op, Op::Config)))
         .collect();
-    for step in steps.iter().flatten() {
-        if let Op::Copy(copy) = &step.op
-            && let From::Base(Base::Stage(source)) = &copy.from
-        {
+    for (_, base) in steps.iter().flat_map(|steps| named_bases(steps)) {
+        if let Base::Stage(source) = base {
             out[*source] = true;
         }
     }
@@ -552,17 +576,9 @@ fn run_stages(shared: &Shared<'_>) {
     let plan = &shared.plan;
     let mut wanted: Vec<(&Key, Owner)> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
-        let copies = shared.steps[place]
-            .iter()
-            .filter_map(|step| match &step.op {
-                Op::Copy(copy) => match &copy.from {
-                    From::Base(base) => Some(base),
-                    From::Context => None,
-                },
-                _ => None,
-            });
+        let named = named_bases(&shared.steps[place]).map(|(_, base)| base);
         let own = shared.needs_files[place].then_some(&stage.base);
-        for base in own.into_iter().chain(copies) {
+        for base in own.into_iter().chain(named) {
             if let Some(key) = base::key(base, &stage.platform)
                 && let Some((key, _)) = shared.bases.get_key_value(&key)
                 && !wanted.iter().any(|(known, _)| *known == key)
