@@ -16,7 +16,7 @@ use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
 use crate::oci::{Digest, Format, Platform, Reference};
 use crate::output::Finished;
-use crate::plan::{self, Base, From, Op, Plan, Scope, Staged, Step};
+use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
 use crate::registry::Registry;
 use crate::request::{Compression, ContextSource, Output, Place, Request};
@@ -399,7 +399,7 @@ fn resolve_and_plan(
     }
     let mut copied = Wanted::new();
     for (stage, staged) in plan.stages.iter().zip(&staged) {
-        for (step, base) in plan::copies_from(&staged.steps) {
+        for (step, base) in plan::bases(&staged.steps) {
             if let Some(key) = base::key(base, &stage.platform)
                 && !bases.contains_key(&key)
             {
@@ -490,10 +490,8 @@ fn needs_files(plan: &Plan, steps: &[Vec<Step>]) -> Vec<bool> {
         .iter()
         .map(|steps| steps.iter().any(|step| !matches!(step.op, Op::Config)))
         .collect();
-    for step in steps.iter().flatten() {
-        if let Op::Copy(copy) = &step.op
-            && let From::Base(Base::Stage(source)) = &copy.from
-        {
+    for (_, base) in steps.iter().flat_map(|steps| plan::bases(steps)) {
+        if let Base::Stage(source) = base {
             out[*source] = true;
         }
     }
@@ -552,15 +550,7 @@ fn run_stages(shared: &Shared<'_>) {
     let plan = &shared.plan;
     let mut wanted: Vec<(&Key, Owner)> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
-        let copies = shared.steps[place]
-            .iter()
-            .filter_map(|step| match &step.op {
-                Op::Copy(copy) => match &copy.from {
-                    From::Base(base) => Some(base),
-                    From::Context => None,
-                },
-                _ => None,
-            });
+        let copies = plan::bases(&shared.steps[place]).map(|(_, base)| base);
         let own = shared.needs_files[place].then_some(&stage.base);
         for base in own.into_iter().chain(copies) {
             if let Some(key) = base::key(base, &stage.platform)

@@ -198,17 +198,14 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
 
     /// Waits for what a step copies from; false where that failed.
     fn sources_are_there(&self, step: &Step) -> bool {
-        match &step.op {
-            Op::Copy(copy) => match &copy.from {
-                From::Context | From::Base(Base::Scratch) => true,
-                From::Base(Base::Stage(place)) => self.shared.done[*place].wait().is_some(),
-                From::Base(base) => {
-                    let platform = &self.shared.plan.stages[self.place].platform;
-                    self.shared.wait_for_files(base, platform).is_some()
-                }
-            },
-            Op::Config | Op::Run(_) | Op::Workdir { .. } => true,
-        }
+        step.op.bases().all(|base| match base {
+            Base::Scratch | Base::Files(_) => true,
+            Base::Stage(place) => self.shared.done[*place].wait().is_some(),
+            Base::Image(_) | Base::Layout(_) => {
+                let platform = &self.shared.plan.stages[self.place].platform;
+                self.shared.wait_for_files(base, platform).is_some()
+            }
+        })
     }
 
     fn span(&self, id: StepId, work: Work, label: &str) -> crate::progress::Span {

@@ -114,14 +114,43 @@ pub struct Run {
     pub command: CommandLine,
     /// The heredocs, in order.
     pub heredocs: Vec<Heredoc>,
-    /// `--mount=`, as written.
-    pub mounts: Vec<String>,
+    /// `--mount=`, each.
+    pub mounts: Vec<Mount>,
     /// `--network=`.
     pub network: Option<String>,
     /// `--security=`.
     pub security: Option<String>,
     /// `--device=`.
     pub devices: Vec<String>,
+}
+
+/// `--mount=`: its fields, not expanded; what they mean together is known once they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mount {
+    /// The fields in order.
+    pub fields: Vec<Field>,
+}
+
+impl Mount {
+    /// Gives what `from=` names, where it names something.
+    pub fn from(&self) -> Option<&str> {
+        let values = self.fields.iter().filter(|field| field.key == "from");
+        let last = values
+            .filter_map(|field| field.value.as_deref())
+            .next_back();
+        last.filter(|name| !name.is_empty())
+    }
+}
+
+/// `key=value`, or a key alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// As written.
+    pub text: String,
+    /// The key in lower case.
+    pub key: String,
+    /// What follows the `=`.
+    pub value: Option<String>,
 }
 
 /// A heredoc.

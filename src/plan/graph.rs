@@ -74,10 +74,10 @@ pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> 
     let kept = reachable(target, &drafts);
     for &index in &kept {
         for instruction in drafts[index].instructions {
-            support::check(instruction)?;
+            support::check(instruction, request)?;
         }
         for trigger in triggers(index, &drafts) {
-            support::check(&at(trigger, drafts[index].stage.span))?;
+            support::check(&at(trigger, drafts[index].stage.span), request)?;
         }
     }
 
@@ -298,15 +298,13 @@ fn needs(
     let own = drafts[index].instructions.iter().cloned();
     let fired = triggers(index, drafts).map(|trigger| at(trigger, drafts[index].stage.span));
     for instruction in own.chain(fired) {
-        if let Kind::Copy(copy) = &instruction.kind
-            && let Some(from) = &copy.from
-        {
-            let find = |name: &str| match name.parse::<usize>() {
-                Ok(number) if number < drafts.len() => Found::Stage(number),
-                Ok(_) => Found::NoSuchNumber,
-                Err(_) => names.get(name).map_or(Found::NoStage, Found::Stage),
-            };
-            if let Base::Stage(other) = copy_from(from, instruction.span, request, find)? {
+        let find = |name: &str| match name.parse::<usize>() {
+            Ok(number) if number < drafts.len() => Found::Stage(number),
+            Ok(_) => Found::NoSuchNumber,
+            Err(_) => names.get(name).map_or(Found::NoStage, Found::Stage),
+        };
+        for from in named(&instruction)? {
+            if let Base::Stage(other) = base_of(from, instruction.span, request, find)? {
                 out.insert(other);
             }
         }
@@ -324,21 +322,36 @@ pub(super) enum Found {
     NoStage,
 }
 
-/// Gives what `COPY --from=` names.
-pub(super) fn copy_from(
+/// Gives what an instruction names after `--from=` and in its mounts.
+fn named(instruction: &Instruction) -> Result<Vec<&str>, Error> {
+    match &instruction.kind {
+        Kind::Copy(copy) => {
+            let Some(from) = &copy.from else {
+                return Ok(Vec::new());
+            };
+            let plain = words::word(from, '\\', &|_| None)
+                .map_err(|e| Error::at(instruction.span, e.to_string()))?;
+            if plain.text != *from {
+                return Err(Error::at(
+                    instruction.span,
+                    "variable expansion is not supported for --from, define a new stage with FROM \
+                     using ARG from global scope as a workaround",
+                ));
+            }
+            Ok(vec![from])
+        }
+        Kind::Run(run) => Ok(run.mounts.iter().filter_map(ast::Mount::from).collect()),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Gives what a name after `from=` means.
+pub(super) fn base_of(
     from: &str,
     span: Span,
     request: &Request,
     find: impl Fn(&str) -> Found,
 ) -> Result<Base, Error> {
-    let plain = words::word(from, '\\', &|_| None).map_err(|e| Error::at(span, e.to_string()))?;
-    if plain.text != from {
-        return Err(Error::at(
-            span,
-            "variable expansion is not supported for --from, define a new stage with FROM using \
-             ARG from global scope as a workaround",
-        ));
-    }
     match find(from) {
         Found::Stage(place) => Ok(Base::Stage(place)),
         Found::NoSuchNumber => Err(Error::at(span, format!("invalid stage index {from}"))),

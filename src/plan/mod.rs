@@ -8,7 +8,9 @@
 mod args;
 mod config;
 mod graph;
+mod mounts;
 mod ports;
+mod remote;
 mod steps;
 mod support;
 #[cfg(test)]
@@ -20,7 +22,7 @@ use crate::request::GitSource;
 
 pub use args::Scope;
 pub use graph::graph;
-pub use steps::{copies_from, steps};
+pub use steps::{bases, steps};
 
 /// A mistake in the Dockerfile or between it and the request, with the lines it is about.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -145,7 +147,8 @@ pub enum Op {
 pub struct RunOp {
     /// Program and arguments.
     pub args: Vec<String>,
-    /// The environment, `NAME=value`: config's ENV and the build args of the stage.
+    /// The environment, `NAME=value`: config's ENV, the build args of the stage, and where there is
+    /// an SSH mount SSH_AUTH_SOCK.
     pub env: Vec<String>,
     /// Absolute working directory.
     pub cwd: String,
@@ -213,6 +216,8 @@ pub enum Mount {
         target: String,
         /// Its bound in bytes.
         size: Option<u64>,
+        /// Whether it can only be read.
+        readonly: bool,
     },
     /// A secret of the request.
     Secret {
@@ -225,7 +230,8 @@ pub enum Mount {
         /// Whether it is an error where the request does not have it.
         required: bool,
     },
-    /// The socket of an SSH agent of the request; SSH_AUTH_SOCK of the first one names it.
+    /// The socket of an SSH agent of the request; SSH_AUTH_SOCK in the command's environment names
+    /// the first one already.
     Ssh {
         /// Which.
         id: String,
