@@ -11,7 +11,7 @@ mod stage;
 mod wait;
 
 use crate::context::Context;
-use crate::dockerfile::ast::{Dockerfile, Kind, Span};
+use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
 use crate::oci::{Digest, Format, Platform, Reference};
@@ -165,7 +165,7 @@ pub fn build(
         };
         sink.message(Level::Warn, text);
     }
-    if let Some(text) = unused_args(&dockerfile, request) {
+    for text in plan::idle_args(&dockerfile, request) {
         sink.message(Level::Warn, text);
     }
     check_outputs(request)?;
@@ -248,39 +248,6 @@ pub fn build(
     let image = image::assemble(&shared, base.as_deref(), last, &records)?;
     let built = deliver(&shared, &image)?;
     Ok(built)
-}
-
-/// Says which build args no ARG declares; those that BuildKit knows by itself want none.
-fn unused_args(dockerfile: &Dockerfile, request: &Request) -> Option<String> {
-    let all = dockerfile
-        .stages
-        .iter()
-        .flat_map(|stage| &stage.instructions);
-    let declared: Vec<&str> = dockerfile
-        .globals
-        .iter()
-        .chain(all)
-        .flat_map(|instruction| match &instruction.kind {
-            Kind::Arg(args) => args.as_slice(),
-            _ => &[],
-        })
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let known = |name: &str| {
-        let upper = name.to_ascii_uppercase();
-        declared.contains(&name)
-            || upper.ends_with("_PROXY")
-            || upper.starts_with("BUILDKIT_")
-            || upper == "SOURCE_DATE_EPOCH"
-    };
-    let names = request.build_args.iter().map(|(name, _)| name.as_str());
-    let unused: Vec<&str> = names.filter(|name| !known(name)).collect();
-    (!unused.is_empty()).then(|| {
-        format!(
-            "no ARG declares the build args {}: they have no effect",
-            unused.join(", ")
-        )
-    })
 }
 
 /// Finds out before the build whether its outputs can be written where they are wanted, and makes

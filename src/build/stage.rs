@@ -392,7 +392,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                     (path, 0o755, text.clone().into_bytes())
                 })
                 .collect(),
-            hostname: "shutter".into(),
+            hostname: run.hostname.clone().unwrap_or_else(|| "shutter".into()),
             mounts: Vec::new(),
             network: run.network,
             insecure: run.insecure,

@@ -134,11 +134,19 @@ pub struct Mount {
 impl Mount {
     /// Gives what `from=` names, where it names something.
     pub fn from(&self) -> Option<&str> {
-        let values = self.fields.iter().filter(|field| field.key == "from");
-        let last = values
-            .filter_map(|field| field.value.as_deref())
-            .next_back();
-        last.filter(|name| !name.is_empty())
+        self.last(&["from"]).filter(|name| !name.is_empty())
+    }
+
+    /// Gives the target as written.
+    pub fn target(&self) -> Option<&str> {
+        self.last(&["target", "dst", "destination"])
+    }
+
+    fn last(&self, keys: &[&str]) -> Option<&str> {
+        let fields = self.fields.iter().rev();
+        fields
+            .filter(|field| keys.contains(&field.key.as_str()))
+            .find_map(|field| field.value.as_deref())
     }
 }
 

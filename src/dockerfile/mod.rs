@@ -18,4 +18,5 @@ mod split;
 pub mod words;
 
 pub use directive::detect_syntax;
+pub use heredoc::is_heredoc;
 pub use parse::{Error, parse, parse_trigger};

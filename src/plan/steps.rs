@@ -1,4 +1,4 @@
-use super::graph::{Found, base_of};
+use super::graph::{Found, Named, base_of, trigger};
 use super::{
     Base, CopyOp, Error, From, Mount, Network, Op, Plan, RunOp, Scope, Staged, Step, Unpack, args,
     config, mounts, ports, remote, support,
@@ -6,7 +6,7 @@ use super::{
 use crate::dockerfile::ast::{
     self, Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span,
 };
-use crate::dockerfile::{parse_trigger, words};
+use crate::dockerfile::{is_heredoc, words};
 use crate::oci::Image;
 use crate::request::Request;
 
@@ -28,11 +28,14 @@ pub fn steps(
             hint: None,
         });
     };
+    let (image, env) = config::start(base, &this.platform);
     let mut walk = Walk {
         plan,
         stage,
         request,
-        image: config::start(base, &this.platform),
+        image,
+        env,
+        hostname: args::hostname(request)?,
         scope: inherited.clone(),
         cmd_is_set: false,
         steps: Vec::new(),
@@ -42,16 +45,9 @@ pub fn steps(
         walk.scope.set(name, value);
     }
     let triggers = base.map_or(&[][..], |base| &base.config.on_build);
-    // A stage that a named context took the place of is that context's image as it is.
-    if !matches!(&this.base, Base::Layout(name) if this.instructions.is_empty() && *name == this.name)
-    {
-        for trigger in triggers {
-            let mut instruction = parse_trigger(trigger).map_err(|error| Error {
-                span: Some(this.span),
-                message: format!("trigger `{trigger}` of the base image: {error}"),
-                hint: error.hint.clone(),
-            })?;
-            instruction.span = this.span;
+    if !this.replaced {
+        for text in triggers {
+            let instruction = trigger(text, this.span)?;
             support::check(&instruction, request)?;
             walk.take(&instruction)?;
         }
@@ -62,9 +58,6 @@ pub fn steps(
     if stage == plan.target && !request.labels.is_empty() {
         let labels = request.labels.iter().cloned();
         walk.image.config.labels.extend(labels);
-        if let Some(last) = walk.steps.last_mut() {
-            last.image = walk.image.clone();
-        }
     }
     Ok(Staged {
         steps: walk.steps,
@@ -109,6 +102,8 @@ struct Walk<'a> {
     stage: usize,
     request: &'a Request,
     image: Image,
+    env: config::Env,
+    hostname: Option<String>,
     scope: Scope,
     cmd_is_set: bool,
     steps: Vec<Step>,
@@ -122,7 +117,6 @@ impl Walk<'_> {
             span: *span,
             text: text.clone(),
             op,
-            image: self.image.clone(),
             history,
         });
         Ok(())
@@ -140,7 +134,7 @@ impl Walk<'_> {
                 // Every pair of a line sees the variables as they were before the line.
                 let pairs = self.pairs(pairs, span)?;
                 for (name, value) in &pairs {
-                    config::set_env(&mut self.image.config, name, value);
+                    self.env.set(&mut self.image.config, name, value);
                     self.scope.set(name, value);
                 }
                 format!("ENV{}", joined(&pairs))
@@ -265,7 +259,7 @@ impl Walk<'_> {
     fn arg(&mut self, pairs: &[(String, Option<String>)], span: Span) -> Result<String, Error> {
         let mut history = "ARG".to_owned();
         for (name, default) in pairs {
-            let value = match (args::build_arg(self.request, name), default) {
+            let value = match (self.request.build_arg(name), default) {
                 (Some(value), _) => Some(value.to_owned()),
                 (None, Some(default)) => Some(self.word(default, span)?),
                 (None, None) => args::lookup(&self.plan.globals, name),
@@ -298,12 +292,12 @@ impl Walk<'_> {
             (CommandLine::Exec(_), _) => {
                 return Err(Error::at(span, "a heredoc needs RUN in shell form"));
             }
-            (CommandLine::Shell(line), [only]) if is_one_heredoc(line) => {
+            (CommandLine::Shell(line), [only]) if is_heredoc(line) => {
                 let body = body(only);
                 if body.starts_with("#!") {
                     let path = format!("/dev/pipes/{}", only.name);
                     script = Some((only.name.clone(), body));
-                    vec![path]
+                    config::with_shell(config, &path)
                 } else {
                     config::with_shell(config, &body)
                 }
@@ -345,6 +339,7 @@ impl Walk<'_> {
             env,
             cwd,
             user: config.user.clone(),
+            hostname: self.hostname.clone(),
             script,
             mounts,
             network: match network.as_deref() {
@@ -365,13 +360,10 @@ impl Walk<'_> {
                 cwd,
                 agents: agents.count(),
                 expand: &|text| self.word(text, span),
-                find: &|name, target| {
-                    self.from(name, span, |this| {
-                        format!(
-                            "cannot mount from stage \"{name}\" to \"{target}\", stage needs to be \
-                             defined before current command in stage \"{this}\""
-                        )
-                    })
+                namespace: self.request.build_arg("BUILDKIT_CACHE_MOUNT_NS"),
+                find: &|from, target| {
+                    let target = Some(target);
+                    self.from(&Named { from, target }, span)
                 },
             };
             out.push(mounts::mount(mount, &place)?);
@@ -408,12 +400,7 @@ impl Walk<'_> {
         } = copy;
         let from = match from {
             None => From::Context,
-            Some(from) => From::Base(self.from(from, span, |this| {
-                format!(
-                    "cannot copy from stage \"{from}\", it needs to be defined before current stage \
-                     \"{this}\""
-                )
-            })?),
+            Some(from) => From::Base(self.from(&Named { from, target: None }, span)?),
         };
         let files = Files {
             instruction: "COPY",
@@ -467,11 +454,9 @@ impl Walk<'_> {
         self.files(files, span)
     }
 
-    /// Finds what a name after `from=` means; `late` says, of this stage's name, that it is a stage
-    /// that is not there yet.
-    fn from(&self, from: &str, span: Span, late: impl Fn(&str) -> String) -> Result<Base, Error> {
+    fn from(&self, named: &Named, span: Span) -> Result<Base, Error> {
         let stages = &self.plan.stages;
-        let base = base_of(from, span, self.request, |name| {
+        let base = base_of(named.from, span, self.request, |name| {
             let place = match name.parse::<usize>() {
                 Ok(number) => stages.iter().position(|stage| stage.index == number),
                 Err(_) => stages
@@ -486,7 +471,7 @@ impl Walk<'_> {
         })?;
         match base {
             Base::Stage(place) if place >= self.stage => {
-                Err(Error::at(span, late(&stages[self.stage].name)))
+                Err(Error::at(span, named.late(&stages[self.stage].name)))
             }
             base => Ok(base),
         }
@@ -601,28 +586,4 @@ fn body(heredoc: &Heredoc) -> String {
     body.split_inclusive('\n')
         .map(|line| line.trim_start_matches('\t'))
         .collect()
-}
-
-/// Tells whether a line is nothing but one `<<NAME`.
-fn is_one_heredoc(line: &str) -> bool {
-    let line = line.trim();
-    let line = line.trim_start_matches(|c: char| c.is_ascii_digit());
-    let Some(name) = line.strip_prefix("<<") else {
-        return false;
-    };
-    let name = name.strip_prefix('-').unwrap_or(name);
-    let mut quote = None;
-    let mut escaped = false;
-    for c in name.chars() {
-        match (quote, c) {
-            _ if escaped => escaped = false,
-            (Some('"') | None, '\\') => escaped = true,
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, c) if c.is_whitespace() || c == '<' => return false,
-            (None, _) => {}
-        }
-    }
-    !name.is_empty()
 }

@@ -235,22 +235,32 @@ fn mistakes_have_lines() {
         ),
         (
             "FROM base AS a\nCOPY --from=a /x /y",
-            1,
+            2,
             "circular dependency detected on stage: a",
         ),
         (
             "FROM base\nCOPY --from=0 /x /y",
-            1,
+            2,
             "circular dependency detected on stage: 0",
         ),
         (
             "FROM base AS a\nCOPY --from=b /x /y\nFROM a AS b",
-            1,
+            2,
+            "cannot copy from stage \"b\", it needs to be defined before current stage \"a\"",
+        ),
+        (
+            "FROM base AS z\nRUN x\nCOPY --from=a /x /y\nFROM base AS a\nRUN --mount=from=b,target=/b x\nFROM base AS b\nCOPY --from=a /x /y",
+            5,
             "circular dependency detected on stage: a",
         ),
         (
+            "FROM base AS a\nRUN --mount=from=b,dst=/b x\nFROM base AS b\nFROM a",
+            2,
+            "cannot mount from stage \"b\" to \"/b\", stage needs to be defined before current command",
+        ),
+        (
             "FROM base AS a\nCOPY --from=b /x /y\nFROM base AS b\nFROM a",
-            1,
+            2,
             "cannot copy from stage \"b\", it needs to be defined before current stage \"a\"",
         ),
         ("FROM base\nCOPY --from=7 /x /y", 2, "invalid stage index 7"),
@@ -293,6 +303,7 @@ fn mistakes_have_lines() {
     // What is not carried out is not refused.
     for text in [
         "FROM base AS a\nRUN --device=d true\nFROM base",
+        "FROM base AS a\nCOPY --from=b /x /y\nFROM base AS b\nFROM base",
         "FROM base\nONBUILD RUN --device=d true",
         "FROM base\nRUN --network=default --security=sandbox true",
     ] {
@@ -568,7 +579,7 @@ fn mounts_that_are_wrong() {
         ),
         (
             "from=later,target=/x",
-            "cannot copy from stage \"later\", it needs to be defined before current stage \"1\"",
+            "cannot mount from stage \"later\" to \"/x\", stage needs to be defined before current command",
         ),
     ];
     for (text, expected) in table {
@@ -955,7 +966,7 @@ fn heredocs_of_run() {
     let staged = last(text, &request());
     assert_eq!(run(&staged, 0).args, ["/bin/sh", "-c", "one\n  $two\n"]);
     assert_eq!(run(&staged, 0).script, None);
-    assert_eq!(run(&staged, 1).args, ["/dev/pipes/EOT"]);
+    assert_eq!(run(&staged, 1).args, ["/bin/sh", "-c", "/dev/pipes/EOT"]);
     let script = ("EOT".to_owned(), "#!/bin/x\nthree\n".to_owned());
     assert_eq!(run(&staged, 1).script, Some(script));
     assert_eq!(
