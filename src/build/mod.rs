@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
-use crate::oci::{Digest, Format, Platform, Reference};
+use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
 use crate::output::Finished;
 use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
@@ -40,8 +40,10 @@ const UPLOADS: usize = 6;
 /// What a build made.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The manifest's digest.
-    pub digest: Digest,
+    /// The manifest: media type, digest, size.
+    pub manifest: Descriptor,
+    /// The config's digest.
+    pub config: Digest,
     /// Where it was pushed.
     pub pushed: Vec<Reference>,
 }
@@ -670,7 +672,8 @@ fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
         pushed.push(destination.clone());
     }
     Ok(Built {
-        digest: image.descriptor.digest,
+        manifest: image.descriptor.clone(),
+        config: image.manifest.config.digest,
         pushed,
     })
 }
