@@ -12,12 +12,12 @@ mod stage;
 mod wait;
 
 use crate::context::Context;
-use crate::dockerfile::ast::{Dockerfile, Kind, Span};
+use crate::dockerfile::ast::Span;
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
-use crate::oci::{Digest, Format, Platform, Reference};
+use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
 use crate::output::Finished;
-use crate::plan::{self, Base, From, Op, Plan, Scope, Staged, Step};
+use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
 use crate::registry::Registry;
 use crate::request::{Compression, ContextSource, Output, Place, Request};
@@ -41,8 +41,10 @@ const UPLOADS: usize = 6;
 /// What a build made.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The manifest's digest.
-    pub digest: Digest,
+    /// The manifest: media type, digest, size.
+    pub manifest: Descriptor,
+    /// The config's digest.
+    pub config: Digest,
     /// Where it was pushed.
     pub pushed: Vec<Reference>,
 }
@@ -169,7 +171,7 @@ pub fn build(
         };
         sink.message(Level::Warn, text);
     }
-    if let Some(text) = unused_args(&dockerfile, request) {
+    for text in plan::idle_args(&dockerfile, request) {
         sink.message(Level::Warn, text);
     }
     check_outputs(request)?;
@@ -254,39 +256,6 @@ pub fn build(
     let image = image::assemble(&shared, base.as_deref(), last, &records)?;
     let built = deliver(&shared, &image)?;
     Ok(built)
-}
-
-/// Says which build args no ARG declares; those that BuildKit knows by itself want none.
-fn unused_args(dockerfile: &Dockerfile, request: &Request) -> Option<String> {
-    let all = dockerfile
-        .stages
-        .iter()
-        .flat_map(|stage| &stage.instructions);
-    let declared: Vec<&str> = dockerfile
-        .globals
-        .iter()
-        .chain(all)
-        .flat_map(|instruction| match &instruction.kind {
-            Kind::Arg(args) => args.as_slice(),
-            _ => &[],
-        })
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let known = |name: &str| {
-        let upper = name.to_ascii_uppercase();
-        declared.contains(&name)
-            || upper.ends_with("_PROXY")
-            || upper.starts_with("BUILDKIT_")
-            || upper == "SOURCE_DATE_EPOCH"
-    };
-    let names = request.build_args.iter().map(|(name, _)| name.as_str());
-    let unused: Vec<&str> = names.filter(|name| !known(name)).collect();
-    (!unused.is_empty()).then(|| {
-        format!(
-            "no ARG declares the build args {}: they have no effect",
-            unused.join(", ")
-        )
-    })
 }
 
 /// Finds out before the build whether its outputs can be written where they are wanted, and makes
@@ -405,7 +374,7 @@ fn resolve_and_plan(
     }
     let mut copied = Wanted::new();
     for (stage, staged) in plan.stages.iter().zip(&staged) {
-        for (step, base) in named_bases(&staged.steps) {
+        for (step, base) in plan::bases(&staged.steps) {
             if let Some(key) = base::key(base, &stage.platform)
                 && !bases.contains_key(&key)
             {
@@ -419,26 +388,6 @@ fn resolve_and_plan(
         Some(error) => Err(error),
         None => Ok((bases, staged)),
     }
-}
-
-/// Gives what steps copy or mount from, contexts aside.
-fn named_bases(steps: &[Step]) -> impl Iterator<Item = (&Step, &Base)> {
-    steps.iter().flat_map(|step| {
-        let (copied, run) = match &step.op {
-            Op::Copy(copy) => (Some(&copy.from), None),
-            Op::Run(run) => (None, Some(run)),
-            Op::Config | Op::Workdir { .. } => (None, None),
-        };
-        let copied = copied.and_then(|from| match from {
-            From::Base(base) => Some(base),
-            From::Context => None,
-        });
-        let mounted = run.into_iter().flat_map(mounts::bases);
-        copied
-            .into_iter()
-            .chain(mounted)
-            .map(move |base| (step, base))
-    })
 }
 
 /// Resolves bases at the same time as each other.
@@ -516,7 +465,7 @@ fn needs_files(plan: &Plan, steps: &[Vec<Step>]) -> Vec<bool> {
         .iter()
         .map(|steps| steps.iter().any(|step| !matches!(step.op, Op::Config)))
         .collect();
-    for (_, base) in steps.iter().flat_map(|steps| named_bases(steps)) {
+    for (_, base) in steps.iter().flat_map(|steps| plan::bases(steps)) {
         if let Base::Stage(source) = base {
             out[*source] = true;
         }
@@ -576,7 +525,7 @@ fn run_stages(shared: &Shared<'_>) {
     let plan = &shared.plan;
     let mut wanted: Vec<(&Key, Owner)> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
-        let named = named_bases(&shared.steps[place]).map(|(_, base)| base);
+        let named = plan::bases(&shared.steps[place]).map(|(_, base)| base);
         let own = shared.needs_files[place].then_some(&stage.base);
         for base in own.into_iter().chain(named) {
             if let Some(key) = base::key(base, &stage.platform)
@@ -729,7 +678,8 @@ fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
         pushed.push(destination.clone());
     }
     Ok(Built {
-        digest: image.descriptor.digest,
+        manifest: image.descriptor.clone(),
+        config: image.manifest.config.digest,
         pushed,
     })
 }

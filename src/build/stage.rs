@@ -243,17 +243,14 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
 
     /// Waits for what a step copies or mounts from; false where that failed.
     fn sources_are_there(&self, step: &Step) -> bool {
-        let platform = &self.shared.plan.stages[self.place].platform;
-        let is_there = |from: &From| match from {
-            From::Context | From::Base(Base::Scratch | Base::Files(_)) => true,
-            From::Base(Base::Stage(place)) => self.shared.done[*place].wait().is_some(),
-            From::Base(base) => self.shared.wait_for_files(base, platform).is_some(),
-        };
-        match &step.op {
-            Op::Copy(copy) => is_there(&copy.from),
-            Op::Run(run) => run.mounts.iter().filter_map(mounts::origin).all(is_there),
-            Op::Config | Op::Workdir { .. } => true,
-        }
+        step.op.bases().all(|base| match base {
+            Base::Scratch | Base::Files(_) => true,
+            Base::Stage(place) => self.shared.done[*place].wait().is_some(),
+            Base::Image(_) | Base::Layout(_) => {
+                let platform = &self.shared.plan.stages[self.place].platform;
+                self.shared.wait_for_files(base, platform).is_some()
+            }
+        })
     }
 
     fn span(&self, id: StepId, work: Work, label: &str) -> crate::progress::Span {
@@ -445,7 +442,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                     (path, 0o755, text.clone().into_bytes())
                 })
                 .collect(),
-            hostname: "shutter".into(),
+            hostname: run.hostname.clone().unwrap_or_else(|| "shutter".into()),
             mounts: ready.mounts.clone(),
             network: run.network,
             insecure: run.insecure,

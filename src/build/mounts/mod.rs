@@ -31,9 +31,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use views::{Throwaway, Wanted};
 
-/// The variable that says where an SSH agent's socket is.
-const SSH_SOCKET: &str = "SSH_AUTH_SOCK";
-
 /// Why something cannot be mounted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -137,8 +134,6 @@ pub(super) struct Ready {
     pub(super) mounts: Vec<sandbox::Mount>,
     /// Variables to be set.
     variables: Vec<(String, Hidden)>,
-    /// Where an SSH agent is, unless a variable says it already.
-    agent: Option<String>,
     patterns: Arc<Patterns>,
     held: Held,
 }
@@ -160,23 +155,6 @@ struct WantedCache<'a> {
     readonly: bool,
 }
 
-/// Gives what a mount takes from, where it takes from a stage, an image or a context.
-pub(super) fn origin(mount: &Mount) -> Option<&From> {
-    match mount {
-        Mount::Bind { from, .. } => Some(from),
-        Mount::Cache { from, .. } => from.as_ref(),
-        Mount::Tmpfs { .. } | Mount::Secret { .. } | Mount::Ssh { .. } => None,
-    }
-}
-
-/// Gives what the mounts of a command take from, contexts aside.
-pub(super) fn bases(run: &RunOp) -> impl Iterator<Item = &Base> {
-    run.mounts.iter().filter_map(|mount| match origin(mount)? {
-        From::Base(base) => Some(base),
-        From::Context => None,
-    })
-}
-
 /// Makes a command's mounts ready. Caches that others use alone are waited for, last.
 pub(super) fn prepare(
     shared: &Shared<'_>,
@@ -190,7 +168,6 @@ pub(super) fn prepare(
         step,
         mounts: Vec::new(),
         variables: Vec::new(),
-        agent: None,
         caches: Vec::new(),
         held: Held::default(),
     };
@@ -201,7 +178,6 @@ pub(super) fn prepare(
     let Making {
         mut mounts,
         variables,
-        agent,
         held,
         ..
     } = making;
@@ -210,7 +186,6 @@ pub(super) fn prepare(
     Ok(Ready {
         mounts,
         variables,
-        agent,
         patterns: shared.secrets.patterns(),
         held,
     })
@@ -222,7 +197,6 @@ struct Making<'a, 'env> {
     step: StepId,
     mounts: Vec<sandbox::Mount>,
     variables: Vec<(String, Hidden)>,
-    agent: Option<String>,
     caches: Vec<WantedCache<'a>>,
     held: Held,
 }
@@ -279,9 +253,11 @@ impl<'a> Making<'a, '_> {
                     readonly: *readonly,
                 });
             }
-            Mount::Tmpfs { target, size } => {
-                self.mount(target, What::Tmpfs { size: *size }, false);
-            }
+            Mount::Tmpfs {
+                target,
+                size,
+                readonly,
+            } => self.mount(target, What::Tmpfs { size: *size }, *readonly),
             Mount::Secret {
                 id,
                 file,
@@ -333,8 +309,6 @@ impl<'a> Making<'a, '_> {
     }
 
     fn ssh(&mut self, id: &str, file: &MountedFile, required: bool) -> Result<(), Error> {
-        // As with BuildKit, said of the first one whether or not there is an agent.
-        self.agent.get_or_insert_with(|| file.target.clone());
         let Some(source) = self.shared.request.ssh.get(id) else {
             return match required {
                 true => Err(Error::NoAgent(id.to_owned())),
@@ -397,11 +371,6 @@ impl Ready {
             let rest = entry.strip_prefix(name.as_bytes());
             rest.is_some_and(|rest| rest.first() == Some(&b'='))
         };
-        if let Some(path) = &self.agent
-            && !env.iter().any(|entry| is(entry, SSH_SOCKET))
-        {
-            env.push(format!("{SSH_SOCKET}={path}").into_bytes());
-        }
         for (name, Hidden(value)) in &self.variables {
             env.retain(|entry| !is(entry, name));
             env.push([name.as_bytes(), b"=", value].concat());

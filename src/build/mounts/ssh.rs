@@ -327,7 +327,10 @@ mod tests {
 
     /// Runs a program against an agent's socket; gives whether it went well and what it said.
     fn run(agent: &Agent, program: &str, args: &[&str], input: &[u8]) -> (bool, String) {
-        let socket = agent.dir.join("agent");
+        // By a short name, as a command sees it.
+        let socket = agent.dir.with_file_name("link");
+        let _ = std::fs::remove_file(&socket);
+        std::os::unix::fs::symlink(agent.dir.join("agent"), &socket).unwrap();
         let mut child = Command::new(program)
             .args(args)
             .env("SSH_AUTH_SOCK", socket)
