@@ -11,7 +11,7 @@ mod stage;
 mod wait;
 
 use crate::context::Context;
-use crate::dockerfile::ast::{Dockerfile, Span};
+use crate::dockerfile::ast::Span;
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
 use crate::oci::{Descriptor, Digest, Format, Platform, Reference};

@@ -37,17 +37,4 @@ impl GitSource {
         let path = source.split(['#', '?']).next().unwrap_or_default();
         is_http && path.ends_with(".git")
     }
-
-    /// Reads `URL[#REFERENCE[:DIRECTORY]]`.
-    pub fn parse(text: &str) -> Result<GitSource, String> {
-        let (remote, fragment) = text.split_once('#').unwrap_or((text, ""));
-        let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
-        let some = |part: &str| (!part.is_empty()).then(|| part.to_owned());
-        Ok(GitSource {
-            remote: remote.to_owned(),
-            reference: some(reference),
-            subdirectory: some(directory),
-            checksum: None,
-        })
-    }
 }
