@@ -202,7 +202,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             Base::Scratch | Base::Files(_) => true,
             Base::Stage(place) => self.shared.done[*place].wait().is_some(),
             Base::Image(_) | Base::Layout(_) => {
-                let platform = &self.shared.plan.stages[self.place].platform;
+                let platform = &self.shared.request.platform;
                 self.shared.wait_for_files(base, platform).is_some()
             }
         })
@@ -408,7 +408,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 None => return Ok(None),
             },
             From::Base(base) => {
-                let platform = &self.shared.plan.stages[self.place].platform;
+                let platform = &self.shared.request.platform;
                 let Some(files) = self.shared.wait_for_files(base, platform) else {
                     return Ok(None);
                 };
