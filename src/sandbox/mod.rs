@@ -10,12 +10,15 @@
 //! 1 with the helper, everything in the namespace with process 1, and the mounts with the namespace.
 
 mod child;
+mod foreign;
 mod helper;
 mod init;
 mod relay;
 mod scaffold;
 mod seccomp;
 mod wire;
+
+pub use foreign::Machine;
 
 use crate::plan::Network;
 use crate::progress::Stream;

@@ -18,6 +18,6 @@ pub use map::map_file;
 pub use memory::give_back_memory;
 pub use process::{
     Fork, Namespaced, clone_into_namespaces, close_on_exec_from, execute, exit_now, fork,
-    ignore_signals, private_mount_namespace, reset_signals,
+    ignore_signals, private_mount_namespace, reset_signals, runs_arm32,
 };
 pub use seccomp::{Insn, install_filter};
