@@ -7,6 +7,7 @@
 mod base;
 mod image;
 mod layers;
+mod mounts;
 mod stage;
 mod wait;
 
@@ -14,7 +15,7 @@ use crate::context::Context;
 use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
-use crate::oci::{Digest, Format, Platform, Reference};
+use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
 use crate::output::Finished;
 use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
@@ -40,8 +41,10 @@ const UPLOADS: usize = 6;
 /// What a build made.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The manifest's digest.
-    pub digest: Digest,
+    /// The manifest: media type, digest, size.
+    pub manifest: Descriptor,
+    /// The config's digest.
+    pub config: Digest,
     /// Where it was pushed.
     pub pushed: Vec<Reference>,
 }
@@ -127,6 +130,9 @@ struct Shared<'a> {
     store: Store,
     registry: Registry,
     context: Context,
+    secrets: mounts::Secrets,
+    /// Before the scratch directory that they are mounted in, so that they go first.
+    views: mounts::Views,
     scratch: Scratch,
     plan: Plan,
     steps: Vec<Vec<Step>>,
@@ -239,6 +245,8 @@ pub fn build(
         store,
         registry,
         context,
+        secrets: mounts::Secrets::default(),
+        views: mounts::Views::default(),
         scratch,
         plan,
         steps,
@@ -513,7 +521,7 @@ fn in_image(plan: &Plan) -> Vec<bool> {
 }
 
 /// A stage needs its base's files where it has a step that touches files, where another stage
-/// copies from it, or where a stage on top of it needs them.
+/// copies or mounts from it, or where a stage on top of it needs them.
 fn needs_files(plan: &Plan, steps: &[Vec<Step>]) -> Vec<bool> {
     let mut out: Vec<bool> = steps
         .iter()
@@ -733,7 +741,8 @@ fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
         pushed.push(destination.clone());
     }
     Ok(Built {
-        digest: image.descriptor.digest,
+        manifest: image.descriptor.clone(),
+        config: image.manifest.config.digest,
         pushed,
     })
 }
