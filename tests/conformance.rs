@@ -22,14 +22,7 @@ enum Way<'a> {
 
 /// Cases whose features are refused by name and line as not supported yet.
 fn is_refused(name: &str) -> bool {
-    name.starts_with("mount-")
-        || [
-            "run-network-none",
-            "copy-link",
-            "copy-parents",
-            "copy-exclude",
-        ]
-        .contains(&name)
+    name.starts_with("mount-") || name == "run-network-none"
 }
 
 #[test]

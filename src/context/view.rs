@@ -247,7 +247,7 @@ struct Level {
 }
 
 impl Context {
-    fn verdict(&self, path: &RelPath, kind: Kind) -> Verdict {
+    pub(super) fn verdict(&self, path: &RelPath, kind: Kind) -> Verdict {
         match &self.ignore {
             Some(_) if path.is_root() => Verdict::Keep,
             Some(ignore) if kind == Kind::Dir => ignore.directory(path.as_bytes()),
@@ -354,6 +354,16 @@ impl Context {
             inode,
             bare: false,
         }))
+    }
+
+    /// Tells whether a directory is in the context: one that the ignore file leaves out is there only
+    /// for what is kept in it.
+    pub(super) fn is_there(&self, dir: &RelPath) -> Result<bool, Error> {
+        if self.verdict(dir, Kind::Dir) == Verdict::Keep {
+            return Ok(true);
+        }
+        let everything = super::pick::without(&["**".to_owned()])?;
+        Ok(self.below(dir, &Pick::all(&everything))?.alive)
     }
 
     /// Gives what is picked of everything below a directory, without what the ignore file leaves
