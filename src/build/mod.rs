@@ -148,6 +148,8 @@ struct Shared<'a> {
     format: Format,
     times: Times,
     now: Time,
+    /// The time of what a step makes by itself where it must not depend on the base.
+    epoch: Time,
     created: String,
     permits: Arc<Permits>,
     packers: Gate,
@@ -228,6 +230,10 @@ pub fn build(
             (_, None) => Times::Keep,
         },
         now: clock,
+        epoch: Time {
+            secs: epoch.unwrap_or(0),
+            nanos: 0,
+        },
         created: created(epoch),
         in_image: in_image(&plan),
         needs_files: needs_files(&plan, &steps),
@@ -520,13 +526,15 @@ fn in_image(plan: &Plan) -> Vec<bool> {
     out
 }
 
-/// A stage needs its base's files where it has a step that touches files, where another stage
+/// A stage needs its base's files where it has a step that looks at files, where another stage
 /// copies or mounts from it, or where a stage on top of it needs them.
 fn needs_files(plan: &Plan, steps: &[Vec<Step>]) -> Vec<bool> {
-    let mut out: Vec<bool> = steps
-        .iter()
-        .map(|steps| steps.iter().any(|step| !matches!(step.op, Op::Config)))
-        .collect();
+    let looks = |step: &Step| match &step.op {
+        Op::Config => false,
+        Op::Copy(copy) => !copy.is_linked(),
+        Op::Run(_) | Op::Workdir { .. } => true,
+    };
+    let mut out: Vec<bool> = steps.iter().map(|steps| steps.iter().any(looks)).collect();
     for (_, base) in steps.iter().flat_map(|steps| plan::bases(steps)) {
         if let Base::Stage(source) = base {
             out[*source] = true;
