@@ -22,14 +22,7 @@ enum Way<'a> {
 
 /// Cases whose features are refused by name and line as not supported yet.
 fn is_refused(name: &str) -> bool {
-    name.starts_with("mount-")
-        || [
-            "run-network-none",
-            "copy-link",
-            "copy-parents",
-            "copy-exclude",
-        ]
-        .contains(&name)
+    ["copy-link", "copy-parents", "copy-exclude"].contains(&name)
 }
 
 #[test]
@@ -226,6 +219,12 @@ fn build(
         command
             .arg("--label")
             .arg(format!("{key}={}", value.as_str().expect("text")));
+    }
+    for (id, value) in call["secrets"].as_object().into_iter().flatten() {
+        command
+            .arg("--secret")
+            .arg(format!("id={id},env=SECRET_{id}"));
+        command.env(format!("SECRET_{id}"), value.as_str().expect("text"));
     }
     if let Some(target) = call["target"].as_str() {
         command.args(["--target", target]);
