@@ -12,7 +12,7 @@ mod stage;
 mod wait;
 
 use crate::context::Context;
-use crate::dockerfile::ast::Span;
+use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
 use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
@@ -178,7 +178,7 @@ pub fn build(
     let ContextSource::Directory(dir) = &request.context else {
         return Err(Error::other(
             "open the build context",
-            "only a directory is supported yet",
+            "anything but a directory is not yet supported",
         ));
     };
     let context = Context::open(dir, &request.dockerfile)
@@ -191,7 +191,15 @@ pub fn build(
         .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
 
-    let (bases, staged) = resolve_and_plan(&plan, request, &registry, &repositories, sink, cancel)?;
+    let (plan, bases, staged) = resolve_and_plan(
+        &dockerfile,
+        plan,
+        request,
+        &registry,
+        &repositories,
+        sink,
+        cancel,
+    )?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
     if steps
@@ -325,25 +333,17 @@ fn read_dockerfile(request: &Request) -> Result<Vec<u8>, Error> {
 }
 
 /// Resolves the bases and plans every step of every stage; checks meanwhile that the destinations
-/// may be pushed to.
+/// may be pushed to. Gives the plan again: a base's triggers may add stages to it.
 fn resolve_and_plan(
-    plan: &Plan,
+    dockerfile: &Dockerfile,
+    mut plan: Plan,
     request: &Request,
     registry: &Registry,
     repositories: &[Reference],
     sink: &Sink,
     cancel: &Cancel,
-) -> Result<(Bases, Vec<Staged>), Error> {
+) -> Result<(Plan, Bases, Vec<Staged>), Error> {
     let failure = Failure::new(cancel);
-    let mut wanted = Wanted::new();
-    for stage in &plan.stages {
-        if let Some(key) = base::key(&stage.base, &stage.platform) {
-            let of = (stage.span, stage.text.as_str());
-            wanted
-                .entry(key)
-                .or_insert((&stage.base, &stage.platform, of));
-        }
-    }
     let mut bases = std::thread::scope(|scope| {
         if request.check_push {
             for destination in repositories {
@@ -353,10 +353,31 @@ fn resolve_and_plan(
                 });
             }
         }
+        let wanted = wanted(&plan, request, &Bases::new());
         resolve_all(wanted, request, registry, sink, &failure)
     });
-    if let Some(error) = failure.take() {
-        return Err(error);
+    loop {
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        if bases
+            .values()
+            .all(|base| base.image.config.on_build.is_empty())
+        {
+            break;
+        }
+        let triggers = |base: &Base, platform: &Platform| {
+            let base = base::key(base, platform).and_then(|key| bases.get(&key));
+            base.map(|base| base.image.config.on_build.clone())
+                .unwrap_or_default()
+        };
+        plan = plan::graph_with(dockerfile, request, &triggers)?;
+        let wanted = wanted(&plan, request, &bases);
+        if wanted.is_empty() {
+            break;
+        }
+        let more = resolve_all(wanted, request, registry, sink, &failure);
+        bases.extend(more);
     }
     let mut staged: Vec<Staged> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
@@ -369,25 +390,29 @@ fn resolve_and_plan(
                 (resolved.map(|resolved| &resolved.image), &none)
             }
         };
-        let next = plan::steps(plan, place, image, scope, request)?;
+        let next = plan::steps(&plan, place, image, scope, request)?;
         staged.push(next);
     }
-    let mut copied = Wanted::new();
-    for (stage, staged) in plan.stages.iter().zip(&staged) {
-        for (step, base) in plan::bases(&staged.steps) {
-            if let Some(key) = base::key(base, &stage.platform)
-                && !bases.contains_key(&key)
-            {
-                let of = (step.span, step.text.as_str());
-                copied.entry(key).or_insert((base, &stage.platform, of));
-            }
+    Ok((plan, bases, staged))
+}
+
+/// Gives the bases that a plan wants and that are not resolved yet.
+fn wanted<'a>(plan: &'a Plan, request: &'a Request, known: &Bases) -> Wanted<'a> {
+    let mut out = Wanted::new();
+    let mut add = |base: &'a Base, platform: &'a Platform, of: Instruction<'a>| {
+        if let Some(key) = base::key(base, platform)
+            && !known.contains_key(&key)
+        {
+            out.entry(key).or_insert((base, platform, of));
+        }
+    };
+    for stage in &plan.stages {
+        add(&stage.base, &stage.platform, (stage.span, &stage.text));
+        for named in &stage.names {
+            add(&named.base, &request.platform, (named.span, &named.text));
         }
     }
-    bases.extend(resolve_all(copied, request, registry, sink, &failure));
-    match failure.take() {
-        Some(error) => Err(error),
-        None => Ok((bases, staged)),
-    }
+    out
 }
 
 /// Resolves bases at the same time as each other.
@@ -525,10 +550,11 @@ fn run_stages(shared: &Shared<'_>) {
     let plan = &shared.plan;
     let mut wanted: Vec<(&Key, Owner)> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
-        let named = plan::bases(&shared.steps[place]).map(|(_, base)| base);
-        let own = shared.needs_files[place].then_some(&stage.base);
-        for base in own.into_iter().chain(named) {
-            if let Some(key) = base::key(base, &stage.platform)
+        let named =
+            plan::bases(&shared.steps[place]).map(|(_, base)| (base, &shared.request.platform));
+        let own = shared.needs_files[place].then_some((&stage.base, &stage.platform));
+        for (base, platform) in own.into_iter().chain(named) {
+            if let Some(key) = base::key(base, platform)
                 && let Some((key, _)) = shared.bases.get_key_value(&key)
                 && !wanted.iter().any(|(known, _)| *known == key)
             {
@@ -656,7 +682,7 @@ fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
             | Output::RootTar(_) => {
                 return Err(Error::other(
                     "write an output",
-                    "this kind is not supported yet",
+                    "this kind is not yet supported",
                 ));
             }
         }

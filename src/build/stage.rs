@@ -247,7 +247,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             Base::Scratch | Base::Files(_) => true,
             Base::Stage(place) => self.shared.done[*place].wait().is_some(),
             Base::Image(_) | Base::Layout(_) => {
-                let platform = &self.shared.plan.stages[self.place].platform;
+                let platform = &self.shared.request.platform;
                 self.shared.wait_for_files(base, platform).is_some()
             }
         })
@@ -342,7 +342,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
 
     fn command(&mut self, id: StepId, step: &Step, run: &RunOp) -> Result<Changeset, Error> {
         let failed = |source: BoxError| Error::step(step.span, &step.text, source);
-        let platform = &self.shared.plan.stages[self.place].platform;
+        let platform = &self.shared.request.platform;
         let ready = mounts::prepare(self.shared, platform, id, run).map_err(failed)?;
         let command = self.prepare(run, &ready).map_err(failed)?;
         let root = self
@@ -458,7 +458,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 None => return Ok(None),
             },
             From::Base(base) => {
-                let platform = &self.shared.plan.stages[self.place].platform;
+                let platform = &self.shared.request.platform;
                 let Some(files) = self.shared.wait_for_files(base, platform) else {
                     return Ok(None);
                 };

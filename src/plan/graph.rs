@@ -1,4 +1,4 @@
-use super::{Base, Error, Plan, Stage, args, support};
+use super::{Base, Error, Named, Plan, Stage, args, support};
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind, Span};
 use crate::dockerfile::{parse_trigger, spelling, words};
 use crate::oci::{Platform, Reference};
@@ -15,6 +15,8 @@ struct Draft<'a> {
     replaced: bool,
     /// By place: the stages that its instructions name.
     needs: BTreeMap<usize, Need>,
+    /// What else they name.
+    names: Vec<Named>,
 }
 
 impl Draft<'_> {
@@ -44,7 +46,7 @@ pub type Triggers<'a> = &'a dyn Fn(&Base, &Platform) -> Vec<String>;
 
 /// Makes the stage graph: expands FROM lines with the global ARGs, finds stages by name or number,
 /// prunes to the target, finds circles and unknown names, refuses by name and line what is not
-/// supported yet.
+/// supported.
 pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> {
     graph_with(dockerfile, request, &|_, _| Vec::new())
 }
@@ -106,8 +108,9 @@ pub fn graph_with(
     };
     for index in 0..drafts.len() {
         let instructions = drafts[index].instructions;
-        let needs = needs(index, instructions, &drafts, &names, request)?;
+        let (needs, named) = needs(index, instructions, &drafts, &names, request)?;
         drafts[index].needs = needs;
+        drafts[index].names = named;
     }
     refuse_circles(&drafts)?;
     let kept = fire(target, &mut drafts, &names, request, triggers)?;
@@ -139,12 +142,16 @@ pub fn graph_with(
                 text: draft.stage.text.clone(),
                 instructions: draft.instructions.to_vec(),
                 replaced: draft.replaced,
+                names: draft.names.clone(),
                 needs: draft.all_needs().map(|other| place[&other]).collect(),
             }
         })
         .collect();
+    let names = names.0.into_iter();
+    let names = names.filter_map(|(name, index)| Some((name, *place.get(&index)?)));
     Ok(Plan {
         stages,
+        names: names.collect(),
         target: place[&target],
         globals,
         escape: *escape,
@@ -257,6 +264,7 @@ fn draft<'a: 'd, 'd>(
         instructions: if replaced { &[] } else { instructions },
         replaced,
         needs: BTreeMap::new(),
+        names: Vec::new(),
     })
 }
 
@@ -318,10 +326,11 @@ fn fire(
         for trigger in &fired {
             support::check(trigger, request)?;
         }
-        let needs = needs(index, &fired, drafts, names, request)?;
+        let (needs, named) = needs(index, &fired, drafts, names, request)?;
         for (other, need) in needs {
             drafts[index].needs.entry(other).or_insert(need);
         }
+        drafts[index].names.extend(named);
         open.extend(drafts[index].all_needs());
     }
     Ok(kept)
@@ -367,15 +376,16 @@ pub(super) fn trigger(text: &str, span: Span) -> Result<Instruction, Error> {
     }
 }
 
-/// Gives the stages that a stage's instructions name.
+/// Gives the stages that a stage's instructions name, and what else they do.
 fn needs(
     index: usize,
     instructions: &[Instruction],
     drafts: &[Draft],
     names: &Names,
     request: &Request,
-) -> Result<BTreeMap<usize, Need>, Error> {
-    let mut out = BTreeMap::new();
+) -> Result<(BTreeMap<usize, Need>, Vec<Named>), Error> {
+    let mut needs = BTreeMap::new();
+    let mut others = Vec::new();
     let find = |name: &str| match name.parse::<usize>() {
         Ok(number) if number < drafts.len() => Found::Stage(number),
         Ok(_) => Found::NoSuchNumber,
@@ -383,30 +393,37 @@ fn needs(
     };
     let this = name_of(index, drafts[index].stage);
     for instruction in instructions {
-        for named in named(instruction)? {
-            let base = base_of(named.from, instruction.span, request, find)?;
-            if let Base::Stage(other) = base {
-                out.entry(other).or_insert_with(|| Need {
+        for name in named_in(instruction)? {
+            match base_of(name.from, instruction.span, request, find)? {
+                Base::Scratch => {}
+                Base::Stage(other) => {
+                    needs.entry(other).or_insert_with(|| Need {
+                        span: instruction.span,
+                        late: name.late(&this),
+                    });
+                }
+                base => others.push(Named {
+                    base,
                     span: instruction.span,
-                    late: named.late(&this),
-                });
+                    text: instruction.text.clone(),
+                }),
             }
         }
     }
-    Ok(out)
+    Ok((needs, others))
 }
 
 /// A name after `from=`, in a flag of COPY or in a mount of RUN.
-pub(super) struct Named<'a> {
+pub(super) struct Name<'a> {
     pub(super) from: &'a str,
     /// A mount's target, as written.
     pub(super) target: Option<&'a str>,
 }
 
-impl Named<'_> {
+impl Name<'_> {
     /// Says that what is named is a stage that is not there yet when `this` one is built.
     pub(super) fn late(&self, this: &str) -> String {
-        let Named { from, target } = self;
+        let Name { from, target } = self;
         match target {
             None => format!(
                 "cannot copy from stage \"{from}\", it needs to be defined before current stage \"{this}\""
@@ -419,7 +436,7 @@ impl Named<'_> {
 }
 
 /// Gives what an instruction names after `--from=` and in its mounts.
-fn named(instruction: &Instruction) -> Result<Vec<Named<'_>>, Error> {
+fn named_in(instruction: &Instruction) -> Result<Vec<Name<'_>>, Error> {
     match &instruction.kind {
         Kind::Copy(copy) => {
             let Some(from) = &copy.from else {
@@ -434,12 +451,12 @@ fn named(instruction: &Instruction) -> Result<Vec<Named<'_>>, Error> {
                      using ARG from global scope as a workaround",
                 ));
             }
-            Ok(vec![Named { from, target: None }])
+            Ok(vec![Name { from, target: None }])
         }
         Kind::Run(run) => {
             let named = run.mounts.iter().filter_map(|mount| {
                 let target = Some(mount.target().unwrap_or_default());
-                mount.from().map(|from| Named { from, target })
+                mount.from().map(|from| Name { from, target })
             });
             Ok(named.collect())
         }

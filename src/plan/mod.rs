@@ -20,6 +20,7 @@ mod tests;
 use crate::dockerfile::ast::{Instruction, Span};
 use crate::oci::{Digest, Image, Platform};
 use crate::request::GitSource;
+use std::collections::HashMap;
 
 pub use args::{Scope, idle_args};
 pub use graph::{Triggers, graph, graph_with};
@@ -56,6 +57,8 @@ pub struct Plan {
     pub target: usize,
     /// Global ARGs with their values, for the stages' ARGs; the automatic platform ARGs are first.
     globals: args::Globals,
+    /// Places in `stages` by name.
+    names: HashMap<String, usize>,
     /// The escape character.
     pub escape: char,
     /// Warnings with lines.
@@ -81,9 +84,23 @@ pub struct Stage {
     pub instructions: Vec<Instruction>,
     /// Whether a named context of its name took its place: it is that context as it is.
     pub replaced: bool,
+    /// The images and named contexts that its COPYs and mounts name, those of its base's triggers
+    /// among them. They are wanted for the platform of the request.
+    pub names: Vec<Named>,
     /// Places in `Plan::stages` that must be there before this one ends: its base stage and the
     /// stages its COPYs and mounts name, those of its base's triggers among them.
     pub needs: Vec<usize>,
+}
+
+/// What an instruction takes from, beside stages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// What.
+    pub base: Base,
+    /// Where the instruction is.
+    pub span: Span,
+    /// The instruction as written.
+    pub text: String,
 }
 
 /// What a stage starts from, or what a COPY takes from.

@@ -170,7 +170,7 @@ impl Views {
             }
             (Of::Image(key), _) => {
                 let files = shared.files.get(key).and_then(|files| files.wait());
-                base_root(shared, &*files.ok_or(Error::Gone)?, self.dir(shared)?)?
+                base_root(shared, &files.ok_or(Error::Gone)?, self.dir(shared)?)?
             }
         };
         begun(root, None, None)
