@@ -33,6 +33,13 @@ pub(super) struct Done {
     merged: Option<Changeset>,
 }
 
+impl Done {
+    /// Gives how many layers of the tree are the base's.
+    pub(super) fn base_layers(&self) -> usize {
+        self.files.len()
+    }
+}
+
 /// The unpacked base below a chain of stages, bottom first.
 type Files = Arc<Vec<Unpacked>>;
 
