@@ -128,6 +128,9 @@ type Bases = BTreeMap<Key, Arc<Resolved>>;
 /// Bases to be resolved, with the instruction that names each.
 type Wanted<'a> = BTreeMap<Key, (&'a Base, &'a Platform, Instruction<'a>)>;
 
+/// The unpacked layers of a base, bottom first, once they are there.
+type UnpackedSlot = Slot<Arc<Vec<Unpacked>>>;
+
 /// What all threads of a build share.
 struct Shared<'a> {
     request: &'a Request,
@@ -142,7 +145,7 @@ struct Shared<'a> {
     plan: Plan,
     steps: Vec<Vec<Step>>,
     bases: Bases,
-    files: BTreeMap<Key, Slot<Arc<Vec<Unpacked>>>>,
+    files: BTreeMap<Key, UnpackedSlot>,
     done: Vec<Slot<Arc<Done>>>,
     /// By place of the stage: whether its layers are part of the image.
     in_image: Vec<bool>,
@@ -653,7 +656,7 @@ fn have_base<'scope, 'env: 'scope>(
 fn base_of_image<'a>(
     shared: &'a Shared<'_>,
     unpacked: &[&Key],
-) -> Option<(&'a Resolved, Option<&'a Slot<Arc<Vec<Unpacked>>>>)> {
+) -> Option<(&'a Resolved, Option<&'a UnpackedSlot>)> {
     let (root, platform) = root_base(&shared.plan, shared.plan.target);
     let key = base::key(&root, &platform)?;
     let files = match unpacked.contains(&&key) {
