@@ -8,15 +8,16 @@ mod base;
 mod deliver;
 mod image;
 mod layers;
+mod mounts;
 mod stage;
 mod wait;
 
 use crate::context::Context;
-use crate::dockerfile::ast::{Dockerfile, Kind, Span};
+use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
 use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
-use crate::plan::{self, Base, From, Op, Plan, Scope, Staged, Step};
+use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId};
 use crate::registry::Registry;
 use crate::request::{Compression, ContextSource, Request};
@@ -141,6 +142,9 @@ struct Shared<'a> {
     store: Store,
     registry: Registry,
     context: Context,
+    secrets: mounts::Secrets,
+    /// Before the scratch directory that they are mounted in, so that they go first.
+    views: mounts::Views,
     scratch: Scratch,
     plan: Plan,
     steps: Vec<Vec<Step>>,
@@ -182,14 +186,14 @@ pub fn build(
         };
         sink.message(Level::Warn, text);
     }
-    if let Some(text) = unused_args(&dockerfile, request) {
+    for text in plan::idle_args(&dockerfile, request) {
         sink.message(Level::Warn, text);
     }
     deliver::check(request)?;
     let ContextSource::Directory(dir) = &request.context else {
         return Err(Error::other(
             "open the build context",
-            "only a directory is supported yet",
+            "anything but a directory is not yet supported",
         ));
     };
     let context = Context::open(dir, &request.dockerfile)
@@ -202,7 +206,15 @@ pub fn build(
         .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
 
-    let (bases, staged) = resolve_and_plan(&plan, request, &registry, &repositories, sink, cancel)?;
+    let (plan, bases, staged) = resolve_and_plan(
+        &dockerfile,
+        plan,
+        request,
+        &registry,
+        &repositories,
+        sink,
+        cancel,
+    )?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
     if steps
@@ -252,6 +264,8 @@ pub fn build(
         store,
         registry,
         context,
+        secrets: mounts::Secrets::default(),
+        views: mounts::Views::default(),
         scratch,
         plan,
         steps,
@@ -276,39 +290,6 @@ pub fn build(
     deliver::deliver(&shared, image.as_ref())
 }
 
-/// Says which build args no ARG declares; those that BuildKit knows by itself want none.
-fn unused_args(dockerfile: &Dockerfile, request: &Request) -> Option<String> {
-    let all = dockerfile
-        .stages
-        .iter()
-        .flat_map(|stage| &stage.instructions);
-    let declared: Vec<&str> = dockerfile
-        .globals
-        .iter()
-        .chain(all)
-        .flat_map(|instruction| match &instruction.kind {
-            Kind::Arg(args) => args.as_slice(),
-            _ => &[],
-        })
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let known = |name: &str| {
-        let upper = name.to_ascii_uppercase();
-        declared.contains(&name)
-            || upper.ends_with("_PROXY")
-            || upper.starts_with("BUILDKIT_")
-            || upper == "SOURCE_DATE_EPOCH"
-    };
-    let names = request.build_args.iter().map(|(name, _)| name.as_str());
-    let unused: Vec<&str> = names.filter(|name| !known(name)).collect();
-    (!unused.is_empty()).then(|| {
-        format!(
-            "no ARG declares the build args {}: they have no effect",
-            unused.join(", ")
-        )
-    })
-}
-
 fn read_dockerfile(request: &Request) -> Result<Vec<u8>, Error> {
     let action = || format!("read {}", request.dockerfile.display());
     let mut text = Vec::new();
@@ -325,25 +306,17 @@ fn read_dockerfile(request: &Request) -> Result<Vec<u8>, Error> {
 }
 
 /// Resolves the bases and plans every step of every stage; checks meanwhile that the destinations
-/// may be pushed to.
+/// may be pushed to. Gives the plan again: a base's triggers may add stages to it.
 fn resolve_and_plan(
-    plan: &Plan,
+    dockerfile: &Dockerfile,
+    mut plan: Plan,
     request: &Request,
     registry: &Registry,
     repositories: &[Reference],
     sink: &Sink,
     cancel: &Cancel,
-) -> Result<(Bases, Vec<Staged>), Error> {
+) -> Result<(Plan, Bases, Vec<Staged>), Error> {
     let failure = Failure::new(cancel);
-    let mut wanted = Wanted::new();
-    for stage in &plan.stages {
-        if let Some(key) = base::key(&stage.base, &stage.platform) {
-            let of = (stage.span, stage.text.as_str());
-            wanted
-                .entry(key)
-                .or_insert((&stage.base, &stage.platform, of));
-        }
-    }
     let mut bases = std::thread::scope(|scope| {
         if request.check_push {
             for destination in repositories {
@@ -353,10 +326,31 @@ fn resolve_and_plan(
                 });
             }
         }
+        let wanted = wanted(&plan, request, &Bases::new());
         resolve_all(wanted, request, registry, sink, &failure)
     });
-    if let Some(error) = failure.take() {
-        return Err(error);
+    loop {
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        if bases
+            .values()
+            .all(|base| base.image.config.on_build.is_empty())
+        {
+            break;
+        }
+        let triggers = |base: &Base, platform: &Platform| {
+            let base = base::key(base, platform).and_then(|key| bases.get(&key));
+            base.map(|base| base.image.config.on_build.clone())
+                .unwrap_or_default()
+        };
+        plan = plan::graph_with(dockerfile, request, &triggers)?;
+        let wanted = wanted(&plan, request, &bases);
+        if wanted.is_empty() {
+            break;
+        }
+        let more = resolve_all(wanted, request, registry, sink, &failure);
+        bases.extend(more);
     }
     let mut staged: Vec<Staged> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
@@ -369,25 +363,29 @@ fn resolve_and_plan(
                 (resolved.map(|resolved| &resolved.image), &none)
             }
         };
-        let next = plan::steps(plan, place, image, scope, request)?;
+        let next = plan::steps(&plan, place, image, scope, request)?;
         staged.push(next);
     }
-    let mut copied = Wanted::new();
-    for (stage, staged) in plan.stages.iter().zip(&staged) {
-        for (step, base) in plan::copies_from(&staged.steps) {
-            if let Some(key) = base::key(base, &stage.platform)
-                && !bases.contains_key(&key)
-            {
-                let of = (step.span, step.text.as_str());
-                copied.entry(key).or_insert((base, &stage.platform, of));
-            }
+    Ok((plan, bases, staged))
+}
+
+/// Gives the bases that a plan wants and that are not resolved yet.
+fn wanted<'a>(plan: &'a Plan, request: &'a Request, known: &Bases) -> Wanted<'a> {
+    let mut out = Wanted::new();
+    let mut add = |base: &'a Base, platform: &'a Platform, of: Instruction<'a>| {
+        if let Some(key) = base::key(base, platform)
+            && !known.contains_key(&key)
+        {
+            out.entry(key).or_insert((base, platform, of));
+        }
+    };
+    for stage in &plan.stages {
+        add(&stage.base, &stage.platform, (stage.span, &stage.text));
+        for named in &stage.names {
+            add(&named.base, &request.platform, (named.span, &named.text));
         }
     }
-    bases.extend(resolve_all(copied, request, registry, sink, &failure));
-    match failure.take() {
-        Some(error) => Err(error),
-        None => Ok((bases, staged)),
-    }
+    out
 }
 
 /// Resolves bases at the same time as each other.
@@ -459,17 +457,16 @@ fn in_image(plan: &Plan, wants_image: bool) -> Vec<bool> {
 }
 
 /// A stage needs its base's files where it has a step that touches files, where another stage
-/// copies from it, or where a stage on top of it needs them; the target also where an output does.
+/// copies or mounts from it, or where a stage on top of it needs them; the target also where an
+/// output does.
 fn needs_files(plan: &Plan, steps: &[Vec<Step>], of_target: bool) -> Vec<bool> {
     let mut out: Vec<bool> = steps
         .iter()
         .map(|steps| steps.iter().any(|step| !matches!(step.op, Op::Config)))
         .collect();
     out[plan.target] |= of_target;
-    for step in steps.iter().flatten() {
-        if let Op::Copy(copy) = &step.op
-            && let From::Base(Base::Stage(source)) = &copy.from
-        {
+    for (_, base) in steps.iter().flat_map(|steps| plan::bases(steps)) {
+        if let Base::Stage(source) = base {
             out[*source] = true;
         }
     }
@@ -528,18 +525,11 @@ fn run_stages(shared: &Shared<'_>) {
     let plan = &shared.plan;
     let mut wanted: Vec<(&Key, Owner)> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
-        let copies = shared.steps[place]
-            .iter()
-            .filter_map(|step| match &step.op {
-                Op::Copy(copy) => match &copy.from {
-                    From::Base(base) => Some(base),
-                    From::Context => None,
-                },
-                _ => None,
-            });
-        let own = shared.needs_files[place].then_some(&stage.base);
-        for base in own.into_iter().chain(copies) {
-            if let Some(key) = base::key(base, &stage.platform)
+        let named =
+            plan::bases(&shared.steps[place]).map(|(_, base)| (base, &shared.request.platform));
+        let own = shared.needs_files[place].then_some((&stage.base, &stage.platform));
+        for (base, platform) in own.into_iter().chain(named) {
+            if let Some(key) = base::key(base, platform)
                 && let Some((key, _)) = shared.bases.get_key_value(&key)
                 && !wanted.iter().any(|(known, _)| *known == key)
             {

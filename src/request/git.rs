@@ -12,6 +12,19 @@ pub struct GitSource {
 }
 
 impl GitSource {
+    /// Reads `REMOTE[#[REFERENCE][:DIRECTORY]]`.
+    pub fn parse(text: &str) -> Result<GitSource, String> {
+        let (remote, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let (reference, subdirectory) = fragment.split_once(':').unwrap_or((fragment, ""));
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Ok(GitSource {
+            remote: remote.to_owned(),
+            reference: given(reference),
+            subdirectory: given(subdirectory),
+            checksum: None,
+        })
+    }
+
     /// Tells whether a source of an ADD is a git repository, as BuildKit decides it.
     pub fn is_git(source: &str) -> bool {
         if ["git://", "git@", "ssh://"]
@@ -23,18 +36,5 @@ impl GitSource {
         let is_http = source.starts_with("http://") || source.starts_with("https://");
         let path = source.split(['#', '?']).next().unwrap_or_default();
         is_http && path.ends_with(".git")
-    }
-
-    /// Reads `URL[#REFERENCE[:DIRECTORY]]`.
-    pub fn parse(text: &str) -> Result<GitSource, String> {
-        let (remote, fragment) = text.split_once('#').unwrap_or((text, ""));
-        let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
-        let some = |part: &str| (!part.is_empty()).then(|| part.to_owned());
-        Ok(GitSource {
-            remote: remote.to_owned(),
-            reference: some(reference),
-            subdirectory: some(directory),
-            checksum: None,
-        })
     }
 }
