@@ -43,12 +43,21 @@ pub fn read_layout(dir: &Path) -> Listing {
         };
         apply(reader, &mut tree, &mut inodes);
     }
+    let files = files(tree);
+    Listing {
+        image,
+        manifest,
+        files,
+    }
+}
+
+/// Gives every path with what is there; names of one file say so.
+fn files(tree: BTreeMap<Vec<u8>, Node>) -> BTreeMap<Vec<u8>, Value> {
     let mut names: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for (path, node) in &tree {
         names.entry(node.inode).or_default().push(shown(path));
     }
-    let files = tree
-        .into_iter()
+    tree.into_iter()
         .map(|(path, node)| {
             let mut value = node.value;
             let group = &names[&node.inode];
@@ -57,12 +66,7 @@ pub fn read_layout(dir: &Path) -> Listing {
             }
             (path, Value::Object(value))
         })
-        .collect();
-    Listing {
-        image,
-        manifest,
-        files,
-    }
+        .collect()
 }
 
 /// Gives the shape of the recorded expectations: what changed against a base, what is gone.
@@ -213,4 +217,11 @@ fn blob(dir: &Path, digest: &Value) -> std::path::PathBuf {
 fn json_file(path: &Path) -> Value {
     let text = std::fs::read(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("parse {}: {e}", path.display()))
+}
+
+/// Reads a plain archive of files as the one layer of an image.
+pub fn read_tar(reader: impl Read) -> BTreeMap<Vec<u8>, Value> {
+    let mut tree: BTreeMap<Vec<u8>, Node> = BTreeMap::new();
+    apply(reader, &mut tree, &mut 0);
+    files(tree)
 }
