@@ -5,6 +5,7 @@
 //! gives the typed [`ast`].
 
 pub mod ast;
+pub mod check;
 mod directive;
 mod duration;
 mod flags;
@@ -18,3 +19,4 @@ pub mod words;
 
 pub use directive::detect_syntax;
 pub use parse::{Error, parse, parse_trigger};
+pub(crate) use spelling::{nearest, quote};

@@ -12,9 +12,27 @@ use crate::request::Request;
 pub struct Scope {
     env: Vec<(String, String)>,
     args: Vec<(String, Option<String>)>,
+    /// Whether a WORKDIR of this file came before.
+    pub(super) has_workdir: bool,
+    /// Whether there may be variables of a base image that are not known.
+    pub(super) base_is_unknown: bool,
 }
 
 impl Scope {
+    /// Gives the scope of a stage whose base image is not known: what it sets is not there, and is
+    /// not missed either.
+    pub fn unknown() -> Scope {
+        Scope {
+            base_is_unknown: true,
+            ..Scope::default()
+        }
+    }
+
+    /// Tells whether a stage stands, through however many others, on an image that is not known.
+    pub fn is_unknown(&self) -> bool {
+        self.base_is_unknown
+    }
+
     /// Gives a variable's value.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.env
@@ -33,6 +51,11 @@ impl Scope {
             self.set(name, value);
         }
         set(&mut self.args, name, value);
+    }
+
+    /// Tells whether a build argument is declared, with a value or without.
+    pub(super) fn declares(&self, name: &str) -> bool {
+        self.args.iter().any(|(key, _)| key == name)
     }
 
     /// Gives all variables in the order they were first set.
@@ -64,8 +87,11 @@ fn set<V>(table: &mut Vec<(String, V)>, name: &str, value: V) {
 
 /// Gives a build argument of the request; the last of a name counts.
 pub(super) fn build_arg<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
-    request
-        .build_args
+    find(&request.build_args, name)
+}
+
+fn find<'a>(build_args: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    build_args
         .iter()
         .rev()
         .find_map(|(key, value)| (key == name).then_some(value.as_str()))
@@ -92,12 +118,12 @@ pub(super) fn automatic(request: &Request, target: &str) -> Vec<(String, Option<
 }
 
 /// Evaluates the ARGs before the first FROM: build arguments win over defaults, and a default sees
-/// the arguments before it.
+/// the arguments before it. The automatic arguments have what build arguments say of them already.
 pub(super) fn globals(
     declared: &[Instruction],
     automatic: Vec<(String, Option<String>)>,
     escape: char,
-    request: &Request,
+    build_args: &[(String, String)],
 ) -> Result<Vec<(String, Option<String>)>, Error> {
     let mut table = automatic;
     for instruction in declared {
@@ -110,7 +136,7 @@ pub(super) fn globals(
             return Err(Error::at(*span, "only ARG may stand before the first FROM"));
         };
         for (name, default) in pairs {
-            let value = match (build_arg(request, name), default) {
+            let value = match (find(build_args, name), default) {
                 (Some(value), _) => Some(value.to_owned()),
                 (None, Some(default)) => {
                     let env = |name: &str| lookup(&table, name);

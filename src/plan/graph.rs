@@ -1,5 +1,6 @@
-use super::{Base, Error, Plan, Stage, args, support};
+use super::{Base, Error, Plan, Stage, args, check, support};
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind, Span};
+use crate::dockerfile::check::Finding;
 use crate::dockerfile::words;
 use crate::oci::{Platform, Reference};
 use crate::request::Request;
@@ -15,16 +16,34 @@ struct Draft<'a> {
     needs: BTreeSet<usize>,
 }
 
+/// Which stages are planned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Those that the target needs.
+    Target,
+    /// All, where no target is named.
+    All,
+}
+
 /// Makes the stage graph: expands FROM lines with the global ARGs, finds stages by name or number,
 /// prunes to the target, finds circles and unknown names, refuses by name and line what is not
 /// supported yet.
 pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> {
+    graph_of(dockerfile, request, Reach::Target)
+}
+
+pub(super) fn graph_of(
+    dockerfile: &Dockerfile,
+    request: &Request,
+    reach: Reach,
+) -> Result<Plan, Error> {
     let Dockerfile {
         directives: _,
         escape,
-        globals,
+        globals: declared,
         stages,
-        warnings,
+        findings,
+        exceptions: _,
     } = dockerfile;
     let Some(last) = stages.last() else {
         return Err(Error {
@@ -33,10 +52,7 @@ pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> 
             hint: None,
         });
     };
-    let mut warnings: Vec<(Option<Span>, String)> = warnings
-        .iter()
-        .map(|(span, text)| (Some(*span), text.clone()))
-        .collect();
+    let mut findings = findings.clone();
 
     let target_name = match &request.target {
         Some(target) if !target.is_empty() => target.to_ascii_lowercase(),
@@ -47,17 +63,14 @@ pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> 
     } else {
         target_name
     };
-    let globals = args::globals(
-        globals,
-        args::automatic(request, &target_name),
-        *escape,
-        request,
-    )?;
+    let automatic = args::automatic(request, &target_name);
+    check::default_bases(dockerfile, &automatic, &mut findings);
+    let globals = args::globals(declared, automatic, *escape, &request.build_args)?;
 
-    let names = Names::of(stages, &mut warnings);
+    let names = Names::of(stages);
     let mut drafts: Vec<Draft> = Vec::with_capacity(stages.len());
     for stage in stages {
-        let draft = draft(stage, &drafts, *escape, &globals, request, &mut warnings)?;
+        let draft = draft(stage, &drafts, *escape, &globals, request, &mut findings)?;
         drafts.push(draft);
     }
     for index in 0..drafts.len() {
@@ -71,7 +84,12 @@ pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> 
         Some(target) if !target.is_empty() => find_target(target, &names, stages)?,
         _ => drafts.len() - 1,
     };
-    let kept = reachable(target, &drafts);
+    let kept = match reach {
+        Reach::All if request.target.as_deref().is_none_or(str::is_empty) => {
+            (0..drafts.len()).collect()
+        }
+        _ => reachable(target, &drafts),
+    };
     for &index in &kept {
         for instruction in drafts[index].instructions {
             support::check(instruction)?;
@@ -110,7 +128,7 @@ pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> 
         target: place[&target],
         globals,
         escape: *escape,
-        warnings,
+        findings,
     })
 }
 
@@ -118,21 +136,12 @@ pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> 
 struct Names(HashMap<String, usize>);
 
 impl Names {
-    fn of(stages: &[ast::Stage], warnings: &mut Vec<(Option<Span>, String)>) -> Names {
-        let mut names = HashMap::new();
-        for (index, stage) in stages.iter().enumerate() {
-            let Some(name) = &stage.from.name else {
-                continue;
-            };
-            let name = name.to_ascii_lowercase();
-            if names.insert(name.clone(), index).is_some() {
-                warnings.push((
-                    Some(stage.span),
-                    format!("duplicate stage name `{name}`, stage names should be unique"),
-                ));
-            }
-        }
-        Names(names)
+    fn of(stages: &[ast::Stage]) -> Names {
+        let named = stages.iter().zip(0..).filter_map(|(stage, index)| {
+            let name = stage.from.name.as_ref()?;
+            Some((name.to_ascii_lowercase(), index))
+        });
+        Names(named.collect())
     }
 
     fn get(&self, name: &str) -> Option<usize> {
@@ -146,7 +155,7 @@ fn draft<'a>(
     escape: char,
     globals: &[(String, Option<String>)],
     request: &Request,
-    warnings: &mut Vec<(Option<Span>, String)>,
+    findings: &mut Vec<Finding>,
 ) -> Result<Draft<'a>, Error> {
     let ast::Stage {
         from,
@@ -161,19 +170,13 @@ fn draft<'a>(
     } = from;
     let span = *span;
     let mut expand = |text: &str| {
-        let env = |name: &str| args::lookup(globals, name);
-        let word =
-            words::word(text, escape, &env).map_err(|error| Error::at(span, error.to_string()))?;
-        for name in word.unset {
-            warnings.push((
-                Some(span),
-                format!("FROM argument `{name}` is not declared before the first FROM"),
-            ));
-        }
-        Ok(word.text)
+        let word = check::FromWord::expand(text, escape, globals)
+            .map_err(|error| Error::at(span, error.to_string()))?;
+        word.undefined(globals, span, findings);
+        Ok::<_, Error>(word)
     };
 
-    let expanded = expand(base)?;
+    let expanded = expand(base)?.text;
     if expanded.is_empty() {
         return Err(Error::at(
             span,
@@ -183,16 +186,19 @@ fn draft<'a>(
     let platform = match platform {
         None => None,
         Some(written) => {
-            let expanded = expand(written)?;
+            let word = expand(written)?;
+            let expanded = &word.text;
             if expanded.is_empty() {
                 return Err(Error::at(
                     span,
                     format!("empty platform value from expression {written}"),
                 ));
             }
-            Some(parse_platform(&expanded).map_err(|error| {
+            let parsed = parse_platform(expanded).map_err(|error| {
                 Error::at(span, format!("failed to parse platform {written}: {error}"))
-            })?)
+            })?;
+            word.platform(written, &parsed, name.as_deref(), globals, span, findings);
+            Some(parsed)
         }
     };
 
