@@ -32,7 +32,12 @@ impl Checks {
             options: plan::options(dockerfile, request)?,
             exceptions: dockerfile.exceptions.clone(),
             file: request.dockerfile.clone(),
-            lines: Arc::new(masked(text, dockerfile).lines().map(str::to_owned).collect()),
+            lines: Arc::new(
+                masked(text, dockerfile)
+                    .lines()
+                    .map(str::to_owned)
+                    .collect(),
+            ),
             directive: plan::options_at(dockerfile, request),
             findings: dockerfile.findings.clone(),
         })

@@ -79,7 +79,11 @@ fn for_people(checked: &Checked, request: &Request, cwd: &Path) -> String {
         if let Some(url) = finding.rule.url() {
             let _ = write!(out, " - {url}");
         }
-        let _ = writeln!(out, "\n{}", text::line(finding.message.as_bytes(), Colours::Drop));
+        let _ = writeln!(
+            out,
+            "\n{}",
+            text::line(finding.message.as_bytes(), Colours::Drop)
+        );
         Place::new(&request.dockerfile, cwd, finding.span, &lines).text(&mut out);
         out.push('\n');
     }

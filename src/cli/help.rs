@@ -30,9 +30,8 @@ fn check(columns: usize) -> String {
 /// Appends the flags that work, group by group.
 fn flags_of(verb: Verb, columns: usize, out: &mut String) {
     for (group, heading) in Group::ALL {
-        let wanted = |flag: &&Flag| {
-            flag.group == group && flag.status == Status::Works && flag.is_for(verb)
-        };
+        let wanted =
+            |flag: &&Flag| flag.group == group && flag.status == Status::Works && flag.is_for(verb);
         let mut flags = FLAGS.iter().filter(wanted).peekable();
         if flags.peek().is_some() {
             let _ = writeln!(out, "\n{heading}:");

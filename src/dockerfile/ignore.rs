@@ -143,8 +143,8 @@ impl Ignore {
         }
         // Of names that a pattern stands for these are left out only where all are.
         const NAMES: [&[u8]; 3] = [b"\x01", b"\x01\x02\x03", b".\x01"];
-        let uncertain = path.iter().any(|b| b"[\\".contains(b))
-            || self.rules.iter().any(|rule| rule.exception);
+        let uncertain =
+            path.iter().any(|b| b"[\\".contains(b)) || self.rules.iter().any(|rule| rule.exception);
         if uncertain || (plain.len() == parts.len() && !path.is_empty()) {
             return false;
         }

@@ -133,7 +133,7 @@ pub fn parse(text: &[u8]) -> Result<Tree, Error> {
             None => {}
         }
         let directive = parser.line(line).map_err(|e| Error::at(here, e))?;
-        if directive.is_some() {
+        if directive.is_some() || found.iter().any(|(_, _, line)| *line == first) {
             comments.clear();
         }
         match directive {

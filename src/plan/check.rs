@@ -46,13 +46,17 @@ pub fn options_at(dockerfile: &Dockerfile, request: &Request) -> Option<Span> {
 
 fn directive(dockerfile: &Dockerfile) -> Option<(&str, Span)> {
     let said = |(name, _, _): &&(String, String, usize)| name == "check";
-    dockerfile.directives.iter().find(said).map(|(_, value, line)| {
-        let span = Span {
-            first: *line,
-            last: *line,
-        };
-        (value.as_str(), span)
-    })
+    dockerfile
+        .directives
+        .iter()
+        .find(said)
+        .map(|(_, value, line)| {
+            let span = Span {
+                first: *line,
+                last: *line,
+            };
+            (value.as_str(), span)
+        })
 }
 
 /// What a check without a build came to.
@@ -221,10 +225,18 @@ pub(super) fn default_bases(
             findings.push(Finding::new(
                 Rule::InvalidDefaultArgInFrom,
                 stage.span,
-                format!("Default value for ARG {written} results in empty or invalid base image name"),
+                format!(
+                    "Default value for ARG {written} results in empty or invalid base image name"
+                ),
             ));
         }
-        names.extend(stage.from.name.as_ref().map(|name| name.to_ascii_lowercase()));
+        names.extend(
+            stage
+                .from
+                .name
+                .as_ref()
+                .map(|name| name.to_ascii_lowercase()),
+        );
     }
 }
 
@@ -309,17 +321,17 @@ impl FromWord {
                     ));
                 }
             }
-            [only] if only == TARGET => {
-                if args::lookup(globals, TARGET).as_ref() == Some(&self.text) {
-                    findings.push(Finding::new(
-                        Rule::RedundantTargetPlatform,
-                        span,
-                        format!(
-                            "Setting platform to predefined {written} in FROM is redundant as this \
-                             is the default behavior"
-                        ),
-                    ));
-                }
+            [only]
+                if only == TARGET && args::lookup(globals, TARGET).as_ref() == Some(&self.text) =>
+            {
+                findings.push(Finding::new(
+                    Rule::RedundantTargetPlatform,
+                    span,
+                    format!(
+                        "Setting platform to predefined {written} in FROM is redundant as this is \
+                         the default behavior"
+                    ),
+                ));
             }
             _ => {}
         }
@@ -344,7 +356,12 @@ impl Notes {
     }
 
     /// Looks at an instruction before it is carried out, in an image with this SHELL.
-    pub(super) fn instruction(&mut self, instruction: &Instruction, shell: &[String], escape: char) {
+    pub(super) fn instruction(
+        &mut self,
+        instruction: &Instruction,
+        shell: &[String],
+        escape: char,
+    ) {
         let Instruction { span, text, kind } = instruction;
         self.missed.set(false);
         let name = text::name(text);

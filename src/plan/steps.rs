@@ -224,7 +224,9 @@ impl Walk<'_> {
 
     fn lookup(&self, name: &str) -> Option<String> {
         let value = self.scope.get(name).map(str::to_owned);
-        self.notes.missed.set(self.notes.missed.get() || value.is_none());
+        self.notes
+            .missed
+            .set(self.notes.missed.get() || value.is_none());
         value
     }
 

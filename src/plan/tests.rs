@@ -701,14 +701,3 @@ fn platforms() {
     let staged = last(text, &request());
     assert_eq!(staged.steps.len(), 0);
 }
-
-#[test]
-fn warnings() {
-    let plan = plan("FROM base$X AS a\nFROM base AS A", &request()).unwrap();
-    let lines: Vec<_> = plan
-        .warnings
-        .iter()
-        .map(|(span, _)| span.map(|s| s.first))
-        .collect();
-    assert_eq!(lines, [Some(2), Some(1)]);
-}

@@ -99,13 +99,13 @@ fn mask(lines: &[&str], escape: char, out: &mut String) {
 /// go on in the next line and become such a name.
 fn secret_at(line: &str, escape: char) -> Option<usize> {
     let end = end_at(line, escape);
-    let continued = line[end..].trim_start().starts_with(escape);
+    let cut = line[end..].starts_with(escape);
     let mut start = None;
     for (at, c) in line[..end].char_indices().chain([(end, ' ')]) {
         match (start, c.is_alphanumeric() || c == '_') {
             (None, true) => start = Some(at),
             (Some(from), false) => {
-                if at == end && continued {
+                if at == end && cut {
                     return Some(from);
                 }
                 if is_secret(&line[from..at]) && matches!(c, '=' | ' ' | '\t' | '"' | '\'') {
@@ -119,8 +119,12 @@ fn secret_at(line: &str, escape: char) -> Option<usize> {
     None
 }
 
-/// Finds where the end of a line begins: the escape character that continues it, blanks, the break.
+/// Finds where the end of a line begins: blanks, the escape character that continues it, the break.
 fn end_at(line: &str, escape: char) -> usize {
-    let text = line.trim_end_matches(['\n', '\r', ' ', '\t']);
-    text.strip_suffix(escape).unwrap_or(text).len()
+    const BLANK: [char; 4] = ['\n', '\r', ' ', '\t'];
+    let text = line.trim_end_matches(BLANK);
+    match text.strip_suffix(escape) {
+        Some(text) => text.trim_end_matches(BLANK).len(),
+        None => text.len(),
+    }
 }

@@ -106,8 +106,8 @@ fn from(node: &Node, names: &mut HashSet<String>, out: &mut Vec<Finding>) {
 
 /// Looks whether the comment right above begins with one of these names.
 fn description(instruction: &str, node: &Node, names: &[&str], out: &mut Vec<Finding>) {
-    let comments = node.comments.iter();
-    let Some(last) = comments.filter(|text| check_comment(text).is_none()).last() else {
+    let mut comments = node.comments.iter();
+    let Some(last) = comments.rfind(|text| check_comment(text).is_none()) else {
         return;
     };
     let first = last.split(' ').next().unwrap_or_default();
