@@ -344,11 +344,11 @@ const CASES: &[Case] = &[
     ),
     // What an unknown base sets is not missed, and what is made of it is no mistake.
     case(
-        "FROM alpine AS a\nCOPY $foo .\nENV PATH=$PAHT:/app\nEXPOSE 80 x$PORT\nSTOPSIGNAL $SIG\nENV X=${MUST?}\n\
-         FROM a\nLABEL a=$MUST\nFROM scratch\nLABEL a=$MUST\n",
+        "FROM alpine AS a\nCOPY $foo .\nENV PATH=$PAHT:/app\nEXPOSE 80 x$PORT $PORT/UDP\nSTOPSIGNAL $SIG\nENV X=${MUST?}\n\
+         WORKDIR $APP\nWORKDIR x\nFROM a\nLABEL a=$MUST\nFROM scratch\nLABEL a=$MUST\n",
         &[(
-            10,
-            10,
+            12,
+            12,
             "UndefinedVar",
             "Usage of undefined variable '$MUST'",
         )],
@@ -705,6 +705,13 @@ fn copies_of_what_the_ignore_file_leaves_out_are_found() {
         ]
     );
     assert_eq!(lines("sub\n!sub/a\n"), [(5, message("Add", "sub/b"))]);
+    let found = check(
+        "FROM alpine\nCOPY $X /\nCOPY a /\n",
+        &request(),
+        Some("*\n"),
+    )
+    .0;
+    assert_eq!(found.len(), 1);
     let all = lines("*\n");
     assert_eq!(
         all.iter().map(|(line, _)| *line).collect::<Vec<_>>(),

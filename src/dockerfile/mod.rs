@@ -1,4 +1,4 @@
-//! Text to AST with spans; word expansion; .dockerignore and patterns. No I/O.
+//! Text to AST with spans; word expansion; .dockerignore and patterns; build checks. No I/O.
 //!
 //! Reading goes in two steps, as in BuildKit: [`node`] cuts the file into instructions with flags,
 //! words and heredocs and knows no instruction's meaning; [`parse()`] checks every instruction and

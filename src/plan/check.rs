@@ -355,6 +355,11 @@ impl Notes {
             .push(Finding::new(rule, span, message));
     }
 
+    /// Tells whether a word of the instruction at hand may have variables that an unknown base sets.
+    pub(super) fn is_unsure(&self, scope: &Scope) -> bool {
+        scope.base_is_unknown && self.missed.get()
+    }
+
     /// Looks at an instruction before it is carried out, in an image with this SHELL.
     pub(super) fn instruction(
         &mut self,
@@ -431,7 +436,7 @@ impl Notes {
     /// Looks at a WORKDIR; only the first one of a file's chain of stages can be at fault, for it
     /// mends those after it.
     pub(super) fn workdir(&self, path: &str, scope: &mut Scope, span: Span) {
-        if !scope.has_workdir && !path.starts_with('/') {
+        if !scope.has_workdir && !path.starts_with('/') && !self.is_unsure(scope) {
             let message = format!(
                 "Relative workdir {} can have unexpected results if the base image changes",
                 quote(path)
@@ -442,7 +447,10 @@ impl Notes {
     }
 
     /// Looks at a port of EXPOSE.
-    pub(super) fn port(&self, port: &str, span: Span) {
+    pub(super) fn port(&self, port: &str, scope: &Scope, span: Span) {
+        if self.is_unsure(scope) {
+            return;
+        }
         let (ports, protocol) = port.split_once('/').unwrap_or((port, ""));
         if protocol != protocol.to_lowercase() {
             let message =

@@ -101,11 +101,12 @@ impl Walk<'_> {
         let Instruction { span, text, kind } = instruction;
         let shell = self.image.config.shell.as_deref().unwrap_or_default();
         self.notes.instruction(instruction, shell, self.plan.escape);
-        let (op, history) = match self.carry_out(kind, *span) {
-            // It may be all right with what an unknown base sets.
-            Err(_) if self.scope.base_is_unknown && self.notes.missed.get() => return Ok(()),
-            result => result?,
-        };
+        let carried_out = self.carry_out(kind, *span);
+        if self.notes.is_unsure(&self.scope) {
+            // What the words come to is not known, nor whether a mistake is one.
+            return Ok(());
+        }
+        let (op, history) = carried_out?;
         self.steps.push(Step {
             span: *span,
             text: text.clone(),
@@ -167,7 +168,7 @@ impl Walk<'_> {
                     let expanded = words::split(spec, self.plan.escape, &env)
                         .map_err(|error| Error::at(span, error.to_string()))?;
                     for spec in expanded {
-                        self.notes.port(&spec, span);
+                        self.notes.port(&spec, &self.scope, span);
                         all.extend(ports::parse(&spec).map_err(|why| Error::at(span, why))?);
                     }
                 }

@@ -185,7 +185,7 @@ fn secrets_are_illegible_and_lines_stay() {
             "FROM a\nONBUILD ENV A=b TOKEN=***\n",
         ),
         (
-            "# escape=`\nFROM a\nENV TOKEN=x `\n y\n",
+            "# escape=`\nFROM a\nENV TOKEN=x `\n y=1\n",
             "# escape=`\nFROM a\nENV TOKEN=*** `\n***\n",
         ),
         ("FROM a\nLABEL TOKEN=x\n", "FROM a\nLABEL TOKEN=x\n"),
