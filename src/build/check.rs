@@ -87,7 +87,7 @@ pub(super) fn planned(
     for (stage, staged) in plan.stages.iter().zip(staged) {
         out.extend(staged.findings.iter().cloned());
         out.extend(foreign(&stage.base, &stage.platform, stage.span));
-        let copied = plan::copies_from(&staged.steps);
+        let copied = plan::bases(&staged.steps);
         out.extend(copied.filter_map(|(step, base)| foreign(base, &stage.platform, step.span)));
         let ignored = ignore.map(|ignore| plan::ignored(&staged.steps, ignore));
         out.extend(ignored.into_iter().flatten());
@@ -99,7 +99,7 @@ pub(super) fn planned(
 fn unknown_rules(options: &Options) -> Vec<String> {
     let known: Vec<&str> = Rule::ALL.into_iter().map(Rule::name).collect();
     let say = |name: &str| {
-        let hint = crate::dockerfile::nearest(name, &known);
+        let hint = crate::dockerfile::spelling::nearest(name, &known);
         let hint = hint.map_or(String::new(), |meant| format!(" (did you mean {meant}?)"));
         format!("the check options name the rule `{name}`, which does not exist{hint}")
     };

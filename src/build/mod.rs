@@ -9,16 +9,17 @@ mod check;
 mod file;
 mod image;
 mod layers;
+mod mounts;
 mod stage;
 mod wait;
 
 use crate::context::Context;
-use crate::dockerfile::ast::{Dockerfile, Kind, Span};
+use crate::dockerfile::ast::Span;
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
-use crate::oci::{Digest, Format, Platform, Reference};
+use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
 use crate::output::Finished;
-use crate::plan::{self, Base, From, Op, Plan, Scope, Staged, Step};
+use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
 use crate::registry::Registry;
 use crate::request::{Compression, ContextSource, Output, Place, Request};
@@ -41,8 +42,10 @@ const UPLOADS: usize = 6;
 /// What a build made.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The manifest's digest.
-    pub digest: Digest,
+    /// The manifest: media type, digest, size.
+    pub manifest: Descriptor,
+    /// The config's digest.
+    pub config: Digest,
     /// Where it was pushed.
     pub pushed: Vec<Reference>,
 }
@@ -136,6 +139,9 @@ struct Shared<'a> {
     store: Store,
     registry: Registry,
     context: Context,
+    secrets: mounts::Secrets,
+    /// Before the scratch directory that they are mounted in, so that they go first.
+    views: mounts::Views,
     scratch: Scratch,
     plan: Plan,
     steps: Vec<Vec<Step>>,
@@ -178,7 +184,7 @@ pub fn build(
         }
     };
     checks.findings.clone_from(&plan.findings);
-    if let Some(text) = unused_args(&dockerfile, request) {
+    for text in plan::idle_args(&dockerfile, request) {
         sink.message(Level::Warn, text);
     }
     check_outputs(request)?;
@@ -251,6 +257,8 @@ pub fn build(
         store,
         registry,
         context,
+        secrets: mounts::Secrets::default(),
+        views: mounts::Views::default(),
         scratch,
         plan,
         steps,
@@ -269,39 +277,6 @@ pub fn build(
     let image = image::assemble(&shared, base.as_deref(), last, &records)?;
     let built = deliver(&shared, &image)?;
     Ok(built)
-}
-
-/// Says which build args no ARG declares; those that BuildKit knows by itself want none.
-fn unused_args(dockerfile: &Dockerfile, request: &Request) -> Option<String> {
-    let all = dockerfile
-        .stages
-        .iter()
-        .flat_map(|stage| &stage.instructions);
-    let declared: Vec<&str> = dockerfile
-        .globals
-        .iter()
-        .chain(all)
-        .flat_map(|instruction| match &instruction.kind {
-            Kind::Arg(args) => args.as_slice(),
-            _ => &[],
-        })
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let known = |name: &str| {
-        let upper = name.to_ascii_uppercase();
-        declared.contains(&name)
-            || upper.ends_with("_PROXY")
-            || upper.starts_with("BUILDKIT_")
-            || upper == "SOURCE_DATE_EPOCH"
-    };
-    let names = request.build_args.iter().map(|(name, _)| name.as_str());
-    let unused: Vec<&str> = names.filter(|name| !known(name)).collect();
-    (!unused.is_empty()).then(|| {
-        format!(
-            "no ARG declares the build args {}: they have no effect",
-            unused.join(", ")
-        )
-    })
 }
 
 /// Finds out before the build whether its outputs can be written where they are wanted, and makes
@@ -405,7 +380,7 @@ fn resolve_and_plan(
     }
     let mut copied = Wanted::new();
     for (stage, staged) in plan.stages.iter().zip(&staged) {
-        for (step, base) in plan::copies_from(&staged.steps) {
+        for (step, base) in plan::bases(&staged.steps) {
             if let Some(key) = base::key(base, &stage.platform)
                 && !bases.contains_key(&key)
             {
@@ -490,16 +465,14 @@ fn in_image(plan: &Plan) -> Vec<bool> {
 }
 
 /// A stage needs its base's files where it has a step that touches files, where another stage
-/// copies from it, or where a stage on top of it needs them.
+/// copies or mounts from it, or where a stage on top of it needs them.
 fn needs_files(plan: &Plan, steps: &[Vec<Step>]) -> Vec<bool> {
     let mut out: Vec<bool> = steps
         .iter()
         .map(|steps| steps.iter().any(|step| !matches!(step.op, Op::Config)))
         .collect();
-    for step in steps.iter().flatten() {
-        if let Op::Copy(copy) = &step.op
-            && let From::Base(Base::Stage(source)) = &copy.from
-        {
+    for (_, base) in steps.iter().flat_map(|steps| plan::bases(steps)) {
+        if let Base::Stage(source) = base {
             out[*source] = true;
         }
     }
@@ -558,17 +531,9 @@ fn run_stages(shared: &Shared<'_>) {
     let plan = &shared.plan;
     let mut wanted: Vec<(&Key, Owner)> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
-        let copies = shared.steps[place]
-            .iter()
-            .filter_map(|step| match &step.op {
-                Op::Copy(copy) => match &copy.from {
-                    From::Base(base) => Some(base),
-                    From::Context => None,
-                },
-                _ => None,
-            });
+        let named = plan::bases(&shared.steps[place]).map(|(_, base)| base);
         let own = shared.needs_files[place].then_some(&stage.base);
-        for base in own.into_iter().chain(copies) {
+        for base in own.into_iter().chain(named) {
             if let Some(key) = base::key(base, &stage.platform)
                 && let Some((key, _)) = shared.bases.get_key_value(&key)
                 && !wanted.iter().any(|(known, _)| *known == key)
@@ -719,7 +684,8 @@ fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
         pushed.push(destination.clone());
     }
     Ok(Built {
-        digest: image.descriptor.digest,
+        manifest: image.descriptor.clone(),
+        config: image.manifest.config.digest,
         pushed,
     })
 }

@@ -8,6 +8,7 @@ mod target;
 mod tests;
 mod unpack;
 mod view;
+mod visible;
 
 use crate::changeset::Changeset;
 use crate::dockerfile::ignore::{self, Ignore};
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use copy::copy;
 pub use owner::{User, user};
+pub use visible::{Making, Visible, locate, visible};
 
 /// The most bytes an ignore file may have: 4 MiB.
 const MAX_IGNORE: u64 = 4 << 20;

@@ -143,7 +143,7 @@ fn tree_below(tree: &Tree, dir: &RelPath) -> Vec<Item> {
 }
 
 impl Context {
-    fn verdict(&self, path: &RelPath, kind: Kind) -> Verdict {
+    pub(super) fn verdict(&self, path: &RelPath, kind: Kind) -> Verdict {
         match &self.ignore {
             Some(_) if path.is_root() => Verdict::Keep,
             Some(ignore) if kind == Kind::Dir => ignore.directory(path.as_bytes()),

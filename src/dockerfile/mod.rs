@@ -6,6 +6,7 @@
 
 pub mod ast;
 pub mod check;
+pub mod csv;
 mod directive;
 mod duration;
 mod flags;
@@ -13,10 +14,10 @@ mod heredoc;
 pub mod ignore;
 pub mod node;
 mod parse;
-mod spelling;
+pub mod spelling;
 mod split;
 pub mod words;
 
 pub use directive::detect_syntax;
+pub use heredoc::is_heredoc;
 pub use parse::{Error, parse, parse_trigger};
-pub(crate) use spelling::{nearest, quote};

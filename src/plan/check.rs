@@ -5,7 +5,8 @@ use super::{Base, CopyOp, CopySource, Error, From, Op, Scope, Stage, Staged, Ste
 use crate::dockerfile::ast::{CommandLine, Dockerfile, Instruction, Kind, Span};
 use crate::dockerfile::check::{Finding, Options, Rule, is_secret, text};
 use crate::dockerfile::ignore::Ignore;
-use crate::dockerfile::{nearest, quote, words};
+use crate::dockerfile::spelling::{nearest, quote};
+use crate::dockerfile::words;
 use crate::oci::{Image, Platform, Reference};
 use crate::request::Request;
 use std::cell::{Cell, RefCell};
@@ -14,15 +15,12 @@ use std::collections::BTreeSet;
 /// The build argument that stands in the place of a file's `# check=`.
 const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
-/// Names that a build knows and no container sees.
-const NO_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
-
 /// So many names are compared with one that is not known.
 const COMPARED: usize = 1000;
 
 /// What is said of the checks for the whole file: by the build argument, else by the directive.
 pub fn options(dockerfile: &Dockerfile, request: &Request) -> Result<Options, Error> {
-    if let Some(given) = args::build_arg(request, ARGUMENT) {
+    if let Some(given) = request.build_arg(ARGUMENT) {
         return Options::parse(given).map_err(|why| Error {
             span: None,
             message: format!("build argument {ARGUMENT}: {why}"),
@@ -38,7 +36,7 @@ pub fn options(dockerfile: &Dockerfile, request: &Request) -> Result<Options, Er
 
 /// Gives the line of the directive that [`options`] come from; none where they do not.
 pub fn options_at(dockerfile: &Dockerfile, request: &Request) -> Option<Span> {
-    match args::build_arg(request, ARGUMENT) {
+    match request.build_arg(ARGUMENT) {
         Some(_) => None,
         None => directive(dockerfile).map(|(_, span)| span),
     }
@@ -81,7 +79,7 @@ pub fn check(
     base: &dyn Fn(&Stage) -> Option<Image>,
     ignore: Option<&Ignore>,
 ) -> Checked {
-    let plan = match graph_of(dockerfile, request, Reach::All) {
+    let plan = match graph_of(dockerfile, request, &|_, _| Vec::new(), Reach::All) {
         Ok(plan) => plan,
         Err(error) => {
             return Checked {
@@ -202,12 +200,12 @@ fn plain(source: &str) -> String {
 /// Finds bases that have no usable name where no build argument is given.
 pub(super) fn default_bases(
     dockerfile: &Dockerfile,
-    automatic: &[(String, Option<String>)],
+    automatic: &args::Globals,
     findings: &mut Vec<Finding>,
 ) {
     let escape = dockerfile.escape;
     // Where the arguments cannot be expanded, the build itself says so.
-    let Ok(globals) = args::globals(&dockerfile.globals, automatic.to_vec(), escape, &[]) else {
+    let Ok(globals) = args::globals(&dockerfile.globals, automatic.clone(), escape, &[]) else {
         return;
     };
     let mut names = BTreeSet::new();
@@ -251,7 +249,7 @@ impl FromWord {
     pub(super) fn expand(
         text: &str,
         escape: char,
-        globals: &[(String, Option<String>)],
+        globals: &args::Globals,
     ) -> Result<FromWord, words::Error> {
         let set = RefCell::new(Vec::new());
         let env = |name: &str| {
@@ -275,15 +273,15 @@ impl FromWord {
     /// Finds arguments that no ARG declares.
     pub(super) fn undefined(
         &self,
-        globals: &[(String, Option<String>)],
+        globals: &args::Globals,
         span: Span,
         findings: &mut Vec<Finding>,
     ) {
         for name in &self.unset {
-            if globals.iter().any(|(known, _)| known == name) {
+            if globals.get(name).is_some() {
                 continue;
             }
-            let known = globals.iter().map(|(name, _)| name.as_str());
+            let known = globals.entries().iter().map(|(name, _)| name.as_str());
             let known: Vec<&str> = known.take(COMPARED).collect();
             let mut message = format!("FROM argument '{name}' is not declared");
             if let Some(meant) = nearest(name, &known) {
@@ -299,7 +297,7 @@ impl FromWord {
         written: &str,
         platform: &Platform,
         name: Option<&str>,
-        globals: &[(String, Option<String>)],
+        globals: &args::Globals,
         span: Span,
         findings: &mut Vec<Finding>,
     ) {
@@ -420,7 +418,7 @@ impl Notes {
             return;
         }
         for name in unset {
-            if scope.declares(name) || NO_VARIABLES.contains(&name.as_str()) {
+            if scope.declares(name) || args::NO_VARIABLES.contains(&name.as_str()) {
                 continue;
             }
             let known = scope.variables().map(|(name, _)| name);

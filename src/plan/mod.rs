@@ -9,9 +9,12 @@ mod args;
 mod check;
 mod config;
 mod graph;
+mod mounts;
 mod ports;
+mod remote;
 mod steps;
 mod support;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -20,10 +23,10 @@ use crate::dockerfile::check::Finding;
 use crate::oci::{Digest, Image, Platform};
 use crate::request::GitSource;
 
-pub use args::Scope;
+pub use args::{Scope, idle_args};
 pub use check::{Checked, check, foreign_base, ignored, options, options_at};
-pub use graph::graph;
-pub use steps::{copies_from, steps};
+pub use graph::{Triggers, graph, graph_with};
+pub use steps::{bases, steps};
 
 /// A mistake in the Dockerfile or between it and the request, with the lines it is about.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +58,7 @@ pub struct Plan {
     /// Place of the target in `stages`.
     pub target: usize,
     /// Global ARGs with their values, for the stages' ARGs; the automatic platform ARGs are first.
-    pub globals: Vec<(String, Option<String>)>,
+    globals: args::Globals,
     /// The escape character.
     pub escape: char,
     /// What the checks found in the text and in the FROM lines, in no order; nothing is left out yet.
@@ -77,10 +80,12 @@ pub struct Stage {
     pub span: Span,
     /// The FROM as written.
     pub text: String,
-    /// The instructions, not expanded. Triggers of a base image are put in front by `steps`.
+    /// The instructions, not expanded. Triggers of the base are put in front by `steps`.
     pub instructions: Vec<Instruction>,
+    /// Whether a named context of its name took its place: it is that context as it is.
+    pub replaced: bool,
     /// Places in `Plan::stages` that must be there before this one ends: its base stage and the
-    /// stages its COPYs name.
+    /// stages its COPYs and mounts name, those of its base's triggers among them.
     pub needs: Vec<usize>,
 }
 
@@ -121,8 +126,6 @@ pub struct Step {
     pub text: String,
     /// What to do.
     pub op: Op,
-    /// The image (config, author) after the step; layers and history are added by `build`.
-    pub image: Image,
     /// `created_by` of the history entry.
     pub history: String,
 }
@@ -150,12 +153,15 @@ pub enum Op {
 pub struct RunOp {
     /// Program and arguments.
     pub args: Vec<String>,
-    /// The environment, `NAME=value`: config's ENV and the build args of the stage.
+    /// The environment, `NAME=value`: config's ENV, the build args of the stage, and where there is
+    /// an SSH mount SSH_AUTH_SOCK.
     pub env: Vec<String>,
     /// Absolute working directory.
     pub cwd: String,
     /// USER, empty for root.
     pub user: String,
+    /// The host's name as the command sees it, where the request has one.
+    pub hostname: Option<String>,
     /// A heredoc with `#!`: its name and content; it lies at `/dev/pipes/NAME` while the command runs.
     pub script: Option<(String, String)>,
     /// What is mounted while it runs, in the order written.
@@ -218,6 +224,8 @@ pub enum Mount {
         target: String,
         /// Its bound in bytes.
         size: Option<u64>,
+        /// Whether it can only be read.
+        readonly: bool,
     },
     /// A secret of the request.
     Secret {
@@ -230,7 +238,8 @@ pub enum Mount {
         /// Whether it is an error where the request does not have it.
         required: bool,
     },
-    /// The socket of an SSH agent of the request; SSH_AUTH_SOCK of the first one names it.
+    /// The socket of an SSH agent of the request; SSH_AUTH_SOCK in the command's environment names
+    /// the first one already.
     Ssh {
         /// Which.
         id: String,

@@ -5,7 +5,7 @@ use super::super::ast::{Dockerfile, Instruction, Kind, Span};
 /// Tells whether a variable's name says that its value is a secret: a word of it, between
 /// underscores, is one of a list, and none says that it is harmless.
 pub fn is_secret(name: &str) -> bool {
-    const SECRET: [&str; 10] = [
+    const SECRET: [&str; 11] = [
         "apikey",
         "auth",
         "credential",
@@ -14,6 +14,7 @@ pub fn is_secret(name: &str) -> bool {
         "password",
         "pword",
         "passwd",
+        "psw",
         "secret",
         "token",
     ];

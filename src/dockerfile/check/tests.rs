@@ -149,6 +149,7 @@ fn secrets_are_known_by_a_word_of_their_name() {
         ("DATABASE_PASSWORD", true),
         ("secret_message", true),
         ("AUTH", true),
+        ("DB_PSW", true),
         ("AWS_CREDENTIALS_X", true),
         ("TOKENS", false),
         ("MONKEY", false),
