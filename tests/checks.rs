@@ -39,13 +39,13 @@ fn request() -> Request {
 }
 
 /// Gives what the images of the cases bring: `known`, `shell` and `foreign` are known, others not.
-fn image(stage: &plan::Stage) -> Option<Image> {
-    let Base::Image(name) = &stage.base else {
+fn image(base: &Base, platform: &Platform) -> Option<Image> {
+    let Base::Image(name) = base else {
         return None;
     };
     let config = |config| Image {
         config,
-        ..Image::scratch(&stage.platform)
+        ..Image::scratch(platform)
     };
     match name.as_str() {
         "known" => Some(config(Config {

@@ -8,8 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use shutter::dockerfile::ast::Span;
 use shutter::dockerfile::check::{Options, Rule, masked, wanted};
 use shutter::dockerfile::{self, ignore::Ignore};
-use shutter::oci::Image;
-use shutter::plan;
+use shutter::oci::{Image, Platform};
+use shutter::plan::{self, Base};
 use shutter::request::Request;
 
 fuzz_target!(|text: &[u8]| {
@@ -28,7 +28,7 @@ fuzz_target!(|text: &[u8]| {
     let first = text.split(|b| *b == b'\n').next().unwrap_or_default();
     let ignore = Ignore::parse(first).ok();
     let undefined = [false, true].map(|known| {
-        let base = |stage: &plan::Stage| known.then(|| Image::scratch(&stage.platform));
+        let base = |_: &Base, platform: &Platform| known.then(|| Image::scratch(platform));
         let checked = plan::check(&parsed, &request, &base, ignore.as_ref());
         checked.findings.iter().for_each(|f| inside(f.span));
         checked.unknown.iter().copied().for_each(inside);

@@ -6,7 +6,7 @@ use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::dockerfile::check::{Finding, Options, Rule, masked, wanted};
 use crate::dockerfile::ignore::Ignore;
 use crate::oci::Platform;
-use crate::plan::{self, Base, Plan, Stage, Staged};
+use crate::plan::{self, Base, Plan, Staged};
 use crate::progress::{Event, Level, Sink};
 use crate::request::{ContextSource, NamedContext, Request};
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ pub(super) fn planned(
     staged: &[Staged],
     ignore: Option<&Ignore>,
 ) -> Vec<Finding> {
-    let mut out = Vec::new();
+    let mut out = plan.findings.clone();
     let foreign = |base: &Base, platform: &Platform, span: Span| {
         let image = &bases.get(&base::key(base, platform)?)?.image;
         match base {
@@ -136,6 +136,13 @@ pub fn check(request: &Request) -> Checked {
 }
 
 fn check_into(request: &Request, out: &mut Checked) -> Result<(), Error> {
+    let is_here = matches!(request.context, ContextSource::Directory(_));
+    if !is_here && !request.dockerfile.exists() {
+        return Err(Error::other(
+            format!("read {}", request.dockerfile.display()),
+            "a check looks for it on this machine alone, and in no context that is not a directory",
+        ));
+    }
     let text = file::read(&request.dockerfile, None)?;
     out.text = String::from_utf8_lossy(&text).into_owned();
     let dockerfile = crate::dockerfile::parse(&text)?;
@@ -150,9 +157,9 @@ fn check_into(request: &Request, out: &mut Checked) -> Result<(), Error> {
         | ContextSource::Archive(_)
         | ContextSource::Stdin => None,
     };
-    let image = |stage: &Stage| match &stage.base {
+    let image = |base: &Base, platform: &Platform| match base {
         Base::Layout(name) => match request.contexts.get(name) {
-            Some(NamedContext::Layout(layout)) => base::layout_image(layout, &stage.platform),
+            Some(NamedContext::Layout(layout)) => base::layout_image(layout, platform),
             _ => None,
         },
         _ => None,

@@ -14,7 +14,7 @@ mod stage;
 mod wait;
 
 use crate::context::Context;
-use crate::dockerfile::ast::Span;
+use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
 use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
@@ -23,7 +23,7 @@ use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
 use crate::registry::Registry;
 use crate::request::{Compression, ContextSource, Output, Place, Request};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Machine, Sandbox};
 use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
@@ -157,6 +157,8 @@ struct Shared<'a> {
     format: Format,
     times: Times,
     now: Time,
+    /// The time of what a step makes by itself where it must not depend on the base.
+    epoch: Time,
     created: String,
     permits: Arc<Permits>,
     packers: Gate,
@@ -191,7 +193,7 @@ pub fn build(
     let ContextSource::Directory(dir) = &request.context else {
         return Err(Error::other(
             "open the build context",
-            "only a directory is supported yet",
+            "anything but a directory is not yet supported",
         ));
     };
     let context = Context::open(dir, &request.dockerfile)
@@ -204,15 +206,22 @@ pub fn build(
         .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
 
-    let resolved = resolve_and_plan(&plan, request, &registry, &repositories, sink, cancel);
-    let found = resolved.as_ref().map(|(bases, staged)| {
-        let ignore = context.ignore.as_ref();
-        check::planned(&plan, bases, staged, ignore)
-    });
-    checks.findings.extend(found.into_iter().flatten());
+    let resolved = resolve_and_plan(
+        &dockerfile,
+        plan,
+        request,
+        &registry,
+        &repositories,
+        sink,
+        cancel,
+    );
+    if let Ok((plan, bases, staged)) = &resolved {
+        checks.findings = check::planned(plan, bases, staged, context.ignore.as_ref());
+    }
     let reported = checks.report(sink);
-    let (bases, staged) = resolved?;
+    let (plan, bases, staged) = resolved?;
     reported?;
+    check_platforms(&plan, &staged, &bases)?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
     if steps
@@ -240,6 +249,10 @@ pub fn build(
             (_, None) => Times::Keep,
         },
         now: clock,
+        epoch: Time {
+            secs: epoch.unwrap_or(0),
+            nanos: 0,
+        },
         created: created(epoch),
         in_image: in_image(&plan),
         needs_files: needs_files(&plan, &steps),
@@ -331,25 +344,17 @@ fn check_outputs(request: &Request) -> Result<(), Error> {
 }
 
 /// Resolves the bases and plans every step of every stage; checks meanwhile that the destinations
-/// may be pushed to.
+/// may be pushed to. Gives the plan again: a base's triggers may add stages to it.
 fn resolve_and_plan(
-    plan: &Plan,
+    dockerfile: &Dockerfile,
+    mut plan: Plan,
     request: &Request,
     registry: &Registry,
     repositories: &[Reference],
     sink: &Sink,
     cancel: &Cancel,
-) -> Result<(Bases, Vec<Staged>), Error> {
+) -> Result<(Plan, Bases, Vec<Staged>), Error> {
     let failure = Failure::new(cancel);
-    let mut wanted = Wanted::new();
-    for stage in &plan.stages {
-        if let Some(key) = base::key(&stage.base, &stage.platform) {
-            let of = (stage.span, stage.text.as_str());
-            wanted
-                .entry(key)
-                .or_insert((&stage.base, &stage.platform, of));
-        }
-    }
     let mut bases = std::thread::scope(|scope| {
         if request.check_push {
             for destination in repositories {
@@ -359,10 +364,31 @@ fn resolve_and_plan(
                 });
             }
         }
+        let wanted = wanted(&plan, request, &Bases::new());
         resolve_all(wanted, request, registry, sink, &failure)
     });
-    if let Some(error) = failure.take() {
-        return Err(error);
+    loop {
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        if bases
+            .values()
+            .all(|base| base.image.config.on_build.is_empty())
+        {
+            break;
+        }
+        let triggers = |base: &Base, platform: &Platform| {
+            let base = base::key(base, platform).and_then(|key| bases.get(&key));
+            base.map(|base| base.image.config.on_build.clone())
+                .unwrap_or_default()
+        };
+        plan = plan::graph_with(dockerfile, request, &triggers)?;
+        let wanted = wanted(&plan, request, &bases);
+        if wanted.is_empty() {
+            break;
+        }
+        let more = resolve_all(wanted, request, registry, sink, &failure);
+        bases.extend(more);
     }
     let mut staged: Vec<Staged> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
@@ -375,25 +401,65 @@ fn resolve_and_plan(
                 (resolved.map(|resolved| &resolved.image), &none)
             }
         };
-        let next = plan::steps(plan, place, image, scope, request)?;
+        let next = plan::steps(&plan, place, image, scope, request)?;
         staged.push(next);
     }
-    let mut copied = Wanted::new();
-    for (stage, staged) in plan.stages.iter().zip(&staged) {
-        for (step, base) in plan::bases(&staged.steps) {
-            if let Some(key) = base::key(base, &stage.platform)
-                && !bases.contains_key(&key)
-            {
-                let of = (step.span, step.text.as_str());
-                copied.entry(key).or_insert((base, &stage.platform, of));
-            }
+    Ok((plan, bases, staged))
+}
+
+/// Finds out before anything runs whether every command can run here.
+fn check_platforms(plan: &Plan, staged: &[Staged], bases: &Bases) -> Result<(), Error> {
+    let host = Platform::host();
+    let mut machine = None;
+    for (place, staged) in staged.iter().enumerate() {
+        let mut steps = staged.steps.iter();
+        let Some(run) = steps.find(|step| matches!(step.op, Op::Run(_))) else {
+            continue;
+        };
+        let (base, wanted) = root_base(plan, place);
+        // An image may be for another platform than the one it was asked for.
+        let resolved = base::key(&base, &wanted).and_then(|key| bases.get(&key));
+        let platform = match resolved.map(|base| base.image.platform()) {
+            Some(own) if !own.os.is_empty() && !own.architecture.is_empty() => own,
+            _ => wanted,
+        };
+        if platform.os == host.os && platform.architecture == host.architecture {
+            continue;
+        }
+        if !machine.get_or_insert_with(Machine::probe).runs(&platform) {
+            return Err(Error::Plan(plan::Error {
+                span: Some(run.span),
+                message: format!(
+                    "this command is for {platform}, and this machine ({host}) has no emulator for it"
+                ),
+                hint: Some(
+                    "install qemu-user-static with binfmt_misc, or build this stage natively: FROM \
+                     --platform=$BUILDPLATFORM"
+                        .into(),
+                ),
+            }));
         }
     }
-    bases.extend(resolve_all(copied, request, registry, sink, &failure));
-    match failure.take() {
-        Some(error) => Err(error),
-        None => Ok((bases, staged)),
+    Ok(())
+}
+
+/// Gives the bases that a plan wants and that are not resolved yet.
+fn wanted<'a>(plan: &'a Plan, request: &'a Request, known: &Bases) -> Wanted<'a> {
+    let mut out = Wanted::new();
+    let mut add = |base: &'a Base, platform: &'a Platform, of: Instruction<'a>| {
+        if let Some(key) = base::key(base, platform)
+            && !known.contains_key(&key)
+        {
+            out.entry(key).or_insert((base, platform, of));
+        }
+    };
+    for stage in &plan.stages {
+        add(&stage.base, &stage.platform, (stage.span, &stage.text));
+        for named in &stage.names {
+            add(&named.base, &request.platform, (named.span, &named.text));
+        }
     }
+    out
 }
 
 /// Resolves bases at the same time as each other.
@@ -464,13 +530,15 @@ fn in_image(plan: &Plan) -> Vec<bool> {
     out
 }
 
-/// A stage needs its base's files where it has a step that touches files, where another stage
+/// A stage needs its base's files where it has a step that looks at files, where another stage
 /// copies or mounts from it, or where a stage on top of it needs them.
 fn needs_files(plan: &Plan, steps: &[Vec<Step>]) -> Vec<bool> {
-    let mut out: Vec<bool> = steps
-        .iter()
-        .map(|steps| steps.iter().any(|step| !matches!(step.op, Op::Config)))
-        .collect();
+    let looks = |step: &Step| match &step.op {
+        Op::Config => false,
+        Op::Copy(copy) => !copy.is_linked(),
+        Op::Run(_) | Op::Workdir { .. } => true,
+    };
+    let mut out: Vec<bool> = steps.iter().map(|steps| steps.iter().any(looks)).collect();
     for (_, base) in steps.iter().flat_map(|steps| plan::bases(steps)) {
         if let Base::Stage(source) = base {
             out[*source] = true;
@@ -531,10 +599,11 @@ fn run_stages(shared: &Shared<'_>) {
     let plan = &shared.plan;
     let mut wanted: Vec<(&Key, Owner)> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
-        let named = plan::bases(&shared.steps[place]).map(|(_, base)| base);
-        let own = shared.needs_files[place].then_some(&stage.base);
-        for base in own.into_iter().chain(named) {
-            if let Some(key) = base::key(base, &stage.platform)
+        let named =
+            plan::bases(&shared.steps[place]).map(|(_, base)| (base, &shared.request.platform));
+        let own = shared.needs_files[place].then_some((&stage.base, &stage.platform));
+        for (base, platform) in own.into_iter().chain(named) {
+            if let Some(key) = base::key(base, platform)
                 && let Some((key, _)) = shared.bases.get_key_value(&key)
                 && !wanted.iter().any(|(known, _)| *known == key)
             {
@@ -662,7 +731,7 @@ fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
             | Output::RootTar(_) => {
                 return Err(Error::other(
                     "write an output",
-                    "this kind is not supported yet",
+                    "this kind is not yet supported",
                 ));
             }
         }

@@ -247,7 +247,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             Base::Scratch | Base::Files(_) => true,
             Base::Stage(place) => self.shared.done[*place].wait().is_some(),
             Base::Image(_) | Base::Layout(_) => {
-                let platform = &self.shared.plan.stages[self.place].platform;
+                let platform = &self.shared.request.platform;
                 self.shared.wait_for_files(base, platform).is_some()
             }
         })
@@ -342,7 +342,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
 
     fn command(&mut self, id: StepId, step: &Step, run: &RunOp) -> Result<Changeset, Error> {
         let failed = |source: BoxError| Error::step(step.span, &step.text, source);
-        let platform = &self.shared.plan.stages[self.place].platform;
+        let platform = &self.shared.request.platform;
         let ready = mounts::prepare(self.shared, platform, id, run).map_err(failed)?;
         let command = self.prepare(run, &ready).map_err(failed)?;
         let root = self
@@ -458,7 +458,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 None => return Ok(None),
             },
             From::Base(base) => {
-                let platform = &self.shared.plan.stages[self.place].platform;
+                let platform = &self.shared.request.platform;
                 let Some(files) = self.shared.wait_for_files(base, platform) else {
                     return Ok(None);
                 };
@@ -475,9 +475,15 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             None => Origin::Context(&self.shared.context),
         };
         let scratch = self.shared.step_scratch(id)?;
-        let (now, cancel) = (self.shared.now, self.shared.cancel);
-        let made = context::copy(copy, &origin, &[], &self.tree, &scratch, now, cancel)?;
-        Ok(Some(made.settle(&self.tree)?))
+        let cancel = self.shared.cancel;
+        let nothing = Tree::default();
+        // A linked layer is the same whatever it is put on, dates included.
+        let (below, now) = match copy.is_linked() {
+            true => (&nothing, self.shared.epoch),
+            false => (&self.tree, self.shared.now),
+        };
+        let made = context::copy(copy, &origin, &[], below, &scratch, now, cancel)?;
+        Ok(Some(made.settle(below)?))
     }
 }
 

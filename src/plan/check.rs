@@ -1,7 +1,7 @@
 //! The build checks that want stages, arguments, variables or the context's ignore file.
 
 use super::graph::{Reach, graph_of};
-use super::{Base, CopyOp, CopySource, Error, From, Op, Scope, Stage, Staged, Step, args, steps};
+use super::{Base, CopyOp, CopySource, Error, From, Op, Scope, Staged, Step, args, steps};
 use crate::dockerfile::ast::{CommandLine, Dockerfile, Instruction, Kind, Span};
 use crate::dockerfile::check::{Finding, Options, Rule, is_secret, text};
 use crate::dockerfile::ignore::Ignore;
@@ -71,15 +71,18 @@ pub struct Checked {
 
 /// Plans and checks without building: the stages that the target needs, all where there is none.
 ///
-/// `base` gives the image that a stage starts from where it is known. Of one that is not known it
+/// `base` gives the image or layout that a stage starts from where it is known. Of one that is not known it
 /// is assumed that it may set any variable.
 pub fn check(
     dockerfile: &Dockerfile,
     request: &Request,
-    base: &dyn Fn(&Stage) -> Option<Image>,
+    base: &dyn Fn(&Base, &Platform) -> Option<Image>,
     ignore: Option<&Ignore>,
 ) -> Checked {
-    let plan = match graph_of(dockerfile, request, &|_, _| Vec::new(), Reach::All) {
+    let triggers = |name: &Base, platform: &Platform| {
+        base(name, platform).map_or(Vec::new(), |image| image.config.on_build)
+    };
+    let plan = match graph_of(dockerfile, request, &triggers, Reach::All) {
         Ok(plan) => plan,
         Err(error) => {
             return Checked {
@@ -103,7 +106,7 @@ pub fn check(
                 None => (None, Scope::unknown()),
             },
             Base::Image(_) | Base::Layout(_) => {
-                known = base(stage);
+                known = base(&stage.base, &stage.platform);
                 match &known {
                     Some(image) => (Some(image), Scope::default()),
                     None => (None, Scope::unknown()),
@@ -137,11 +140,7 @@ pub fn check(
 
 /// Finds an image that is for another platform than its stage is.
 pub fn foreign_base(name: &str, wanted: &Platform, image: &Image, span: Span) -> Option<Finding> {
-    let own = Platform {
-        os: image.os.clone(),
-        architecture: image.architecture.clone(),
-        variant: image.variant.clone(),
-    };
+    let own = image.platform();
     if own.os == wanted.os && own.architecture == wanted.architecture {
         return None;
     }

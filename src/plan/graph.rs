@@ -1,7 +1,8 @@
-use super::{Base, Error, Plan, Stage, args, check, support};
+use super::{Base, Error, Named, Plan, Stage, args, check, support};
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind, Span};
 use crate::dockerfile::check::Finding;
-use crate::dockerfile::{parse_trigger, spelling, words};
+use crate::dockerfile::spelling::{self, quote};
+use crate::dockerfile::{parse_trigger, words};
 use crate::oci::{Platform, Reference};
 use crate::request::{NamedContext, Request};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,6 +17,8 @@ struct Draft<'a> {
     replaced: bool,
     /// By place: the stages that its instructions name.
     needs: BTreeMap<usize, Need>,
+    /// What else they name.
+    names: Vec<Named>,
 }
 
 /// Which stages are planned.
@@ -54,7 +57,7 @@ pub type Triggers<'a> = &'a dyn Fn(&Base, &Platform) -> Vec<String>;
 
 /// Makes the stage graph: expands FROM lines with the global ARGs, finds stages by name or number,
 /// prunes to the target, finds circles and unknown names, refuses by name and line what is not
-/// supported yet.
+/// supported.
 pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> {
     graph_with(dockerfile, request, &|_, _| Vec::new())
 }
@@ -120,8 +123,9 @@ pub(super) fn graph_of(
     };
     for index in 0..drafts.len() {
         let instructions = drafts[index].instructions;
-        let needs = needs(index, instructions, &drafts, &names, request)?;
+        let (needs, named) = needs(index, instructions, &drafts, &names, request)?;
         drafts[index].needs = needs;
+        drafts[index].names = named;
     }
     refuse_circles(&drafts)?;
     let wanted = match reach {
@@ -159,12 +163,16 @@ pub(super) fn graph_of(
                 text: draft.stage.text.clone(),
                 instructions: draft.instructions.to_vec(),
                 replaced: draft.replaced,
+                names: draft.names.clone(),
                 needs: draft.all_needs().map(|other| place[&other]).collect(),
             }
         })
         .collect();
+    let names = names.0.into_iter();
+    let names = names.filter_map(|(name, index)| Some((name, *place.get(&index)?)));
     Ok(Plan {
         stages,
+        names: names.collect(),
         target: place[&target],
         globals,
         escape: *escape,
@@ -234,8 +242,10 @@ fn draft<'a: 'd, 'd>(
                     format!("empty platform value from expression {written}"),
                 ));
             }
-            let parsed = parse_platform(expanded).map_err(|error| {
-                Error::at(span, format!("failed to parse platform {written}: {error}"))
+            let parsed = parse_platform(expanded).map_err(|(error, hint)| Error {
+                span: Some(span),
+                message: format!("failed to parse platform {written}: {error}"),
+                hint,
             })?;
             word.platform(written, &parsed, name.as_deref(), globals, span, findings);
             Some(parsed)
@@ -265,6 +275,7 @@ fn draft<'a: 'd, 'd>(
         instructions: if replaced { &[] } else { instructions },
         replaced,
         needs: BTreeMap::new(),
+        names: Vec::new(),
     })
 }
 
@@ -295,16 +306,45 @@ fn context(request: &Request, name: &str) -> Option<Base> {
     })
 }
 
-/// Reads a platform; an architecture by itself means Linux.
-fn parse_platform(text: &str) -> Result<Platform, String> {
-    match text.parse() {
-        Err(_) if !text.contains('/') && text != "linux" => format!("linux/{text}").parse(),
-        Err(_) if text == "linux" => Ok(Platform {
-            os: "linux".into(),
-            ..Platform::host()
-        }),
-        parsed => parsed,
+/// The architectures that may stand by themselves, by Go's names.
+const ARCHITECTURES: [&str; 16] = [
+    "386", "amd64", "arm", "arm64", "i386", "x86_64", "x86-64", "aarch64", "armhf", "armel",
+    "loong64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x",
+];
+
+/// Reads a platform: `os/architecture[/variant]`, or one of the first two by itself.
+fn parse_platform(text: &str) -> Result<Platform, (String, Option<String>)> {
+    const SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
+    let letter = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
+    if let Some(part) = text
+        .split('/')
+        .find(|part| part.is_empty() || !part.bytes().all(letter))
+    {
+        let message = format!(
+            "{} is an invalid component of {}: letters, digits, and any of `_.-` are wanted",
+            quote(part),
+            quote(text)
+        );
+        return Err((message, None));
     }
+    if text.contains('/') {
+        return text.parse().map_err(|error| (error, None));
+    }
+    let lower = text.to_ascii_lowercase();
+    if SYSTEMS.contains(&lower.as_str()) {
+        return Ok(Platform {
+            os: lower,
+            ..Platform::host()
+        });
+    }
+    if !ARCHITECTURES.contains(&lower.as_str()) {
+        let message = format!("{}: unknown operating system or architecture", quote(text));
+        let meant = spelling::nearest(&lower, &ARCHITECTURES);
+        return Err((message, meant.map(|name| format!("did you mean {name}?"))));
+    }
+    format!("linux/{lower}")
+        .parse()
+        .map_err(|error| (error, None))
 }
 
 /// Gives the stages that a target needs, in order, with what the triggers of their bases need: they
@@ -326,10 +366,11 @@ fn fire(
         for trigger in &fired {
             support::check(trigger, request)?;
         }
-        let needs = needs(index, &fired, drafts, names, request)?;
+        let (needs, named) = needs(index, &fired, drafts, names, request)?;
         for (other, need) in needs {
             drafts[index].needs.entry(other).or_insert(need);
         }
+        drafts[index].names.extend(named);
         open.extend(drafts[index].all_needs());
     }
     Ok(kept)
@@ -375,15 +416,16 @@ pub(super) fn trigger(text: &str, span: Span) -> Result<Instruction, Error> {
     }
 }
 
-/// Gives the stages that a stage's instructions name.
+/// Gives the stages that a stage's instructions name, and what else they do.
 fn needs(
     index: usize,
     instructions: &[Instruction],
     drafts: &[Draft],
     names: &Names,
     request: &Request,
-) -> Result<BTreeMap<usize, Need>, Error> {
-    let mut out = BTreeMap::new();
+) -> Result<(BTreeMap<usize, Need>, Vec<Named>), Error> {
+    let mut needs = BTreeMap::new();
+    let mut others = Vec::new();
     let find = |name: &str| match name.parse::<usize>() {
         Ok(number) if number < drafts.len() => Found::Stage(number),
         Ok(_) => Found::NoSuchNumber,
@@ -391,30 +433,37 @@ fn needs(
     };
     let this = name_of(index, drafts[index].stage);
     for instruction in instructions {
-        for named in named(instruction)? {
-            let base = base_of(named.from, instruction.span, request, find)?;
-            if let Base::Stage(other) = base {
-                out.entry(other).or_insert_with(|| Need {
+        for name in named_in(instruction)? {
+            match base_of(name.from, instruction.span, request, find)? {
+                Base::Scratch => {}
+                Base::Stage(other) => {
+                    needs.entry(other).or_insert_with(|| Need {
+                        span: instruction.span,
+                        late: name.late(&this),
+                    });
+                }
+                base => others.push(Named {
+                    base,
                     span: instruction.span,
-                    late: named.late(&this),
-                });
+                    text: instruction.text.clone(),
+                }),
             }
         }
     }
-    Ok(out)
+    Ok((needs, others))
 }
 
 /// A name after `from=`, in a flag of COPY or in a mount of RUN.
-pub(super) struct Named<'a> {
+pub(super) struct Name<'a> {
     pub(super) from: &'a str,
     /// A mount's target, as written.
     pub(super) target: Option<&'a str>,
 }
 
-impl Named<'_> {
+impl Name<'_> {
     /// Says that what is named is a stage that is not there yet when `this` one is built.
     pub(super) fn late(&self, this: &str) -> String {
-        let Named { from, target } = self;
+        let Name { from, target } = self;
         match target {
             None => format!(
                 "cannot copy from stage \"{from}\", it needs to be defined before current stage \"{this}\""
@@ -427,7 +476,7 @@ impl Named<'_> {
 }
 
 /// Gives what an instruction names after `--from=` and in its mounts.
-fn named(instruction: &Instruction) -> Result<Vec<Named<'_>>, Error> {
+fn named_in(instruction: &Instruction) -> Result<Vec<Name<'_>>, Error> {
     match &instruction.kind {
         Kind::Copy(copy) => {
             let Some(from) = &copy.from else {
@@ -442,12 +491,12 @@ fn named(instruction: &Instruction) -> Result<Vec<Named<'_>>, Error> {
                      using ARG from global scope as a workaround",
                 ));
             }
-            Ok(vec![Named { from, target: None }])
+            Ok(vec![Name { from, target: None }])
         }
         Kind::Run(run) => {
             let named = run.mounts.iter().filter_map(|mount| {
                 let target = Some(mount.target().unwrap_or_default());
-                mount.from().map(|from| Named { from, target })
+                mount.from().map(|from| Name { from, target })
             });
             Ok(named.collect())
         }

@@ -22,6 +22,7 @@ use crate::dockerfile::ast::{Instruction, Span};
 use crate::dockerfile::check::Finding;
 use crate::oci::{Digest, Image, Platform};
 use crate::request::GitSource;
+use std::collections::HashMap;
 
 pub use args::{Scope, idle_args};
 pub use check::{Checked, check, foreign_base, ignored, options, options_at};
@@ -59,6 +60,8 @@ pub struct Plan {
     pub target: usize,
     /// Global ARGs with their values, for the stages' ARGs; the automatic platform ARGs are first.
     globals: args::Globals,
+    /// Places in `stages` by name.
+    names: HashMap<String, usize>,
     /// The escape character.
     pub escape: char,
     /// What the checks found in the text and in the FROM lines, in no order; nothing is left out yet.
@@ -84,9 +87,23 @@ pub struct Stage {
     pub instructions: Vec<Instruction>,
     /// Whether a named context of its name took its place: it is that context as it is.
     pub replaced: bool,
+    /// The images and named contexts that its COPYs and mounts name, those of its base's triggers
+    /// among them. They are wanted for the platform of the request.
+    pub names: Vec<Named>,
     /// Places in `Plan::stages` that must be there before this one ends: its base stage and the
     /// stages its COPYs and mounts name, those of its base's triggers among them.
     pub needs: Vec<usize>,
+}
+
+/// What an instruction takes from, beside stages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// What.
+    pub base: Base,
+    /// Where the instruction is.
+    pub span: Span,
+    /// The instruction as written.
+    pub text: String,
 }
 
 /// What a stage starts from, or what a COPY takes from.
@@ -300,6 +317,13 @@ pub struct CopyOp {
     pub exclude: Vec<String>,
     /// `COPY` or `ADD`, for messages.
     pub instruction: &'static str,
+}
+
+impl CopyOp {
+    /// Tells whether its layer stands for itself. BuildKit ignores `--link` beside `--chmod`.
+    pub fn is_linked(&self) -> bool {
+        self.link && self.chmod.as_deref().is_none_or(str::is_empty)
+    }
 }
 
 /// What a COPY or ADD names.

@@ -1,4 +1,4 @@
-use super::graph::{Found, Named, base_of, trigger};
+use super::graph::{Found, Name, base_of, trigger};
 use super::{
     Base, CopyOp, Error, From, Mount, Network, Op, Plan, RunOp, Scope, Staged, Step, Unpack, args,
     check, config, mounts, ports, remote, support,
@@ -56,9 +56,10 @@ pub fn steps(
     for instruction in &this.instructions {
         walk.take(instruction)?;
     }
-    if stage == plan.target && !request.labels.is_empty() {
+    if stage == plan.target {
         let labels = request.labels.iter().cloned();
         walk.image.config.labels.extend(labels);
+        config::finish(&mut walk.image, &request.platform);
     }
     Ok(Staged {
         steps: walk.steps,
@@ -387,7 +388,7 @@ impl Walk<'_> {
                 namespace: self.request.build_arg("BUILDKIT_CACHE_MOUNT_NS"),
                 find: &|from, target| {
                     let target = Some(target);
-                    self.from(&Named { from, target }, span)
+                    self.from(&Name { from, target }, span)
                 },
             };
             out.push(mounts::mount(mount, &place)?);
@@ -425,7 +426,7 @@ impl Walk<'_> {
         } = copy;
         let from = match from {
             None => From::Context,
-            Some(from) => From::Base(self.from(&Named { from, target: None }, span)?),
+            Some(from) => From::Base(self.from(&Name { from, target: None }, span)?),
         };
         let files = Files {
             instruction: "COPY",
@@ -479,19 +480,16 @@ impl Walk<'_> {
         self.files(files, span)
     }
 
-    fn from(&self, named: &Named, span: Span) -> Result<Base, Error> {
+    fn from(&self, named: &Name, span: Span) -> Result<Base, Error> {
         let stages = &self.plan.stages;
         let base = base_of(named.from, span, self.request, |name| {
-            let place = match name.parse::<usize>() {
-                Ok(number) => stages.iter().position(|stage| stage.index == number),
-                Err(_) => stages
-                    .iter()
-                    .rposition(|stage| stage.name.eq_ignore_ascii_case(name)),
+            let Ok(number) = name.parse::<usize>() else {
+                let place = self.plan.names.get(&name.to_ascii_lowercase());
+                return place.map_or(Found::NoStage, |place| Found::Stage(*place));
             };
-            match place {
-                Some(place) => Found::Stage(place),
-                None if name.parse::<usize>().is_ok() => Found::NoSuchNumber,
-                None => Found::NoStage,
+            match stages.binary_search_by_key(&number, |stage| stage.index) {
+                Ok(place) => Found::Stage(place),
+                Err(_) => Found::NoSuchNumber,
             }
         })?;
         match base {

@@ -166,7 +166,8 @@ impl Scaffold {
             fresh = false;
             if let Some(ground) = self.covers.get(&join(&way, &name)) {
                 let (directory, land) = match ground {
-                    Ground::Tree(root, land) => (Some(root.try_clone()?), *land),
+                    // Opened so that its times can be set, which a tree's descriptor is not.
+                    Ground::Tree(root, land) => (Some(directory(root.as_fd(), b".")?), *land),
                     Ground::Later => (None, Land::Foreign),
                     Ground::File => return file(&way, &name, None, last, kind),
                 };

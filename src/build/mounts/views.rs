@@ -58,13 +58,15 @@ struct View {
     /// What is mounted for it, begun and never written to; nothing for a directory of the context
     /// that can be shown as it is.
     root: Option<Mutex<Box<dyn Rootfs>>>,
+    /// The directory of the context that lies below the root, which knows it by the descriptor.
+    _below: Option<Arc<OwnedFd>>,
 }
 
 /// A root of one command's own, whose files go when this is dropped.
 pub(super) struct Throwaway {
     root: Box<dyn Rootfs>,
-    /// What lies below may be known by the number of this descriptor.
-    _below: Arc<View>,
+    /// What it is of, with the descriptor that the root knows that by.
+    _view: Arc<View>,
 }
 
 impl Drop for Throwaway {
@@ -112,7 +114,7 @@ impl Views {
         };
         root.begin()?;
         let opened = Arc::new(open_below(root.root()?, &below, wanted)?);
-        let throwaway = Throwaway { root, _below: view };
+        let throwaway = Throwaway { root, _view: view };
         Ok((opened, throwaway))
     }
 
@@ -168,10 +170,10 @@ impl Views {
             }
             (Of::Image(key), _) => {
                 let files = shared.files.get(key).and_then(|files| files.wait());
-                base_root(shared, &*files.ok_or(Error::Gone)?, self.dir(shared)?)?
+                base_root(shared, &files.ok_or(Error::Gone)?, self.dir(shared)?)?
             }
         };
-        begun(root, None)
+        begun(root, None, None)
     }
 
     /// Makes the view of a directory or file of a context: the directory itself where it looks as it
@@ -189,10 +191,11 @@ impl Views {
                 dir: visible.dir,
                 file: visible.file,
                 root: None,
+                _below: None,
             });
         }
         match self.over(shared, &visible, vec![path_of(&visible.dir)]) {
-            Ok(root) => begun(root, visible.file),
+            Ok(root) => begun(root, visible.file, Some(visible.dir)),
             Err(error) if cancel.is_set() => Err(error),
             Err(error) => {
                 shared.sink.message(
@@ -205,7 +208,7 @@ impl Views {
                 );
                 let visible = context::visible(context, path, Making::Apart, cancel)?;
                 let root = self.over(shared, &visible, Vec::new())?;
-                begun(root, visible.file)
+                begun(root, visible.file, None)
             }
         }
     }
@@ -240,13 +243,18 @@ impl Views {
 
 /// Makes a view of a root: mounted where the builder's namespace has it, since only such a mount can
 /// be bound from.
-fn begun(mut root: Box<dyn Rootfs>, file: Option<Vec<u8>>) -> Result<View, BoxError> {
+fn begun(
+    mut root: Box<dyn Rootfs>,
+    file: Option<Vec<u8>>,
+    below: Option<Arc<OwnedFd>>,
+) -> Result<View, BoxError> {
     root.begin()?;
     let dir = root.root()?.try_clone_to_owned()?;
     Ok(View {
         dir: Arc::new(dir),
         file,
         root: Some(Mutex::new(root)),
+        _below: below,
     })
 }
 
