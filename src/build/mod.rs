@@ -5,7 +5,9 @@
 //! switch, and everything else unwinds.
 
 mod base;
+mod check;
 mod deliver;
+mod file;
 mod image;
 mod layers;
 mod mounts;
@@ -25,16 +27,15 @@ use crate::sandbox::{Machine, Sandbox};
 use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
+use check::Checks;
+pub use check::{Checked, check};
 use layers::Instruction;
 use stage::{BoxError, Done};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use wait::{Failure, Gate, Promise, Slot};
 
-/// The most bytes a Dockerfile may have.
-const MAX_DOCKERFILE: u64 = 16 << 20;
 /// How many uploads run at a time.
 const UPLOADS: usize = 6;
 /// How many blobs of bases are fetched or checked at a time, besides those that are unpacked.
@@ -93,6 +94,14 @@ pub enum Error {
     /// A registry refused or could not be reached.
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
+    /// The checks found something, and were told to fail then.
+    #[error("lint violation found for rules: {rules}")]
+    Checks {
+        /// Names of the rules.
+        rules: String,
+        /// Where the file says so, if it does.
+        span: Option<Span>,
+    },
     /// SIGINT or SIGTERM.
     #[error("cancelled")]
     Cancelled,
@@ -179,15 +188,19 @@ pub fn build(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<Built, Error> {
-    let dockerfile = crate::dockerfile::parse(&read_dockerfile(request)?)?;
-    let plan = plan::graph(&dockerfile, request)?;
-    for (span, text) in &plan.warnings {
-        let text = match span {
-            Some(span) => format!("line {}: {text}", span.first),
-            None => text.clone(),
-        };
-        sink.message(Level::Warn, text);
-    }
+    let text = file::read(&request.dockerfile, Some(cancel))?;
+    let dockerfile = crate::dockerfile::parse(&text)?;
+    let mut checks = Checks::new(&text, &dockerfile, request)?;
+    drop(text);
+    let plan = match plan::graph(&dockerfile, request) {
+        Ok(plan) => plan,
+        Err(error) => {
+            // What was found helps to mend the mistake; the mistake itself is what is told last.
+            let _ = checks.report(sink);
+            return Err(error.into());
+        }
+    };
+    checks.findings.clone_from(&plan.findings);
     for text in plan::idle_args(&dockerfile, request) {
         sink.message(Level::Warn, text);
     }
@@ -208,7 +221,7 @@ pub fn build(
         .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
 
-    let (plan, bases, staged) = resolve_and_plan(
+    let resolved = resolve_and_plan(
         &dockerfile,
         plan,
         request,
@@ -216,7 +229,13 @@ pub fn build(
         &repositories,
         sink,
         cancel,
-    )?;
+    );
+    if let Ok((plan, bases, staged)) = &resolved {
+        checks.findings = check::planned(plan, bases, staged, context.ignore.as_ref());
+    }
+    let reported = checks.report(sink);
+    let (plan, bases, staged) = resolved?;
+    reported?;
     check_platforms(&plan, &staged, &bases)?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
@@ -295,21 +314,6 @@ pub fn build(
         false => None,
     };
     deliver::deliver(&shared, image.as_ref())
-}
-
-fn read_dockerfile(request: &Request) -> Result<Vec<u8>, Error> {
-    let action = || format!("read {}", request.dockerfile.display());
-    let mut text = Vec::new();
-    std::fs::File::open(&request.dockerfile)
-        .and_then(|file| file.take(MAX_DOCKERFILE + 1).read_to_end(&mut text))
-        .map_err(|e| Error::other(action(), e))?;
-    if text.len() as u64 > MAX_DOCKERFILE {
-        return Err(Error::other(
-            action(),
-            format!("it has more than {MAX_DOCKERFILE} bytes"),
-        ));
-    }
-    Ok(text)
 }
 
 /// Resolves the bases and plans every step of every stage; checks meanwhile that the destinations
