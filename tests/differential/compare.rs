@@ -16,7 +16,7 @@ const LEFT_OUT: [&str; 6] = [
 ];
 
 /// The parts of a config that instructions set.
-const CONFIG: [&str; 14] = [
+const CONFIG: [&str; 12] = [
     "Env",
     "Cmd",
     "Entrypoint",
@@ -29,8 +29,6 @@ const CONFIG: [&str; 14] = [
     "StopSignal",
     "Shell",
     "OnBuild",
-    "Hostname",
-    "Domainname",
 ];
 
 /// Tells what differs between two outcomes; nothing where they agree.
@@ -52,13 +50,19 @@ pub fn outcomes(own: &Made, other: &Made, what: What) -> Vec<String> {
 /// What is compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum What {
+    /// Files alone.
     Files,
+    /// Files and the config.
     FilesAndConfig,
+    /// The same, but the second image may tie more names together: its builder packs all that the
+    /// kernel copied up, so a file of the base that got one more name is in its layer again, where
+    /// BuildKit and Shutter see that it has not changed and leave it out.
+    FilesAndConfigMoreLinks,
 }
 
 pub fn images(own: &Listing, other: &Listing, what: What) -> Vec<String> {
-    let mut out = files(&own.files, &other.files);
-    if what == What::FilesAndConfig {
+    let mut out = files(&own.files, &other.files, what);
+    if what != What::Files {
         let (own, other) = (config(&own.image), config(&other.image));
         let keys: BTreeSet<&String> = own.keys().chain(other.keys()).collect();
         for key in keys {
@@ -75,7 +79,11 @@ pub fn images(own: &Listing, other: &Listing, what: What) -> Vec<String> {
     out
 }
 
-fn files(own: &BTreeMap<Vec<u8>, Value>, other: &BTreeMap<Vec<u8>, Value>) -> Vec<String> {
+fn files(
+    own: &BTreeMap<Vec<u8>, Value>,
+    other: &BTreeMap<Vec<u8>, Value>,
+    what: What,
+) -> Vec<String> {
     let mut out = Vec::new();
     let paths: BTreeSet<&Vec<u8>> = own.keys().chain(other.keys()).collect();
     for path in paths.into_iter().filter(|path| !is_left_out(path)) {
@@ -90,7 +98,17 @@ fn files(own: &BTreeMap<Vec<u8>, Value>, other: &BTreeMap<Vec<u8>, Value>) -> Ve
                 let of = |map: &Map<String, Value>, key: &String| {
                     map.get(key).map_or("nothing".into(), Value::to_string)
                 };
+                let links = |map: &Map<String, Value>| -> BTreeSet<String> {
+                    let list = map.get("hard_links").and_then(Value::as_array);
+                    let names = list.into_iter().flatten().filter_map(Value::as_str);
+                    names.map(str::to_owned).collect()
+                };
                 for key in keys.into_iter().filter(|key| a.get(*key) != b.get(*key)) {
+                    let more = links(a).is_subset(&links(b));
+                    if key == "hard_links" && more && what == What::FilesAndConfigMoreLinks {
+                        continue;
+                    }
+
                     out.push(format!(
                         "{} {key}: {} and {}",
                         shown(path),
@@ -121,10 +139,15 @@ pub fn config(image: &Value) -> Map<String, Value> {
         let value = &image["config"][key];
         let empty = match value {
             Value::Null => true,
-            Value::String(text) => text.is_empty(),
+            Value::String(text) => text.is_empty() || (key, text.as_str()) == ("WorkingDir", "/"),
             Value::Array(list) => list.is_empty(),
             Value::Object(map) => map.is_empty(),
             _ => false,
+        };
+        // Some keep the slash that an empty variable leaves at the end of WORKDIR.
+        let value = match value.as_str().and_then(|text| text.strip_suffix('/')) {
+            Some(text) if key == "WorkingDir" => &json!(text),
+            _ => value,
         };
         if !empty {
             out.insert(key.into(), sorted(value));

@@ -36,6 +36,7 @@ pub enum Feature {
     CopyChown,
     CopyChownName,
     CopyChmod,
+    CopyChmodFile,
     CopyChmodSymbolic,
     CopyHeredoc,
     CopyLink,
@@ -97,7 +98,14 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (CopyWildcard, Yes, Yes, Yes, MODEL),
         (CopyChown, Yes, Yes, Yes, MODEL),
         (CopyChownName, Yes, Yes, Yes, MODEL),
-        (CopyChmod, Yes, Yes, Yes, MODEL),
+        (
+            CopyChmod,
+            Yes,
+            No("it leaves directories alone, those that it makes too"),
+            No("it leaves the directories alone that it makes"),
+            MODEL,
+        ),
+        (CopyChmodFile, Yes, Yes, Yes, MODEL),
         (
             CopyChmodSymbolic,
             Yes,

@@ -594,6 +594,21 @@ impl Maker {
         if copy.sources.len() == 1 && copy.heredocs.is_empty() && self.random.chance(15) {
             copy.dest = self.text(&["/named", "/out/named", "rel-named", "/tree/file", "/other"]);
         }
+        let chmod = copy.flags.iter().any(|flag| flag.starts_with("--chmod"));
+        if !chmod && self.chance(8, Feature::CopyChmodFile) {
+            let mode = self.text(&["755", "0600", "4711", "777", "0"]);
+            copy.flags.push(format!("--chmod={mode}"));
+            copy.sources = vec![
+                if copy.from.is_none() {
+                    "file"
+                } else {
+                    "/etc/passwd"
+                }
+                .into(),
+            ];
+            copy.heredocs.clear();
+            copy.dest = self.text(&["/", "/chmodded", "./", "/made\u{fc}"]);
+        }
         if copy.keyword == "COPY" && self.chance(12, Feature::CopyParents) {
             copy.flags.push("--parents".into());
         }

@@ -291,8 +291,8 @@ fn contents(which: usize) -> Vec<u8> {
             put(
                 "unpacked/hard",
                 T::Link,
-                0o644,
-                (0, 0),
+                0o4711,
+                (1000, 50),
                 "unpacked/file",
                 b"",
             );
