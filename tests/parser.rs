@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use shutter::dockerfile::ast::{
-    Add, CommandLine, Copy, Healthcheck, Heredoc, Instruction, Item, Kind, Run, Span,
+    Add, CommandLine, Copy, Field, Healthcheck, Heredoc, Instruction, Item, Kind, Mount, Run, Span,
 };
 use shutter::dockerfile::{self, node};
 use std::fmt::Write;
@@ -91,6 +91,15 @@ fn mistakes_are_told_in_buildkits_words() {
         ),
         ("COPY --chown a b", "missing a value on flag: --chown"),
         ("RUN --network=x y", "invalid network mode \"x\""),
+        ("RUN --mount= y", "failed to parse csv mounts: EOF"),
+        (
+            "RUN --mount=a\\\"b y",
+            "failed to parse csv mounts: parse error on line 1, column 2: bare \" in non-quoted field",
+        ),
+        (
+            "RUN --mount=target=/x,From=$X y",
+            "'from' doesn't support variable expansion, define alias stage instead",
+        ),
         ("RUN --security=x y", "security \"x\" is not valid"),
         ("USER", "USER requires exactly one argument"),
         ("USER --x a", "unknown flag: --x"),
@@ -242,6 +251,16 @@ STOPSIGNAL --x 9
         chomp: false,
         fd: 0,
     };
+    let mount = |fields: &[&str]| Mount {
+        fields: fields
+            .iter()
+            .map(|text| Field {
+                text: (*text).into(),
+                key: text.split('=').next().unwrap_or_default().into(),
+                value: text.split_once('=').map(|(_, value)| value.into()),
+            })
+            .collect(),
+    };
     let kinds: Vec<&Kind> = stage.instructions.iter().map(|i| &i.kind).collect();
     let expected = [
         Kind::Run(Run {
@@ -254,7 +273,7 @@ STOPSIGNAL --x 9
                     ..doc("B", "\tb\n")
                 },
             ],
-            mounts: vec!["type=cache,target=/c".into()],
+            mounts: vec![mount(&["type=cache", "target=/c"])],
             network: Some("none".into()),
             security: None,
             devices: vec![],

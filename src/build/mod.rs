@@ -7,20 +7,21 @@
 mod base;
 mod image;
 mod layers;
+mod mounts;
 mod stage;
 mod wait;
 
 use crate::context::Context;
-use crate::dockerfile::ast::{Dockerfile, Kind, Span};
+use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
-use crate::oci::{Digest, Format, Platform, Reference};
+use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
 use crate::output::Finished;
-use crate::plan::{self, Base, From, Op, Plan, Scope, Staged, Step};
+use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
 use crate::registry::Registry;
 use crate::request::{Compression, ContextSource, Output, Place, Request};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Machine, Sandbox};
 use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
@@ -40,8 +41,10 @@ const UPLOADS: usize = 6;
 /// What a build made.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The manifest's digest.
-    pub digest: Digest,
+    /// The manifest: media type, digest, size.
+    pub manifest: Descriptor,
+    /// The config's digest.
+    pub config: Digest,
     /// Where it was pushed.
     pub pushed: Vec<Reference>,
 }
@@ -127,6 +130,9 @@ struct Shared<'a> {
     store: Store,
     registry: Registry,
     context: Context,
+    secrets: mounts::Secrets,
+    /// Before the scratch directory that they are mounted in, so that they go first.
+    views: mounts::Views,
     scratch: Scratch,
     plan: Plan,
     steps: Vec<Vec<Step>>,
@@ -142,6 +148,8 @@ struct Shared<'a> {
     format: Format,
     times: Times,
     now: Time,
+    /// The time of what a step makes by itself where it must not depend on the base.
+    epoch: Time,
     created: String,
     permits: Arc<Permits>,
     packers: Gate,
@@ -165,14 +173,14 @@ pub fn build(
         };
         sink.message(Level::Warn, text);
     }
-    if let Some(text) = unused_args(&dockerfile, request) {
+    for text in plan::idle_args(&dockerfile, request) {
         sink.message(Level::Warn, text);
     }
     check_outputs(request)?;
     let ContextSource::Directory(dir) = &request.context else {
         return Err(Error::other(
             "open the build context",
-            "only a directory is supported yet",
+            "anything but a directory is not yet supported",
         ));
     };
     let context = Context::open(dir, &request.dockerfile)
@@ -185,7 +193,16 @@ pub fn build(
         .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
 
-    let (bases, staged) = resolve_and_plan(&plan, request, &registry, &repositories, sink, cancel)?;
+    let (plan, bases, staged) = resolve_and_plan(
+        &dockerfile,
+        plan,
+        request,
+        &registry,
+        &repositories,
+        sink,
+        cancel,
+    )?;
+    check_platforms(&plan, &staged, &bases)?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
     if steps
@@ -213,6 +230,10 @@ pub fn build(
             (_, None) => Times::Keep,
         },
         now: clock,
+        epoch: Time {
+            secs: epoch.unwrap_or(0),
+            nanos: 0,
+        },
         created: created(epoch),
         in_image: in_image(&plan),
         needs_files: needs_files(&plan, &steps),
@@ -230,6 +251,8 @@ pub fn build(
         store,
         registry,
         context,
+        secrets: mounts::Secrets::default(),
+        views: mounts::Views::default(),
         scratch,
         plan,
         steps,
@@ -248,39 +271,6 @@ pub fn build(
     let image = image::assemble(&shared, base.as_deref(), last, &records)?;
     let built = deliver(&shared, &image)?;
     Ok(built)
-}
-
-/// Says which build args no ARG declares; those that BuildKit knows by itself want none.
-fn unused_args(dockerfile: &Dockerfile, request: &Request) -> Option<String> {
-    let all = dockerfile
-        .stages
-        .iter()
-        .flat_map(|stage| &stage.instructions);
-    let declared: Vec<&str> = dockerfile
-        .globals
-        .iter()
-        .chain(all)
-        .flat_map(|instruction| match &instruction.kind {
-            Kind::Arg(args) => args.as_slice(),
-            _ => &[],
-        })
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let known = |name: &str| {
-        let upper = name.to_ascii_uppercase();
-        declared.contains(&name)
-            || upper.ends_with("_PROXY")
-            || upper.starts_with("BUILDKIT_")
-            || upper == "SOURCE_DATE_EPOCH"
-    };
-    let names = request.build_args.iter().map(|(name, _)| name.as_str());
-    let unused: Vec<&str> = names.filter(|name| !known(name)).collect();
-    (!unused.is_empty()).then(|| {
-        format!(
-            "no ARG declares the build args {}: they have no effect",
-            unused.join(", ")
-        )
-    })
 }
 
 /// Finds out before the build whether its outputs can be written where they are wanted, and makes
@@ -350,25 +340,17 @@ fn read_dockerfile(request: &Request) -> Result<Vec<u8>, Error> {
 }
 
 /// Resolves the bases and plans every step of every stage; checks meanwhile that the destinations
-/// may be pushed to.
+/// may be pushed to. Gives the plan again: a base's triggers may add stages to it.
 fn resolve_and_plan(
-    plan: &Plan,
+    dockerfile: &Dockerfile,
+    mut plan: Plan,
     request: &Request,
     registry: &Registry,
     repositories: &[Reference],
     sink: &Sink,
     cancel: &Cancel,
-) -> Result<(Bases, Vec<Staged>), Error> {
+) -> Result<(Plan, Bases, Vec<Staged>), Error> {
     let failure = Failure::new(cancel);
-    let mut wanted = Wanted::new();
-    for stage in &plan.stages {
-        if let Some(key) = base::key(&stage.base, &stage.platform) {
-            let of = (stage.span, stage.text.as_str());
-            wanted
-                .entry(key)
-                .or_insert((&stage.base, &stage.platform, of));
-        }
-    }
     let mut bases = std::thread::scope(|scope| {
         if request.check_push {
             for destination in repositories {
@@ -378,10 +360,31 @@ fn resolve_and_plan(
                 });
             }
         }
+        let wanted = wanted(&plan, request, &Bases::new());
         resolve_all(wanted, request, registry, sink, &failure)
     });
-    if let Some(error) = failure.take() {
-        return Err(error);
+    loop {
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        if bases
+            .values()
+            .all(|base| base.image.config.on_build.is_empty())
+        {
+            break;
+        }
+        let triggers = |base: &Base, platform: &Platform| {
+            let base = base::key(base, platform).and_then(|key| bases.get(&key));
+            base.map(|base| base.image.config.on_build.clone())
+                .unwrap_or_default()
+        };
+        plan = plan::graph_with(dockerfile, request, &triggers)?;
+        let wanted = wanted(&plan, request, &bases);
+        if wanted.is_empty() {
+            break;
+        }
+        let more = resolve_all(wanted, request, registry, sink, &failure);
+        bases.extend(more);
     }
     let mut staged: Vec<Staged> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
@@ -394,25 +397,65 @@ fn resolve_and_plan(
                 (resolved.map(|resolved| &resolved.image), &none)
             }
         };
-        let next = plan::steps(plan, place, image, scope, request)?;
+        let next = plan::steps(&plan, place, image, scope, request)?;
         staged.push(next);
     }
-    let mut copied = Wanted::new();
-    for (stage, staged) in plan.stages.iter().zip(&staged) {
-        for (step, base) in plan::copies_from(&staged.steps) {
-            if let Some(key) = base::key(base, &stage.platform)
-                && !bases.contains_key(&key)
-            {
-                let of = (step.span, step.text.as_str());
-                copied.entry(key).or_insert((base, &stage.platform, of));
-            }
+    Ok((plan, bases, staged))
+}
+
+/// Finds out before anything runs whether every command can run here.
+fn check_platforms(plan: &Plan, staged: &[Staged], bases: &Bases) -> Result<(), Error> {
+    let host = Platform::host();
+    let mut machine = None;
+    for (place, staged) in staged.iter().enumerate() {
+        let mut steps = staged.steps.iter();
+        let Some(run) = steps.find(|step| matches!(step.op, Op::Run(_))) else {
+            continue;
+        };
+        let (base, wanted) = root_base(plan, place);
+        // An image may be for another platform than the one it was asked for.
+        let resolved = base::key(&base, &wanted).and_then(|key| bases.get(&key));
+        let platform = match resolved.map(|base| base.image.platform()) {
+            Some(own) if !own.os.is_empty() && !own.architecture.is_empty() => own,
+            _ => wanted,
+        };
+        if platform.os == host.os && platform.architecture == host.architecture {
+            continue;
+        }
+        if !machine.get_or_insert_with(Machine::probe).runs(&platform) {
+            return Err(Error::Plan(plan::Error {
+                span: Some(run.span),
+                message: format!(
+                    "this command is for {platform}, and this machine ({host}) has no emulator for it"
+                ),
+                hint: Some(
+                    "install qemu-user-static with binfmt_misc, or build this stage natively: FROM \
+                     --platform=$BUILDPLATFORM"
+                        .into(),
+                ),
+            }));
         }
     }
-    bases.extend(resolve_all(copied, request, registry, sink, &failure));
-    match failure.take() {
-        Some(error) => Err(error),
-        None => Ok((bases, staged)),
+    Ok(())
+}
+
+/// Gives the bases that a plan wants and that are not resolved yet.
+fn wanted<'a>(plan: &'a Plan, request: &'a Request, known: &Bases) -> Wanted<'a> {
+    let mut out = Wanted::new();
+    let mut add = |base: &'a Base, platform: &'a Platform, of: Instruction<'a>| {
+        if let Some(key) = base::key(base, platform)
+            && !known.contains_key(&key)
+        {
+            out.entry(key).or_insert((base, platform, of));
+        }
+    };
+    for stage in &plan.stages {
+        add(&stage.base, &stage.platform, (stage.span, &stage.text));
+        for named in &stage.names {
+            add(&named.base, &request.platform, (named.span, &named.text));
+        }
     }
+    out
 }
 
 /// Resolves bases at the same time as each other.
@@ -483,17 +526,17 @@ fn in_image(plan: &Plan) -> Vec<bool> {
     out
 }
 
-/// A stage needs its base's files where it has a step that touches files, where another stage
-/// copies from it, or where a stage on top of it needs them.
+/// A stage needs its base's files where it has a step that looks at files, where another stage
+/// copies or mounts from it, or where a stage on top of it needs them.
 fn needs_files(plan: &Plan, steps: &[Vec<Step>]) -> Vec<bool> {
-    let mut out: Vec<bool> = steps
-        .iter()
-        .map(|steps| steps.iter().any(|step| !matches!(step.op, Op::Config)))
-        .collect();
-    for step in steps.iter().flatten() {
-        if let Op::Copy(copy) = &step.op
-            && let From::Base(Base::Stage(source)) = &copy.from
-        {
+    let looks = |step: &Step| match &step.op {
+        Op::Config => false,
+        Op::Copy(copy) => !copy.is_linked(),
+        Op::Run(_) | Op::Workdir { .. } => true,
+    };
+    let mut out: Vec<bool> = steps.iter().map(|steps| steps.iter().any(looks)).collect();
+    for (_, base) in steps.iter().flat_map(|steps| plan::bases(steps)) {
+        if let Base::Stage(source) = base {
             out[*source] = true;
         }
     }
@@ -552,18 +595,11 @@ fn run_stages(shared: &Shared<'_>) {
     let plan = &shared.plan;
     let mut wanted: Vec<(&Key, Owner)> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
-        let copies = shared.steps[place]
-            .iter()
-            .filter_map(|step| match &step.op {
-                Op::Copy(copy) => match &copy.from {
-                    From::Base(base) => Some(base),
-                    From::Context => None,
-                },
-                _ => None,
-            });
-        let own = shared.needs_files[place].then_some(&stage.base);
-        for base in own.into_iter().chain(copies) {
-            if let Some(key) = base::key(base, &stage.platform)
+        let named =
+            plan::bases(&shared.steps[place]).map(|(_, base)| (base, &shared.request.platform));
+        let own = shared.needs_files[place].then_some((&stage.base, &stage.platform));
+        for (base, platform) in own.into_iter().chain(named) {
+            if let Some(key) = base::key(base, platform)
                 && let Some((key, _)) = shared.bases.get_key_value(&key)
                 && !wanted.iter().any(|(known, _)| *known == key)
             {
@@ -691,7 +727,7 @@ fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
             | Output::RootTar(_) => {
                 return Err(Error::other(
                     "write an output",
-                    "this kind is not supported yet",
+                    "this kind is not yet supported",
                 ));
             }
         }
@@ -713,7 +749,8 @@ fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
         pushed.push(destination.clone());
     }
     Ok(Built {
-        digest: image.descriptor.digest,
+        manifest: image.descriptor.clone(),
+        config: image.manifest.config.digest,
         pushed,
     })
 }

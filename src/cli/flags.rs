@@ -18,12 +18,18 @@ pub(super) struct Typed {
     pub labels: Vec<String>,
     pub custom_platform: Option<String>,
     pub build_contexts: BTreeMap<String, String>,
+    pub git: Vec<String>,
+    pub secrets: Vec<String>,
+    pub ssh: Vec<String>,
+    pub allow: Vec<String>,
     pub no_push: bool,
+    pub outputs: Vec<String>,
     pub tar_path: Option<PathBuf>,
     pub oci_layout_path: Option<PathBuf>,
     pub digest_file: Option<PathBuf>,
     pub image_name_with_digest_file: Option<PathBuf>,
     pub image_name_tag_with_digest_file: Option<PathBuf>,
+    pub metadata_file: Option<PathBuf>,
     pub image_format: Option<String>,
     pub compression: Option<String>,
     pub compression_level: Option<i64>,
@@ -228,7 +234,9 @@ pub(super) const FLAGS: &[Flag] = &[
         "context",
         "PATH",
         Path(|t| &mut t.context),
-        "Build context: a directory, also as dir://PATH (default: `.`; /workspace/ as executor)",
+        "Build context: a directory (also dir://PATH), an archive (tar://PATH, tar://stdin or `-`, \
+         https://HOST/FILE), a repository (git://, https://HOST/NAME.git#REF:DIR) (default: `.`; \
+         /workspace/ as executor)",
     )
     .short('c'),
     works(
@@ -243,7 +251,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "dockerfile",
         "PATH",
         Path(|t| &mut t.dockerfile),
-        "Dockerfile, looked up as given, then in the context (default: Dockerfile)",
+        "Dockerfile, looked up as given, then in the context; `-` is standard input (default: \
+         Dockerfile)",
     )
     .short('f'),
     works(
@@ -263,9 +272,33 @@ pub(super) const FLAGS: &[Flag] = &[
     works(
         Source,
         "build-context",
-        "NAME=oci-layout://DIR[:TAG][@DIGEST]",
+        "NAME=SOURCE",
         Map(|t| &mut t.build_contexts),
-        "Image in an OCI layout that FROM and COPY --from know by this name",
+        "What FROM and --from know by this name: a directory, tar://, git:// or https://, \
+         docker-image://IMAGE, oci-layout://DIR[:TAG][@DIGEST]",
+    ),
+    works(
+        Source,
+        "git",
+        "KEY=VALUE",
+        List(|t| &mut t.git),
+        "For a context in git: branch=NAME; single-branch, depth and recurse-submodules change \
+         nothing, since one commit is fetched, with its submodules",
+    ),
+    works(
+        Source,
+        "secret",
+        "id=ID[,src=FILE|,env=NAME]",
+        List(|t| &mut t.secrets),
+        "Secret for RUN --mount=type=secret; by default the variable ID where it is set, else the \
+         file ID",
+    ),
+    works(
+        Source,
+        "ssh",
+        "ID[=SOCKET|=KEY[,KEY]]",
+        List(|t| &mut t.ssh),
+        "SSH agent for RUN --mount=type=ssh, or keys to be one with (default: SSH_AUTH_SOCK)",
     ),
     works(
         Source,
@@ -290,6 +323,16 @@ pub(super) const FLAGS: &[Flag] = &[
         Switch(|t| &mut t.no_push),
         "Push nothing (KANIKO_NO_PUSH, where set, wins)",
     ),
+    works(
+        Output,
+        "output",
+        "SPEC",
+        List(|t| &mut t.outputs),
+        "Write the image: type=docker or oci (archives; oci,tar=false a layout), local or tar (its \
+         files), image or registry (with name=IMAGE, pushed with push=true); dest=PATH, `-` for \
+         standard output. PATH alone is type=local, `-` alone type=tar",
+    )
+    .short('o'),
     works(
         Output,
         "tar-path",
@@ -325,6 +368,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "FILE",
         Path(|t| &mut t.image_name_tag_with_digest_file),
         "Write a line repository:tag@digest for each destination",
+    ),
+    works(
+        Output,
+        "metadata-file",
+        "FILE",
+        Path(|t| &mut t.metadata_file),
+        "Write digests and names of the image as JSON",
     ),
     works(
         Image,
@@ -455,6 +505,13 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     works(
         Run,
+        "allow",
+        "WHAT",
+        CommaList(|t| &mut t.allow),
+        "Let a RUN have security.insecure (network.host it has in any case)",
+    ),
+    works(
+        Run,
         "threads",
         "N",
         Number(|t| &mut t.threads),
@@ -557,8 +614,6 @@ pub(super) const FLAGS: &[Flag] = &[
         "cache layers are never pushed",
     ),
     not_yet(Source, "bucket", NoText, &[""]).short('b'),
-    not_yet(Source, "git", NoText, &[]),
-    not_yet(Source, "secret", NoText, &[]),
     // What lies in /var/run goes into the image, as BuildKit has it; `false` asks for just that.
     not_yet(Run, "ignore-var-run", NoSwitch, &[]).aliases(&["whitelist-var-run"]),
     not_yet(Run, "ignore-path", NoText, &[]),

@@ -114,14 +114,51 @@ pub struct Run {
     pub command: CommandLine,
     /// The heredocs, in order.
     pub heredocs: Vec<Heredoc>,
-    /// `--mount=`, as written.
-    pub mounts: Vec<String>,
+    /// `--mount=`, each.
+    pub mounts: Vec<Mount>,
     /// `--network=`.
     pub network: Option<String>,
     /// `--security=`.
     pub security: Option<String>,
     /// `--device=`.
     pub devices: Vec<String>,
+}
+
+/// `--mount=`: its fields, not expanded; what they mean together is known once they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mount {
+    /// The fields in order.
+    pub fields: Vec<Field>,
+}
+
+impl Mount {
+    /// Gives what `from=` names, where it names something.
+    pub fn from(&self) -> Option<&str> {
+        self.last(&["from"]).filter(|name| !name.is_empty())
+    }
+
+    /// Gives the target as written.
+    pub fn target(&self) -> Option<&str> {
+        self.last(&["target", "dst", "destination"])
+    }
+
+    fn last(&self, keys: &[&str]) -> Option<&str> {
+        let fields = self.fields.iter().rev();
+        fields
+            .filter(|field| keys.contains(&field.key.as_str()))
+            .find_map(|field| field.value.as_deref())
+    }
+}
+
+/// `key=value`, or a key alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// As written.
+    pub text: String,
+    /// The key in lower case.
+    pub key: String,
+    /// What follows the `=`.
+    pub value: Option<String>,
 }
 
 /// A heredoc.

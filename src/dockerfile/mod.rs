@@ -5,6 +5,7 @@
 //! gives the typed [`ast`].
 
 pub mod ast;
+pub mod csv;
 mod directive;
 mod duration;
 mod flags;
@@ -12,9 +13,10 @@ mod heredoc;
 pub mod ignore;
 pub mod node;
 mod parse;
-mod spelling;
+pub mod spelling;
 mod split;
 pub mod words;
 
 pub use directive::detect_syntax;
+pub use heredoc::is_heredoc;
 pub use parse::{Error, parse, parse_trigger};

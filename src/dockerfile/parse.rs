@@ -1,13 +1,13 @@
 //! Nodes to instructions: every check that needs nothing but the Dockerfile.
 
 use super::ast::{
-    Add, CommandLine, Copy, Dockerfile, From, Healthcheck, Heredoc, Instruction, Item, Kind, Run,
-    Span, Stage,
+    Add, CommandLine, Copy, Dockerfile, Field, From, Healthcheck, Heredoc, Instruction, Item, Kind,
+    Mount, Run, Span, Stage,
 };
 use super::flags::{Flags, Takes, Wrong};
 use super::node::{self, Node};
 use super::spelling::{nearest, quote};
-use super::{duration, heredoc};
+use super::{csv, duration, heredoc};
 use std::collections::{HashMap, VecDeque};
 
 /// Why a Dockerfile cannot be read; the message is BuildKit's wording where BuildKit has one.
@@ -349,11 +349,39 @@ fn run(node: &Node, heredocs: &[Heredoc]) -> Result<Run, Wrong> {
     Ok(Run {
         command: command_line(node.json, &node.words),
         heredocs: heredocs.to_vec(),
-        mounts: flags.values("mount"),
+        mounts: mounts(&flags.values("mount"))?,
         network: network.map(str::to_owned),
         security: security.map(str::to_owned),
         devices: flags.values("device"),
     })
+}
+
+/// Parts mounts into their fields. A variable is looked for only where BuildKit has none: what a
+/// mount comes from must be known before anything is expanded.
+fn mounts(values: &[String]) -> Result<Vec<Mount>, Wrong> {
+    let mut out = Vec::new();
+    for value in values {
+        let mut mount = Mount::default();
+        let fields = csv::fields(value).map_err(|e| format!("failed to parse csv mounts: {e}"))?;
+        for text in fields {
+            let (key, value) = match text.split_once('=') {
+                Some((key, value)) => (key, Some(value)),
+                None => (text.as_str(), None),
+            };
+            let key = key.to_lowercase();
+            let variable = |value: &str| value.find('$').is_some_and(|at| at + 1 < value.len());
+            if key == "from" && value.is_some_and(variable) {
+                return Err(format!(
+                    "'{key}' doesn't support variable expansion, define alias stage instead"
+                )
+                .into());
+            }
+            let value = value.map(str::to_owned);
+            mount.fields.push(Field { text, key, value });
+        }
+        out.push(mount);
+    }
+    Ok(out)
 }
 
 fn copy(node: &Node, heredocs: &[Heredoc]) -> Result<Copy, Wrong> {

@@ -1,7 +1,7 @@
 //! How words are shown in messages, and which known word somebody may have meant.
 
 /// Quotes a text as Go's `%q` does, which BuildKit's messages use.
-pub(super) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {
@@ -34,7 +34,11 @@ fn unprintable(c: char) -> bool {
 }
 
 /// Finds the option nearest to a word, at most two edits away. The first of equally near ones wins.
-pub(super) fn nearest<'a>(word: &str, options: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, options: &[&'a str]) -> Option<&'a str> {
+    // Anything short is near to nothing.
+    if word.is_empty() {
+        return None;
+    }
     let mut best = None;
     let mut least = 3;
     for option in options {
@@ -106,6 +110,7 @@ mod tests {
             ("run", None),
             ("workdir", None),
             ("", None),
+            ("adx", Some("add")),
         ] {
             assert_eq!(nearest(word, &options), meant, "{word}");
         }

@@ -8,19 +8,23 @@
 mod args;
 mod config;
 mod graph;
+mod mounts;
 mod ports;
+mod remote;
 mod steps;
 mod support;
+mod table;
 #[cfg(test)]
 mod tests;
 
 use crate::dockerfile::ast::{Instruction, Span};
 use crate::oci::{Digest, Image, Platform};
 use crate::request::GitSource;
+use std::collections::HashMap;
 
-pub use args::Scope;
-pub use graph::graph;
-pub use steps::{copies_from, steps};
+pub use args::{Scope, idle_args};
+pub use graph::{Triggers, graph, graph_with};
+pub use steps::{bases, steps};
 
 /// A mistake in the Dockerfile or between it and the request, with the lines it is about.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +56,9 @@ pub struct Plan {
     /// Place of the target in `stages`.
     pub target: usize,
     /// Global ARGs with their values, for the stages' ARGs; the automatic platform ARGs are first.
-    pub globals: Vec<(String, Option<String>)>,
+    globals: args::Globals,
+    /// Places in `stages` by name.
+    names: HashMap<String, usize>,
     /// The escape character.
     pub escape: char,
     /// Warnings with lines.
@@ -74,11 +80,27 @@ pub struct Stage {
     pub span: Span,
     /// The FROM as written.
     pub text: String,
-    /// The instructions, not expanded. Triggers of a base image are put in front by `steps`.
+    /// The instructions, not expanded. Triggers of the base are put in front by `steps`.
     pub instructions: Vec<Instruction>,
+    /// Whether a named context of its name took its place: it is that context as it is.
+    pub replaced: bool,
+    /// The images and named contexts that its COPYs and mounts name, those of its base's triggers
+    /// among them. They are wanted for the platform of the request.
+    pub names: Vec<Named>,
     /// Places in `Plan::stages` that must be there before this one ends: its base stage and the
-    /// stages its COPYs name.
+    /// stages its COPYs and mounts name, those of its base's triggers among them.
     pub needs: Vec<usize>,
+}
+
+/// What an instruction takes from, beside stages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// What.
+    pub base: Base,
+    /// Where the instruction is.
+    pub span: Span,
+    /// The instruction as written.
+    pub text: String,
 }
 
 /// What a stage starts from, or what a COPY takes from.
@@ -116,8 +138,6 @@ pub struct Step {
     pub text: String,
     /// What to do.
     pub op: Op,
-    /// The image (config, author) after the step; layers and history are added by `build`.
-    pub image: Image,
     /// `created_by` of the history entry.
     pub history: String,
 }
@@ -145,12 +165,15 @@ pub enum Op {
 pub struct RunOp {
     /// Program and arguments.
     pub args: Vec<String>,
-    /// The environment, `NAME=value`: config's ENV and the build args of the stage.
+    /// The environment, `NAME=value`: config's ENV, the build args of the stage, and where there is
+    /// an SSH mount SSH_AUTH_SOCK.
     pub env: Vec<String>,
     /// Absolute working directory.
     pub cwd: String,
     /// USER, empty for root.
     pub user: String,
+    /// The host's name as the command sees it, where the request has one.
+    pub hostname: Option<String>,
     /// A heredoc with `#!`: its name and content; it lies at `/dev/pipes/NAME` while the command runs.
     pub script: Option<(String, String)>,
     /// What is mounted while it runs, in the order written.
@@ -213,6 +236,8 @@ pub enum Mount {
         target: String,
         /// Its bound in bytes.
         size: Option<u64>,
+        /// Whether it can only be read.
+        readonly: bool,
     },
     /// A secret of the request.
     Secret {
@@ -225,7 +250,8 @@ pub enum Mount {
         /// Whether it is an error where the request does not have it.
         required: bool,
     },
-    /// The socket of an SSH agent of the request; SSH_AUTH_SOCK of the first one names it.
+    /// The socket of an SSH agent of the request; SSH_AUTH_SOCK in the command's environment names
+    /// the first one already.
     Ssh {
         /// Which.
         id: String,
@@ -286,6 +312,13 @@ pub struct CopyOp {
     pub exclude: Vec<String>,
     /// `COPY` or `ADD`, for messages.
     pub instruction: &'static str,
+}
+
+impl CopyOp {
+    /// Tells whether its layer stands for itself. BuildKit ignores `--link` beside `--chmod`.
+    pub fn is_linked(&self) -> bool {
+        self.link && self.chmod.as_deref().is_none_or(str::is_empty)
+    }
 }
 
 /// What a COPY or ADD names.

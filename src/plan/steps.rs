@@ -1,10 +1,12 @@
-use super::graph::{Found, copy_from};
+use super::graph::{Found, Name, base_of, trigger};
 use super::{
-    Base, CopyOp, CopySource, Error, From, Network, Op, Plan, RunOp, Scope, Staged, Step, Unpack,
-    args, config, ports, support,
+    Base, CopyOp, Error, From, Mount, Network, Op, Plan, RunOp, Scope, Staged, Step, Unpack, args,
+    config, mounts, ports, remote, support,
 };
-use crate::dockerfile::ast::{Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span};
-use crate::dockerfile::{parse_trigger, words};
+use crate::dockerfile::ast::{
+    self, Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span,
+};
+use crate::dockerfile::{is_heredoc, words};
 use crate::oci::Image;
 use crate::request::Request;
 
@@ -26,11 +28,14 @@ pub fn steps(
             hint: None,
         });
     };
+    let (image, env) = config::start(base, &this.platform);
     let mut walk = Walk {
         plan,
         stage,
         request,
-        image: config::start(base, &this.platform),
+        image,
+        env,
+        hostname: args::hostname(request)?,
         scope: inherited.clone(),
         cmd_is_set: false,
         steps: Vec::new(),
@@ -40,29 +45,20 @@ pub fn steps(
         walk.scope.set(name, value);
     }
     let triggers = base.map_or(&[][..], |base| &base.config.on_build);
-    // A stage that a named context took the place of is that context's image as it is.
-    if !matches!(&this.base, Base::Layout(name) if this.instructions.is_empty() && *name == this.name)
-    {
-        for trigger in triggers {
-            let mut instruction = parse_trigger(trigger).map_err(|error| Error {
-                span: Some(this.span),
-                message: format!("trigger `{trigger}` of the base image: {error}"),
-                hint: error.hint.clone(),
-            })?;
-            instruction.span = this.span;
-            support::check(&instruction)?;
+    if !this.replaced {
+        for text in triggers {
+            let instruction = trigger(text, this.span)?;
+            support::check(&instruction, request)?;
             walk.take(&instruction)?;
         }
     }
     for instruction in &this.instructions {
         walk.take(instruction)?;
     }
-    if stage == plan.target && !request.labels.is_empty() {
+    if stage == plan.target {
         let labels = request.labels.iter().cloned();
         walk.image.config.labels.extend(labels);
-        if let Some(last) = walk.steps.last_mut() {
-            last.image = walk.image.clone();
-        }
+        config::finish(&mut walk.image, &request.platform);
     }
     Ok(Staged {
         steps: walk.steps,
@@ -71,16 +67,35 @@ pub fn steps(
     })
 }
 
-/// Gives the images and named contexts that steps copy from, with the step; those that a base
-/// image's triggers name are known only when the base is.
-pub fn copies_from(steps: &[Step]) -> impl Iterator<Item = (&Step, &Base)> {
-    steps.iter().filter_map(|step| match &step.op {
-        Op::Copy(CopyOp {
-            from: From::Base(base @ (Base::Image(_) | Base::Layout(_))),
-            ..
-        }) => Some((step, base)),
-        _ => None,
-    })
+/// Gives what steps copy from or mount, with the step: stages, images, named contexts, each as often
+/// as it is named; those that a base image's triggers name are known only when the base is.
+pub fn bases(steps: &[Step]) -> impl Iterator<Item = (&Step, &Base)> {
+    steps
+        .iter()
+        .flat_map(|step| step.op.bases().map(move |base| (step, base)))
+}
+
+impl Op {
+    /// Gives what it copies from or mounts, beside the build context.
+    pub fn bases(&self) -> impl Iterator<Item = &Base> {
+        let (copied, mounted) = match self {
+            Op::Copy(copy) => (Some(&copy.from), &[][..]),
+            Op::Run(run) => (None, run.mounts.as_slice()),
+            Op::Config | Op::Workdir { .. } => (None, &[][..]),
+        };
+        let mounted = mounted.iter().filter_map(|mount| match mount {
+            Mount::Bind { from, .. } => Some(from),
+            Mount::Cache { from, .. } => from.as_ref(),
+            Mount::Tmpfs { .. } | Mount::Secret { .. } | Mount::Ssh { .. } => None,
+        });
+        copied
+            .into_iter()
+            .chain(mounted)
+            .filter_map(|from| match from {
+                From::Context => None,
+                From::Base(base) => Some(base),
+            })
+    }
 }
 
 struct Walk<'a> {
@@ -88,6 +103,8 @@ struct Walk<'a> {
     stage: usize,
     request: &'a Request,
     image: Image,
+    env: config::Env,
+    hostname: Option<String>,
     scope: Scope,
     cmd_is_set: bool,
     steps: Vec<Step>,
@@ -101,7 +118,6 @@ impl Walk<'_> {
             span: *span,
             text: text.clone(),
             op,
-            image: self.image.clone(),
             history,
         });
         Ok(())
@@ -119,7 +135,7 @@ impl Walk<'_> {
                 // Every pair of a line sees the variables as they were before the line.
                 let pairs = self.pairs(pairs, span)?;
                 for (name, value) in &pairs {
-                    config::set_env(&mut self.image.config, name, value);
+                    self.env.set(&mut self.image.config, name, value);
                     self.scope.set(name, value);
                 }
                 format!("ENV{}", joined(&pairs))
@@ -244,7 +260,7 @@ impl Walk<'_> {
     fn arg(&mut self, pairs: &[(String, Option<String>)], span: Span) -> Result<String, Error> {
         let mut history = "ARG".to_owned();
         for (name, default) in pairs {
-            let value = match (args::build_arg(self.request, name), default) {
+            let value = match (self.request.build_arg(name), default) {
                 (Some(value), _) => Some(value.to_owned()),
                 (None, Some(default)) => Some(self.word(default, span)?),
                 (None, None) => args::lookup(&self.plan.globals, name),
@@ -261,13 +277,13 @@ impl Walk<'_> {
     }
 
     fn run(&self, run: &Run, span: Span) -> Result<(Op, String), Error> {
-        // The options are refused by `support`, which has looked at every one of them.
         let Run {
             command,
             heredocs,
-            mounts: _,
-            network: _,
-            security: _,
+            mounts: written,
+            network,
+            security,
+            // `support` has refused them.
             devices: _,
         } = run;
         let config = &self.image.config;
@@ -277,12 +293,12 @@ impl Walk<'_> {
             (CommandLine::Exec(_), _) => {
                 return Err(Error::at(span, "a heredoc needs RUN in shell form"));
             }
-            (CommandLine::Shell(line), [only]) if is_one_heredoc(line) => {
+            (CommandLine::Shell(line), [only]) if is_heredoc(line) => {
                 let body = body(only);
                 if body.starts_with("#!") {
                     let path = format!("/dev/pipes/{}", only.name);
                     script = Some((only.name.clone(), body));
-                    vec![path]
+                    config::with_shell(config, &path)
                 } else {
                     config::with_shell(config, &body)
                 }
@@ -307,18 +323,53 @@ impl Walk<'_> {
                 env.push(format!("{name}={value}"));
             }
         }
+        let cwd = config::join_path("/", &config.working_dir);
+        let mounts = self.mounts(written, &cwd, span)?;
+        let agent = mounts.iter().find_map(|mount| match mount {
+            Mount::Ssh { file, .. } => Some(&file.target),
+            _ => None,
+        });
+        if let Some(target) = agent
+            && self.scope.get("SSH_AUTH_SOCK").is_none()
+        {
+            env.push(format!("SSH_AUTH_SOCK={target}"));
+        }
         let history = format!("RUN {}{}", self.scope.history_prefix(), args.join(" "));
         let op = RunOp {
             args,
             env,
-            cwd: config::join_path("/", &config.working_dir),
+            cwd,
             user: config.user.clone(),
+            hostname: self.hostname.clone(),
             script,
-            mounts: Vec::new(),
-            network: Network::Host,
-            insecure: false,
+            mounts,
+            network: match network.as_deref() {
+                Some("none") => Network::None,
+                _ => Network::Host,
+            },
+            insecure: security.as_deref() == Some("insecure"),
         };
         Ok((Op::Run(op), history))
+    }
+
+    fn mounts(&self, written: &[ast::Mount], cwd: &str, span: Span) -> Result<Vec<Mount>, Error> {
+        let mut out: Vec<Mount> = Vec::with_capacity(written.len());
+        for mount in written {
+            let agents = out.iter().filter(|m| matches!(m, Mount::Ssh { .. }));
+            let place = mounts::Place {
+                span,
+                cwd,
+                agents: agents.count(),
+                expand: &|text| self.word(text, span),
+                namespace: self.request.build_arg("BUILDKIT_CACHE_MOUNT_NS"),
+                find: &|from, target| {
+                    let target = Some(target);
+                    self.from(&Name { from, target }, span)
+                },
+            };
+            out.push(mounts::mount(mount, &place)?);
+        }
+        Ok(out)
     }
 
     fn workdir(&mut self, path: &str, span: Span) -> Result<(Op, String), Error> {
@@ -344,24 +395,28 @@ impl Walk<'_> {
             from,
             chown,
             chmod,
-            link: _,
-            parents: _,
-            exclude: _,
+            link,
+            parents,
+            exclude,
         } = copy;
         let from = match from {
             None => From::Context,
-            Some(from) => From::Base(self.from(from, span)?),
+            Some(from) => From::Base(self.from(&Name { from, target: None }, span)?),
         };
-        self.files(
-            "COPY",
+        let files = Files {
+            instruction: "COPY",
             from,
-            sources,
+            items: sources,
             dest,
             chown,
             chmod,
-            Unpack::Never,
-            span,
-        )
+            link: *link,
+            parents: *parents,
+            exclude,
+            unpack: Unpack::Never,
+            remote: None,
+        };
+        self.files(files, span)
     }
 
     fn add(&self, add: &Add, span: Span) -> Result<(Op, String), Error> {
@@ -370,10 +425,10 @@ impl Walk<'_> {
             dest,
             chown,
             chmod,
-            link: _,
-            exclude: _,
-            checksum: _,
-            keep_git_dir: _,
+            link,
+            exclude,
+            checksum,
+            keep_git_dir,
             unpack,
         } = add;
         let unpack = match unpack {
@@ -381,66 +436,64 @@ impl Walk<'_> {
             Some(false) => Unpack::Never,
             None => Unpack::Local,
         };
-        self.files(
-            "ADD",
-            From::Context,
-            sources,
+        let files = Files {
+            instruction: "ADD",
+            from: From::Context,
+            items: sources,
             dest,
             chown,
             chmod,
+            link: *link,
+            parents: false,
+            exclude,
             unpack,
-            span,
-        )
+            remote: Some(remote::Options {
+                checksum: self.optional(checksum, span)?,
+                keep_git_dir: *keep_git_dir,
+            }),
+        };
+        self.files(files, span)
     }
 
-    fn from(&self, from: &str, span: Span) -> Result<Base, Error> {
+    fn from(&self, named: &Name, span: Span) -> Result<Base, Error> {
         let stages = &self.plan.stages;
-        let base = copy_from(from, span, self.request, |name| {
-            let place = match name.parse::<usize>() {
-                Ok(number) => stages.iter().position(|stage| stage.index == number),
-                Err(_) => stages
-                    .iter()
-                    .rposition(|stage| stage.name.eq_ignore_ascii_case(name)),
+        let base = base_of(named.from, span, self.request, |name| {
+            let Ok(number) = name.parse::<usize>() else {
+                let place = self.plan.names.get(&name.to_ascii_lowercase());
+                return place.map_or(Found::NoStage, |place| Found::Stage(*place));
             };
-            match place {
-                Some(place) => Found::Stage(place),
-                None if name.parse::<usize>().is_ok() => Found::NoSuchNumber,
-                None => Found::NoStage,
+            match stages.binary_search_by_key(&number, |stage| stage.index) {
+                Ok(place) => Found::Stage(place),
+                Err(_) => Found::NoSuchNumber,
             }
         })?;
         match base {
-            Base::Stage(place) if place >= self.stage => Err(Error::at(
-                span,
-                format!(
-                    "cannot copy from stage \"{from}\", it needs to be defined before current stage \"{}\"",
-                    stages[self.stage].name
-                ),
-            )),
+            Base::Stage(place) if place >= self.stage => {
+                Err(Error::at(span, named.late(&stages[self.stage].name)))
+            }
             base => Ok(base),
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts COPY and ADD share")]
-    fn files(
-        &self,
-        instruction: &'static str,
-        from: From,
-        items: &[Item],
-        dest: &str,
-        chown: &Option<String>,
-        chmod: &Option<String>,
-        unpack: Unpack,
-        span: Span,
-    ) -> Result<(Op, String), Error> {
-        let mut sources = Vec::new();
+    fn files(&self, files: Files, span: Span) -> Result<(Op, String), Error> {
+        let Files {
+            instruction,
+            from,
+            items,
+            dest,
+            chown,
+            chmod,
+            link,
+            parents,
+            exclude,
+            unpack,
+            remote,
+        } = files;
+        let mut paths = Vec::new();
         let mut inline = Vec::new();
         for item in items {
             match item {
-                Item::Path(path) => {
-                    let path = self.word(path, span)?;
-                    support::check_source(instruction, &path, span)?;
-                    sources.push(CopySource::Path(path));
-                }
+                Item::Path(path) => paths.push(self.word(path, span)?),
                 Item::Inline(heredoc) => {
                     let mut body = body(heredoc);
                     if heredoc.expand {
@@ -454,20 +507,24 @@ impl Walk<'_> {
                 }
             }
         }
+        let sources =
+            remote::sources(&paths, remote.as_ref()).map_err(|message| Error::at(span, message))?;
         let dest = self.word(dest, span)?;
         let chown = self.optional(chown, span)?;
         let chmod = self.optional(chmod, span)?;
+        let exclude = self.words(exclude, span)?;
         let mut history = instruction.to_owned();
+        if parents {
+            history.push_str(" --parents");
+        }
         if let Some(chown) = &chown {
             history.push_str(&format!(" --chown={chown}"));
         }
         if let Some(chmod) = &chmod {
             history.push_str(&format!(" --chmod={chmod}"));
         }
-        for source in &sources {
-            if let CopySource::Path(source) = source {
-                history.push_str(&format!(" {source}"));
-            }
+        for path in &paths {
+            history.push_str(&format!(" {path}"));
         }
         for (name, _) in &inline {
             history.push_str(&format!(" <<{name}"));
@@ -481,13 +538,28 @@ impl Walk<'_> {
             chown,
             chmod,
             unpack,
-            link: false,
-            parents: false,
-            exclude: Vec::new(),
+            link,
+            parents,
+            exclude,
             instruction,
         };
         Ok((Op::Copy(op), history))
     }
+}
+
+/// What COPY and ADD share; `remote` is there where something may be fetched.
+struct Files<'a> {
+    instruction: &'static str,
+    from: From,
+    items: &'a [Item],
+    dest: &'a str,
+    chown: &'a Option<String>,
+    chmod: &'a Option<String>,
+    link: bool,
+    parents: bool,
+    exclude: &'a [String],
+    unpack: Unpack,
+    remote: Option<remote::Options>,
 }
 
 fn joined(pairs: &[(String, String)]) -> String {
@@ -512,28 +584,4 @@ fn body(heredoc: &Heredoc) -> String {
     body.split_inclusive('\n')
         .map(|line| line.trim_start_matches('\t'))
         .collect()
-}
-
-/// Tells whether a line is nothing but one `<<NAME`.
-fn is_one_heredoc(line: &str) -> bool {
-    let line = line.trim();
-    let line = line.trim_start_matches(|c: char| c.is_ascii_digit());
-    let Some(name) = line.strip_prefix("<<") else {
-        return false;
-    };
-    let name = name.strip_prefix('-').unwrap_or(name);
-    let mut quote = None;
-    let mut escaped = false;
-    for c in name.chars() {
-        match (quote, c) {
-            _ if escaped => escaped = false,
-            (Some('"') | None, '\\') => escaped = true,
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, c) if c.is_whitespace() || c == '<' => return false,
-            (None, _) => {}
-        }
-    }
-    !name.is_empty()
 }

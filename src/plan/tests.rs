@@ -235,84 +235,44 @@ fn mistakes_have_lines() {
         ),
         (
             "FROM base AS a\nCOPY --from=a /x /y",
-            1,
+            2,
             "circular dependency detected on stage: a",
         ),
         (
             "FROM base\nCOPY --from=0 /x /y",
-            1,
+            2,
             "circular dependency detected on stage: 0",
         ),
         (
             "FROM base AS a\nCOPY --from=b /x /y\nFROM a AS b",
-            1,
+            2,
+            "cannot copy from stage \"b\", it needs to be defined before current stage \"a\"",
+        ),
+        (
+            "FROM base AS z\nRUN x\nCOPY --from=a /x /y\nFROM base AS a\nRUN --mount=from=b,target=/b x\nFROM base AS b\nCOPY --from=a /x /y",
+            5,
             "circular dependency detected on stage: a",
         ),
         (
+            "FROM base AS a\nRUN --mount=from=b,dst=/b x\nFROM base AS b\nFROM a",
+            2,
+            "cannot mount from stage \"b\" to \"/b\", stage needs to be defined before current command",
+        ),
+        (
             "FROM base AS a\nCOPY --from=b /x /y\nFROM base AS b\nFROM a",
-            1,
+            2,
             "cannot copy from stage \"b\", it needs to be defined before current stage \"a\"",
         ),
         ("FROM base\nCOPY --from=7 /x /y", 2, "invalid stage index 7"),
         (
-            "FROM base\nRUN --mount=type=cache,target=/x true",
-            2,
-            "RUN --mount is not supported yet",
-        ),
-        (
-            "FROM base\nRUN --network=none true",
-            2,
-            "RUN --network=none is not supported yet",
-        ),
-        (
             "FROM base\nRUN --security=insecure true",
             2,
-            "RUN --security=insecure is not supported yet",
+            "RUN --security=insecure is not allowed",
         ),
         (
-            "FROM base\nCOPY --link a b",
+            "FROM base\nRUN --device=vendor.com/d=x true",
             2,
-            "COPY --link is not supported yet",
-        ),
-        (
-            "FROM base\nCOPY --parents a b",
-            2,
-            "COPY --parents is not supported yet",
-        ),
-        (
-            "FROM base\nCOPY --exclude=x a b",
-            2,
-            "COPY --exclude is not supported yet",
-        ),
-        (
-            "FROM base\nADD --link a b",
-            2,
-            "ADD --link is not supported yet",
-        ),
-        (
-            "FROM base\nADD --exclude=x a b",
-            2,
-            "ADD --exclude is not supported yet",
-        ),
-        (
-            "FROM base\nADD https://example.com/x /y",
-            2,
-            "ADD of a URL (https://example.com/x) is not supported yet",
-        ),
-        (
-            "FROM base\nADD https://example.com/x.git#main /y",
-            2,
-            "ADD of a git repository (https://example.com/x.git#main) is not supported yet",
-        ),
-        (
-            "FROM base\nADD git@example.com:x.git /y",
-            2,
-            "ADD of a git repository (git@example.com:x.git) is not supported yet",
-        ),
-        (
-            "FROM base\nARG H=http://example.com\nADD $H/x /y",
-            3,
-            "ADD of a URL (http://example.com/x) is not supported yet",
+            "RUN --device is not yet supported",
         ),
         (
             "FROM base\nCOPY http://example.com/x /y",
@@ -320,9 +280,9 @@ fn mistakes_have_lines() {
             "source can't be a URL for COPY: http://example.com/x",
         ),
         (
-            "FROM base AS a\nONBUILD RUN --mount=type=tmpfs,target=/x true\nFROM a",
+            "FROM base AS a\nONBUILD RUN --device=d true\nFROM a",
             3,
-            "RUN --mount is not supported yet",
+            "RUN --device is not yet supported",
         ),
     ];
     for (text, line, message) in table {
@@ -342,12 +302,479 @@ fn mistakes_have_lines() {
     );
     // What is not carried out is not refused.
     for text in [
-        "FROM base AS a\nRUN --mount=type=cache,target=/x true\nFROM base",
-        "FROM base\nONBUILD RUN --mount=type=cache,target=/x true",
+        "FROM base AS a\nRUN --device=d true\nFROM base",
+        "FROM base AS a\nCOPY --from=b /x /y\nFROM base AS b\nFROM base",
+        "FROM base\nONBUILD RUN --device=d true",
         "FROM base\nRUN --network=default --security=sandbox true",
     ] {
         assert!(stages(text, &request(), &base()).is_ok(), "{text}");
     }
+}
+
+/// The mounts of one RUN in a stage with a variable and a working directory.
+fn mounts(text: &str) -> Result<Vec<Mount>, Error> {
+    let text = format!(
+        "FROM base AS tool\nFROM base\nENV V=v T=cache\nWORKDIR /w\nRUN {text} true\nFROM base AS later\n"
+    );
+    let request = Request {
+        target: Some("1".into()),
+        ..request()
+    };
+    let staged = stages(&text, &request, &base())?.pop().unwrap();
+    Ok(run(&staged, 0).mounts.clone())
+}
+
+#[test]
+fn mounts_of_run() {
+    let file = |target: &str, mode| MountedFile {
+        target: target.into(),
+        mode,
+        uid: 0,
+        gid: 0,
+    };
+    let bind = |target: &str, from, source: &str, writable| Mount::Bind {
+        target: target.into(),
+        from,
+        source: source.into(),
+        writable,
+    };
+    let cache = |target: &str, id: &str| Mount::Cache {
+        target: target.into(),
+        id: id.into(),
+        sharing: Sharing::Shared,
+        from: None,
+        source: "/".into(),
+        readonly: false,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+    };
+    let tmpfs = |target: &str, size, readonly| Mount::Tmpfs {
+        target: target.into(),
+        size,
+        readonly,
+    };
+    let secret = |id: &str, file, env: Option<&str>, required| Mount::Secret {
+        id: id.into(),
+        file,
+        env: env.map(str::to_owned),
+        required,
+    };
+    let ssh = |id: &str, file, required| Mount::Ssh {
+        id: id.into(),
+        file,
+        required,
+    };
+    let tool = || From::Base(Base::Stage(0));
+    let table = [
+        ("target=/x", bind("/x", From::Context, "/", false)),
+        (
+            "type=bind,dst=x/../y,src=../a/./b,rw",
+            bind("/w/y", From::Context, "/a/b", true),
+        ),
+        (
+            "destination=/$V/,source=/${V}s,readwrite=1",
+            bind("/v", From::Context, "/vs", true),
+        ),
+        (
+            "target=.,ro=false,readonly",
+            bind("/w", From::Context, "/", false),
+        ),
+        ("source=a", bind("/w", From::Context, "/a", false)),
+        (
+            "from=tool,target=/x,readonly=false",
+            bind("/x", tool(), "/", true),
+        ),
+        (
+            "FROM=Tool,TYPE=BIND,Target=/x",
+            bind("/x", tool(), "/", false),
+        ),
+        ("from=0,target=/x", bind("/x", tool(), "/", false)),
+        (
+            "from=img:1,target=/x",
+            bind("/x", From::Base(Base::Image("img:1".into())), "/", false),
+        ),
+        (
+            "from=scratch,target=/x",
+            bind("/x", From::Base(Base::Scratch), "/", false),
+        ),
+        (
+            "\\\"target=/a,b\\\"",
+            bind("/a,b", From::Context, "/", false),
+        ),
+        ("type=$T,target=/c", cache("/c", "/c")),
+        ("type=cache,target=c/d/", cache("/w/c/d", "c/d")),
+        ("type=cache,id=$V,target=/c/,id=$V-2", cache("/c", "v-2")),
+        (
+            "type=cache,target=/c,sharing=LOCKED,from=tool,source=/s,ro,mode=0700,uid=5,gid=6",
+            Mount::Cache {
+                target: "/c".into(),
+                id: "/c".into(),
+                sharing: Sharing::Locked,
+                from: Some(tool()),
+                source: "/s".into(),
+                readonly: true,
+                mode: 0o700,
+                uid: 5,
+                gid: 6,
+            },
+        ),
+        ("type=tmpfs,target=/t", tmpfs("/t", None, false)),
+        (
+            "type=tmpfs,target=t,size=1.5m,ro",
+            tmpfs("/w/t", Some(1_572_864), true),
+        ),
+        (
+            "type=tmpfs,target=/t,size=0,from=tool",
+            tmpfs("/t", None, false),
+        ),
+        (
+            "type=secret,id=a/b",
+            secret("a/b", Some(file("/run/secrets/b", 0o400)), None, false),
+        ),
+        (
+            "type=secret,target=/x/tok,required",
+            secret("tok", Some(file("/x/tok", 0o400)), None, true),
+        ),
+        (
+            "type=secret,src=s,dst=x,required=false",
+            secret("s", Some(file("/x", 0o400)), None, false),
+        ),
+        (
+            "type=secret,id=s,env=TOKEN,required=true",
+            secret("s", None, Some("TOKEN"), true),
+        ),
+        (
+            "type=secret,id=s,env=TOKEN,target=/x,mode=0440,uid=1,gid=2",
+            secret(
+                "s",
+                Some(MountedFile {
+                    target: "/x".into(),
+                    mode: 0o440,
+                    uid: 1,
+                    gid: 2,
+                }),
+                Some("TOKEN"),
+                false,
+            ),
+        ),
+        (
+            "type=ssh",
+            ssh("default", file("/run/buildkit/ssh_agent.0", 0o600), false),
+        ),
+        (
+            "type=ssh,id=k,target=/s,required,uid=7,mode=0666",
+            ssh(
+                "k",
+                MountedFile {
+                    target: "/s".into(),
+                    mode: 0o666,
+                    uid: 7,
+                    gid: 0,
+                },
+                true,
+            ),
+        ),
+    ];
+    for (text, expected) in table {
+        let got = mounts(&format!("--mount={text}"));
+        assert_eq!(got, Ok(vec![expected]), "{text}");
+    }
+    let several =
+        mounts("--mount=type=ssh --mount=type=ssh,id=b --mount=type=secret,id=s").unwrap();
+    assert_eq!(
+        several,
+        [
+            ssh("default", file("/run/buildkit/ssh_agent.0", 0o600), false),
+            ssh("b", file("/run/buildkit/ssh_agent.1", 0o600), false),
+            secret("s", Some(file("/run/secrets/s", 0o400)), None, false),
+        ]
+    );
+}
+
+#[test]
+fn mounts_that_are_wrong() {
+    let table = [
+        (
+            "type=bnd",
+            "unsupported mount type \"bnd\" (did you mean bind?)",
+        ),
+        ("type=zzzzzz", "unsupported mount type \"zzzzzz\""),
+        (
+            "tpye=bind",
+            "unexpected key 'tpye' in 'tpye=bind' (did you mean type?)",
+        ),
+        ("nonsense=1", "unexpected key 'nonsense' in 'nonsense=1'"),
+        ("target", "invalid field 'target' must be a key=value pair"),
+        ("target=/x,", "invalid field '' must be a key=value pair"),
+        (
+            "type=cache,required",
+            "unexpected key 'required' for mount type 'cache'",
+        ),
+        (
+            "required=1,type=secret,id=x",
+            "unexpected key 'required' for mount type 'bind' (type= goes before the other fields)",
+        ),
+        (
+            "type=cache,size=1m",
+            "unexpected key 'size' for mount type 'cache'",
+        ),
+        ("target=/x,ro=maybe", "invalid value for ro: maybe"),
+        ("target=/x,readwrite=", "invalid value for readwrite: "),
+        (
+            "type=secret,id=x,required=2",
+            "invalid value for required: 2",
+        ),
+        (
+            "type=tmpfs,target=/x,size=big",
+            "invalid value for size: big",
+        ),
+        (
+            "type=cache,target=/x,sharing=lockd",
+            "unsupported sharing value \"lockd\" (did you mean locked?)",
+        ),
+        ("type=cache,target=/x,mode=9", "invalid value 9 for mode"),
+        ("type=cache,target=/x,uid=-1", "invalid value -1 for uid"),
+        ("type=cache,target=/x,gid=x", "invalid value x for gid"),
+        (
+            "target=/x,mode=0755",
+            "mode not allowed for \"bind\" type mounts",
+        ),
+        (
+            "type=tmpfs,target=/x,uid=1",
+            "uid not allowed for \"tmpfs\" type mounts",
+        ),
+        (
+            "target=/x,gid=1",
+            "gid not allowed for \"bind\" type mounts",
+        ),
+        (
+            "type=secret,id=x,from=tool",
+            "secret mount should not have a from",
+        ),
+        (
+            "type=secret,id=x,sharing=shared",
+            "secret mount should not define sharing",
+        ),
+        (
+            "type=secret",
+            "invalid secret mount. one of source, target required",
+        ),
+        (
+            "type=secret,id=a,source=b",
+            "both source and id can't be set",
+        ),
+        ("type=secret,id=x,env=", "invalid value for env: "),
+        ("type=ssh,source=x", "ssh does not support source"),
+        (
+            "target=/x,sharing=private",
+            "invalid cache sharing set for bind mount",
+        ),
+        ("target=/", "invalid mount target \"/\""),
+        ("type=cache,target=..", "invalid mount target \"/\""),
+        ("type=tmpfs,target=/a/..", "invalid mount target \"/\""),
+        (
+            "target=${X:?need it}",
+            "failed to process \"${X:?need it}\": X: need it",
+        ),
+        (
+            "from=later,target=/x",
+            "cannot mount from stage \"later\" to \"/x\", stage needs to be defined before current command",
+        ),
+    ];
+    for (text, expected) in table {
+        let error = mounts(&format!("--mount='{text}'")).unwrap_err();
+        let hint = error.hint.map(|hint| format!(" ({hint})"));
+        let told = format!("{}{}", error.message, hint.unwrap_or_default());
+        assert_eq!(told, expected, "{text}");
+    }
+}
+
+#[test]
+fn what_runs_are_allowed() {
+    let allowed = Request {
+        allow_insecure: true,
+        ..request()
+    };
+    let staged = last(
+        "FROM base\nRUN --security=insecure --network=none a\nRUN --network=host --security=sandbox b\n\
+         RUN --network=default --mount=type=ssh --mount=type=secret,id=x c\nENV SSH_AUTH_SOCK=/mine\n\
+         RUN --mount=type=ssh,target=/s d\n",
+        &allowed,
+    );
+    let seen: Vec<_> = (0..4)
+        .map(|n| (run(&staged, n).network, run(&staged, n).insecure))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (Network::None, true),
+            (Network::Host, false),
+            (Network::Host, false),
+            (Network::Host, false),
+        ]
+    );
+    assert_eq!(
+        run(&staged, 2).env,
+        ["PATH=/bin", "SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0"]
+    );
+    assert_eq!(run(&staged, 3).env, ["PATH=/bin", "SSH_AUTH_SOCK=/mine"]);
+    // Flags are in no history.
+    assert_eq!(staged.steps[2].history, "RUN /bin/sh -c c");
+}
+
+#[test]
+fn fetched_sources() {
+    let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let http = |url: &str, checksum: Option<&str>| {
+        CopySource::Remote(Remote::Http {
+            url: url.into(),
+            checksum: checksum.map(|digest| digest.parse().unwrap()),
+        })
+    };
+    let git = |text: &str, checksum: Option<&str>, keep_git_dir| {
+        let mut source = crate::request::GitSource::parse(text).unwrap();
+        source.checksum = checksum.map(str::to_owned);
+        CopySource::Remote(Remote::Git {
+            source,
+            keep_git_dir,
+        })
+    };
+    let path = |path: &str| CopySource::Path(path.into());
+    let table = [
+        ("http://h/a /x", vec![http("http://h/a", None)]),
+        ("https://h/a$V /x", vec![http("https://h/av", None)]),
+        (
+            "a http://h/a b https://h/r.git#main /x/",
+            vec![
+                path("a"),
+                http("http://h/a", None),
+                path("b"),
+                git("https://h/r.git#main", None, false),
+            ],
+        ),
+        (
+            "--checksum=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85$F http://h/a /x",
+            vec![http("http://h/a", Some(digest))],
+        ),
+        ("--checksum= http://h/a /x", vec![http("http://h/a", None)]),
+        (
+            "--checksum=0123abc git@h:r.git /x",
+            vec![git("git@h:r.git", Some("0123abc"), false)],
+        ),
+        (
+            "--keep-git-dir ssh://h/r /x",
+            vec![git("ssh://h/r", None, true)],
+        ),
+        (
+            "--keep-git-dir=false git://h/r /x",
+            vec![git("git://h/r", None, false)],
+        ),
+        (
+            "--keep-git-dir https://h/r /x",
+            vec![git("https://h/r", None, true)],
+        ),
+    ];
+    let plan = |text: &str| {
+        let text = format!("FROM base\nENV V=v F=5\n{text}\n");
+        stages(&text, &request(), &base()).map(|mut all| all.pop().unwrap())
+    };
+    for (text, expected) in table {
+        let staged = plan(&format!("ADD {text}")).unwrap();
+        assert_eq!(copies(&staged)[0].sources, expected, "{text}");
+    }
+    for (text, expected) in [
+        (
+            "ADD --checksum=$V http://h/a /x",
+            "invalid checksum digest format: v (sha256: and 64 hexadecimal digits are wanted)",
+        ),
+        (
+            "ADD --checksum=sha256:12 http://h/a /x",
+            "invalid checksum digest length or format: sha256:12 (sha256: and 64 hexadecimal digits are wanted)",
+        ),
+        (
+            "ADD --checksum=sha512:12 http://h/a /x",
+            "unsupported digest algorithm: sha512 (sha256 is wanted)",
+        ),
+        (
+            "ADD --checksum=sha256:12 a /x",
+            "checksum requires HTTP(S) or Git sources",
+        ),
+        (
+            "ADD --checksum=sha256:12 http://h/a http://h/b /x/",
+            "checksum can't be specified for multiple sources",
+        ),
+        (
+            "ADD --checksum=main git@h:r.git /x",
+            "invalid checksum \"main\" for Git URL, expected hex commit hash",
+        ),
+        (
+            "ADD --keep-git-dir a /x",
+            "--keep-git-dir requires Git sources: a",
+        ),
+        (
+            "COPY http://h/a$V /x",
+            "source can't be a URL for COPY: http://h/av",
+        ),
+        (
+            "COPY https://h/a.git /x",
+            "source can't be a git ref for COPY: https://h/a.git",
+        ),
+    ] {
+        assert_eq!(plan(text).unwrap_err().message, expected, "{text}");
+    }
+}
+
+#[test]
+fn options_of_copy_and_add() {
+    let text = "FROM base\nENV V=v\n\
+                COPY --link --parents --exclude=*.$V --exclude=x --chown=1 a b /d/\n\
+                ADD --link --exclude=$V --unpack http://h/a /d/\nCOPY --link=false a /d\n";
+    let staged = last(text, &request());
+    let seen: Vec<_> = copies(&staged)
+        .iter()
+        .map(|copy| (copy.link, copy.parents, copy.exclude.join(" "), copy.unpack))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (true, true, "*.v x".to_owned(), Unpack::Never),
+            (true, false, "v".to_owned(), Unpack::All),
+            (false, false, String::new(), Unpack::Never),
+        ]
+    );
+    let history: Vec<&str> = staged.steps[1..]
+        .iter()
+        .map(|step| step.history.as_str())
+        .collect();
+    assert_eq!(
+        history,
+        [
+            "COPY --parents --chown=1 a b /d/",
+            "ADD http://h/a /d/",
+            "COPY a /d"
+        ]
+    );
+}
+
+#[test]
+fn mounts_make_needs() {
+    let text = "FROM base AS tool\nFROM base AS unused\n\
+                FROM base\nRUN --mount=from=tool,target=/x --mount=type=cache,from=img,target=/c a\n";
+    let planned = plan(text, &request()).unwrap();
+    assert_eq!(planned.stages.len(), 2);
+    assert_eq!(planned.stages[1].needs, [0]);
+    let staged = last(text, &request());
+    let named: Vec<_> = bases(&staged.steps).map(|(_, base)| base.clone()).collect();
+    assert_eq!(named, [Base::Stage(0), Base::Image("img".into())]);
+    let circle = plan(
+        "FROM base AS a\nRUN --mount=from=a,target=/x a\n",
+        &request(),
+    );
+    assert_eq!(
+        circle.unwrap_err().message,
+        "circular dependency detected on stage: a"
+    );
 }
 
 #[test]
@@ -389,10 +816,10 @@ fn stages_are_found_and_pruned() {
         ]
     );
     assert_eq!(
-        copies_from(&staged.steps)
+        bases(&staged.steps)
             .map(|(_, base)| base.clone())
             .collect::<Vec<_>>(),
-        [Base::Image("tool:2".into())]
+        [Base::Stage(1), Base::Stage(0), Base::Image("tool:2".into())]
     );
 }
 
@@ -421,6 +848,54 @@ fn a_later_stage_of_the_name_of_an_image_is_no_circle() {
     let plan = plan("FROM alpine AS base\nFROM base AS alpine", &request()).unwrap();
     assert_eq!(plan.stages[0].base, Base::Image("alpine".into()));
     assert_eq!(plan.stages[1].base, Base::Stage(0));
+}
+
+#[test]
+fn named_contexts_of_every_kind() {
+    let files = NamedContext::Files(ContextSource::Directory("/d".into()));
+    let image = NamedContext::Image("docker.io/real/image:2".parse().unwrap());
+    let named = |name: &str, context: &NamedContext| (name.to_owned(), context.clone());
+    let request = Request {
+        contexts: BTreeMap::from([
+            named("files", &files),
+            named("image", &image),
+            named("docker.io/library/golang:1.25", &image),
+            // A name that an image's stands for is not looked up again.
+            named("real/image:2", &files),
+            named("scratch", &files),
+            named("stage", &image),
+        ]),
+        ..request()
+    };
+    let real = || Base::Image("docker.io/real/image:2".into());
+    for (text, expected) in [
+        ("FROM files", Base::Files("files".into())),
+        ("FROM image", real()),
+        ("FROM golang:1.25", real()),
+        ("FROM golang:1.24", Base::Image("golang:1.24".into())),
+        ("FROM real/image:2", Base::Files("real/image:2".into())),
+        ("FROM scratch", Base::Scratch),
+        ("FROM base AS files\nRUN x", Base::Files("files".into())),
+        ("FROM base AS stage\nRUN x", real()),
+        // A stage of that name counts more where it is not replaced itself.
+        ("FROM files AS golang\nFROM golang", Base::Stage(0)),
+    ] {
+        let plan = plan(text, &request).unwrap();
+        let last = plan.stages.last().unwrap();
+        assert_eq!(last.base, expected, "{text}");
+        assert_eq!(last.replaced, text.contains("RUN"), "{text}");
+    }
+    let text = "FROM base AS stage\nRUN x\nFROM base\nCOPY --from=files a /a\nCOPY --from=stage b /b\n\
+                RUN --mount=from=image,target=/x --mount=type=cache,from=files,target=/y x\n";
+    let staged = last(text, &request);
+    let named: Vec<_> = bases(&staged.steps).map(|(_, base)| base.clone()).collect();
+    let files = || Base::Files("files".into());
+    assert_eq!(named, [files(), Base::Stage(0), real(), files()]);
+    // What replaces a stage is as it is: no triggers, no steps.
+    let mut base = base();
+    base.config.on_build = vec!["RUN y".into()];
+    let all = stages(text, &request, &base).unwrap();
+    assert!(all[0].steps.is_empty());
 }
 
 #[test]
@@ -539,7 +1014,7 @@ fn heredocs_of_run() {
     let staged = last(text, &request());
     assert_eq!(run(&staged, 0).args, ["/bin/sh", "-c", "one\n  $two\n"]);
     assert_eq!(run(&staged, 0).script, None);
-    assert_eq!(run(&staged, 1).args, ["/dev/pipes/EOT"]);
+    assert_eq!(run(&staged, 1).args, ["/bin/sh", "-c", "/dev/pipes/EOT"]);
     let script = ("EOT".to_owned(), "#!/bin/x\nthree\n".to_owned());
     assert_eq!(run(&staged, 1).script, Some(script));
     assert_eq!(
@@ -654,7 +1129,7 @@ fn triggers_fire_once_and_first() {
         .pop()
         .unwrap();
     assert_eq!(
-        copies_from(&staged.steps)
+        bases(&staged.steps)
             .map(|(_, base)| base.clone())
             .collect::<Vec<_>>(),
         [Base::Image("tool:1".into())]
@@ -663,6 +1138,158 @@ fn triggers_fire_once_and_first() {
     image.config.on_build = vec!["NOPE x".into()];
     let error = stages("FROM base\n", &request(), &image).unwrap_err();
     assert_eq!(error.span.map(|span| span.first), Some(1));
+}
+
+#[test]
+fn triggers_of_a_base_may_need_what_nothing_else_does() {
+    let text = "FROM base AS tool\nRUN t\nFROM other AS unused\nFROM parent AS middle\nFROM middle\n\
+                FROM chained\nFROM parent\n";
+    let with = |target: &str, triggers: &[&str]| {
+        let request = Request {
+            target: Some(target.into()),
+            ..request()
+        };
+        let given = |base: &Base, _: &Platform| match base {
+            Base::Image(name) if name == "parent" => {
+                triggers.iter().map(|text| (*text).to_owned()).collect()
+            }
+            _ => Vec::new(),
+        };
+        let dockerfile = dockerfile::parse(text.as_bytes()).unwrap();
+        graph_with(&dockerfile, &request, &given).map(|plan| {
+            let stages = plan.stages.iter().map(|stage| {
+                let names = stage.names.iter().map(|named| named.base.clone());
+                (stage.index, stage.needs.clone(), names.collect::<Vec<_>>())
+            });
+            stages.collect::<Vec<_>>()
+        })
+    };
+    let image = |name: &str| Base::Image(name.into());
+    assert_eq!(
+        with("middle", &["RUN x", "COPY . /src"]).unwrap(),
+        [(2, vec![], vec![])]
+    );
+    assert_eq!(
+        with(
+            "middle",
+            &[
+                "COPY --from=tool /a /b",
+                "RUN --mount=from=1,target=/x --mount=from=img,target=/y x"
+            ]
+        )
+        .unwrap(),
+        [
+            (0, vec![], vec![]),
+            (1, vec![], vec![]),
+            (2, vec![0, 1], vec![image("img")]),
+        ]
+    );
+    // They fire once, not in what starts from the stage.
+    assert_eq!(
+        with("3", &["COPY --from=tool /a /b"]).unwrap(),
+        [
+            (0, vec![], vec![]),
+            (2, vec![0], vec![]),
+            (3, vec![1], vec![]),
+        ]
+    );
+    for (trigger, expected) in [
+        (
+            "COPY --from=middle /a /b",
+            "cannot copy from stage \"middle\", it needs to be defined before current stage \"middle\"",
+        ),
+        ("COPY --from=9 /a /b", "invalid stage index 9"),
+        (
+            "COPY --from=$X /a /b",
+            "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround",
+        ),
+        ("RUN --device=x y", "RUN --device is not yet supported"),
+        (
+            "ONBUILD RUN x",
+            "trigger `ONBUILD RUN x` of the base image: Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
+        ),
+        (
+            "FROM x",
+            "trigger `FROM x` of the base image: FROM isn't allowed as an ONBUILD trigger",
+        ),
+        (
+            "RUN a\nRUN b",
+            "trigger `RUN a\nRUN b` of the base image: onbuild trigger should be a single expression",
+        ),
+    ] {
+        let error = with("middle", &[trigger]).unwrap_err();
+        assert_eq!(error.message, expected, "{trigger}");
+        assert_eq!(error.span.map(|span| span.first), Some(4), "{trigger}");
+    }
+}
+
+#[test]
+fn triggers_of_every_kind_fire() {
+    let text = "# escape=`\nFROM base AS tool\nFROM base AS b\nARG W=b\nENV V=b\n\
+                ONBUILD ENV V=c\nONBUILD ARG W=c\nONBUILD WORKDIR /w/$V\nONBUILD USER u\n\
+                ONBUILD COPY <<E <<-\"F\" ./\n$V\nE\n\t$V\nF\n\
+                ONBUILD RUN <<E\necho $V\nE\n\
+                ONBUILD RUN --mount=from=tool,target=t --network=none [\"x\"]\n\
+                ONBUILD ADD --checksum=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 http://h/a /\n\
+                ONBUILD LABEL l=$W\nONBUILD CMD c\nONBUILD ENTRYPOINT [\"e\"]\nONBUILD SHELL [\"/sh\"]\n\
+                ONBUILD EXPOSE 80\nONBUILD VOLUME /v\nONBUILD STOPSIGNAL 9\nONBUILD HEALTHCHECK NONE\n\
+                FROM b\n";
+    let all = stages(text, &request(), &base()).unwrap();
+    assert_eq!(all[1].image.config.on_build.len(), 16);
+    let child = &all[2];
+    let history: Vec<&str> = child
+        .steps
+        .iter()
+        .map(|step| step.history.as_str())
+        .collect();
+    assert_eq!(
+        history,
+        [
+            "ENV V=c",
+            "ARG W=c",
+            "WORKDIR /w/c",
+            "USER u",
+            "COPY <<E <<F ./",
+            "RUN |1 W=c /bin/sh -c echo $V\n",
+            "RUN |1 W=c x",
+            "ADD http://h/a /",
+            "LABEL l=c",
+            "CMD [\"/bin/sh\" \"-c\" \"c\"]",
+            "ENTRYPOINT [\"e\"]",
+            "SHELL [/sh]",
+            "EXPOSE [80/tcp]",
+            "VOLUME [/v]",
+            "STOPSIGNAL 9",
+        ]
+        .iter()
+        .copied()
+        .chain(["HEALTHCHECK {Test:[NONE] Interval:0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}"])
+        .collect::<Vec<_>>()
+    );
+    assert_eq!(
+        copies(child)[0].inline,
+        [
+            ("E".to_owned(), b"c\n".to_vec()),
+            ("F".to_owned(), b"$V\n".to_vec())
+        ]
+    );
+    assert_eq!(
+        run(child, 1).mounts,
+        [Mount::Bind {
+            target: "/w/c/t".into(),
+            from: From::Base(Base::Stage(0)),
+            source: "/".into(),
+            writable: false,
+        }]
+    );
+    assert_eq!(run(child, 1).network, Network::None);
+    assert!(child.image.config.on_build.is_empty());
+    assert!(
+        child
+            .steps
+            .iter()
+            .all(|step| step.span == child.steps[0].span)
+    );
 }
 
 #[test]
@@ -683,6 +1310,142 @@ fn labels_of_the_request_are_the_targets() {
 }
 
 #[test]
+fn arguments_that_are_there_by_themselves() {
+    let request = Request {
+        platform: "linux/arm/v7".parse().unwrap(),
+        target: Some("Out".into()),
+        ..with_args(&[
+            ("TARGETOS", "mine"),
+            ("BUILDKIT_SANDBOX_HOSTNAME", "box-1"),
+            ("BUILDKIT_CACHE_MOUNT_NS", "team"),
+            ("BUILDKIT_SBOM_SCAN_STAGE", "true"),
+            ("SOURCE_DATE_EPOCH", "7"),
+            ("no_proxy", ""),
+            ("All_Proxy", "http://a"),
+        ])
+    };
+    let text = "FROM base AS out\nRUN one\nARG TARGETPLATFORM\nARG TARGETOS\nARG TARGETOSVERSION\nARG TARGETARCH\n\
+                ARG TARGETVARIANT\nARG TARGETSTAGE\nARG BUILDOSVERSION\nARG BUILDKIT_SBOM_SCAN_STAGE\nARG SOURCE_DATE_EPOCH\nARG ALL_PROXY\n\
+                RUN --mount=type=cache,target=/c --mount=type=cache,id=x,target=/d two\n";
+    let staged = last(text, &request);
+    let proxies = ["ALL_PROXY=http://a", "all_proxy=http://a"];
+    assert_eq!(run(&staged, 0).env, [&["PATH=/bin"][..], &proxies].concat());
+    assert_eq!(run(&staged, 0).hostname.as_deref(), Some("box-1"));
+    let host = [
+        "PATH=/bin",
+        "TARGETPLATFORM=linux/arm/v7",
+        "TARGETOS=mine",
+        "TARGETOSVERSION=",
+        "TARGETARCH=arm",
+        "TARGETVARIANT=v7",
+        "TARGETSTAGE=Out",
+        "BUILDOSVERSION=",
+        "SOURCE_DATE_EPOCH=7",
+    ];
+    assert_eq!(run(&staged, 1).env, [&host[..], &proxies].concat());
+    assert!(staged.steps.last().unwrap().history.starts_with(
+        "RUN |10 TARGETPLATFORM=linux/arm/v7 TARGETOS=mine TARGETOSVERSION= TARGETARCH=arm TARGETVARIANT=v7 \
+         TARGETSTAGE=Out BUILDOSVERSION= BUILDKIT_SBOM_SCAN_STAGE=true SOURCE_DATE_EPOCH=7 ALL_PROXY= "
+    ));
+    let ids = run(&staged, 1).mounts.iter().map(|mount| match mount {
+        Mount::Cache { id, .. } => id.as_str(),
+        _ => "",
+    });
+    assert_eq!(ids.collect::<Vec<_>>(), ["team//c", "team/x"]);
+    assert_eq!(
+        run(&last("FROM base\nRUN x", &with_args(&[])), 0).hostname,
+        None
+    );
+    for (name, wrong) in [
+        ("a b", true),
+        ("a\nb", true),
+        ("x.y-z_1", false),
+        ("", false),
+    ] {
+        let request = with_args(&[("BUILDKIT_SANDBOX_HOSTNAME", name)]);
+        let error = stages("FROM base\nRUN x", &request, &base()).err();
+        assert_eq!(error.is_some(), wrong, "{name}");
+    }
+}
+
+#[test]
+fn build_args_without_effect() {
+    let idle = |text: &str, args: &[(&str, &str)]| {
+        idle_args(
+            &dockerfile::parse(text.as_bytes()).unwrap(),
+            &with_args(args),
+        )
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(
+        idle(
+            "ARG A\nFROM a\nARG B",
+            &[("A", "1"), ("B", "2"), ("Https_Proxy", "x")]
+        ),
+        none
+    );
+    assert_eq!(
+        idle(
+            "FROM a",
+            &[
+                ("A", "1"),
+                ("BUILDKIT_NO_SUCH", "1"),
+                ("BUILDKIT_SYNTAX", "x")
+            ]
+        ),
+        [
+            "no ARG declares the build args A, BUILDKIT_NO_SUCH: they have no effect",
+            "the build args BUILDKIT_SYNTAX are not yet supported: they have no effect",
+        ]
+    );
+    assert_eq!(
+        idle(
+            "FROM a",
+            &[
+                ("BUILDKIT_INLINE_CACHE", "0"),
+                ("SOURCE_DATE_EPOCH", "1"),
+                ("BUILDKIT_SANDBOX_HOSTNAME", "h")
+            ]
+        ),
+        none
+    );
+}
+
+#[test]
+fn long_files_are_planned_in_a_moment() {
+    let lines = |line: &dyn Fn(usize) -> String| -> String { (0..20_000).map(line).collect() };
+    for text in [
+        format!(
+            "FROM base\n{}RUN x\n",
+            lines(&|n| format!("ENV V{n}=$V{} W=$V{n}\n", n / 2))
+        ),
+        format!(
+            "FROM base\n{}RUN x\n",
+            lines(&|n| format!("ARG V{n}=$V{}\n", n / 2))
+        ),
+        format!("FROM base\n{}", lines(&|n| format!("LABEL l{n}=x\n"))),
+        format!(
+            "{}FROM base\nARG V1\nRUN x",
+            lines(&|n| format!("ARG V{n}=$V{}\n", n / 2))
+        ),
+        format!(
+            "FROM base AS s\n{}",
+            lines(&|n| format!("FROM s AS s{n}\nCOPY --from=s{} a b\n", n.max(1) - 1))
+        )
+        .replace("FROM s AS s0\nCOPY --from=s0 a b\n", "FROM s AS s0\n"),
+        format!(
+            "FROM base\n{}",
+            lines(&|n| format!("COPY --from=s{} a b\nFROM base AS s{n}\n", n + 1))
+        )
+        .replace("--from=s20000", "--from=s1"),
+    ] {
+        let start = std::time::Instant::now();
+        let _ = stages(&text, &request(), &base());
+        assert!(start.elapsed().as_secs() < 10, "{}", &text[..60]);
+    }
+}
+
+#[test]
 fn platforms() {
     let text = "FROM --platform=$BUILDPLATFORM base AS a\nFROM a\nFROM --platform=linux/s390x base\nFROM --platform=riscv64 base";
     let all = |target: &str| {
@@ -698,8 +1461,89 @@ fn platforms() {
     assert_eq!(all("1"), host);
     assert_eq!(all("2"), "linux/s390x");
     assert_eq!(all("3"), "linux/riscv64");
+    for (platform, message) in [
+        (
+            "amd46",
+            "failed to parse platform amd46: \"amd46\": unknown operating system or architecture (did you mean amd64?)",
+        ),
+        (
+            "linux/",
+            "failed to parse platform linux/: \"\" is an invalid component of \"linux/\": letters, digits, and any of `_.-` are wanted",
+        ),
+        (
+            "a/b/c/d",
+            "failed to parse platform a/b/c/d: `a/b/c/d` is not a platform: os/architecture[/variant] is wanted, such as linux/amd64",
+        ),
+    ] {
+        let error = plan(&format!("FROM --platform={platform} base"), &request()).unwrap_err();
+        let hint = error
+            .hint
+            .map(|hint| format!(" ({hint})"))
+            .unwrap_or_default();
+        assert_eq!(format!("{}{hint}", error.message), message);
+    }
     let staged = last(text, &request());
     assert_eq!(staged.steps.len(), 0);
+}
+
+#[test]
+fn the_image_is_for_the_platform_that_was_asked_for() {
+    let host = Platform::host().to_string();
+    let image = |architecture: &str, variant: Option<&str>| Image {
+        architecture: architecture.into(),
+        variant: variant.map(str::to_owned),
+        ..base()
+    };
+    let (amd64, arm64) = (image("amd64", None), image("arm64", Some("v8")));
+    for (wanted, text, base, expected) in [
+        ("linux/arm/v7", "FROM scratch", &amd64, "linux/arm/v7"),
+        (
+            "linux/arm/v7",
+            "FROM --platform=$BUILDPLATFORM scratch",
+            &amd64,
+            "linux/arm/v7",
+        ),
+        (
+            "linux/arm64",
+            "FROM --platform=$BUILDPLATFORM base",
+            &amd64,
+            "linux/arm64",
+        ),
+        ("linux/arm64", "FROM base", &arm64, "linux/arm64"),
+        (
+            "linux/arm/v6",
+            "FROM base",
+            &image("arm", Some("v7")),
+            "linux/arm/v6",
+        ),
+        (
+            "linux/s390x",
+            "FROM base AS a\nFROM a",
+            &arm64,
+            "linux/s390x",
+        ),
+        // Nobody asked for a platform: the base's stays.
+        (
+            &host,
+            "FROM --platform=linux/arm64 base",
+            &arm64,
+            "linux/arm64",
+        ),
+        (
+            &host,
+            "FROM --platform=linux/arm base",
+            &image("arm", None),
+            "linux/arm/v7",
+        ),
+    ] {
+        let request = Request {
+            platform: wanted.parse().unwrap(),
+            ..request()
+        };
+        let staged = stages(text, &request, base).unwrap();
+        let platform = staged.last().unwrap().image.platform();
+        assert_eq!(platform.to_string(), expected, "{text} for {wanted}");
+    }
 }
 
 #[test]

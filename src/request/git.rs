@@ -12,6 +12,19 @@ pub struct GitSource {
 }
 
 impl GitSource {
+    /// Reads `REMOTE[#[REFERENCE][:DIRECTORY]]`.
+    pub fn parse(text: &str) -> Result<GitSource, String> {
+        let (remote, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let (reference, subdirectory) = fragment.split_once(':').unwrap_or((fragment, ""));
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Ok(GitSource {
+            remote: remote.to_owned(),
+            reference: given(reference),
+            subdirectory: given(subdirectory),
+            checksum: None,
+        })
+    }
+
     /// Tells whether a source of an ADD is a git repository, as BuildKit decides it.
     pub fn is_git(source: &str) -> bool {
         if ["git://", "git@", "ssh://"]

@@ -197,6 +197,15 @@ pub struct Request {
     pub threads: Option<usize>,
 }
 
+impl Request {
+    /// Gives the value of a build argument; the last of a name counts.
+    pub fn build_arg(&self, name: &str) -> Option<&str> {
+        let args = self.build_args.iter().rev();
+        args.map(|(key, value)| (key, value.as_str()))
+            .find_map(|(key, value)| (key == name).then_some(value))
+    }
+}
+
 /// An OCI layout on disk, as `oci-layout://DIR[:TAG][@DIGEST]` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {

@@ -66,6 +66,12 @@ pub trait Rootfs: Send {
     fn fork(&self) -> Result<Box<dyn Rootfs>, Error>;
 }
 
+/// Writes a changeset of puts alone into an empty directory, whose own metadata is `top`. Ends early,
+/// with an error, once `cancel` is set.
+pub fn write(changeset: &Changeset, dir: &Path, top: &Meta, cancel: &Cancel) -> Result<(), Error> {
+    overlay::write(changeset, dir, top, cancel)
+}
+
 /// Finds out whether the strategy asked for works here, by really trying it in a scratch directory.
 /// Nothing is left there.
 pub fn probe(choice: RootfsChoice, dir: &Path) -> Result<(), Error> {

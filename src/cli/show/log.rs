@@ -258,7 +258,7 @@ fn rounded(took: Duration) -> Value {
 /// Gives what a finished build is summed up in, line by line.
 pub(in crate::cli) fn summary(built: &Built, board: &Board, now: Instant) -> Vec<String> {
     let took = text::seconds(now.saturating_duration_since(board.begun));
-    let mut out = vec![format!("built {} in {took}", built.digest)];
+    let mut out = vec![format!("built {} in {took}", built.manifest.digest)];
     out.extend(built.pushed.iter().map(|name| format!("pushed {name}")));
     let mut layers = board.layers.clone();
     layers.sort_by_key(|layer| layer.step);
@@ -307,9 +307,9 @@ pub(in crate::cli) fn summary_object(
     serde_json::json!({
         "time": time,
         "level": "info",
-        "msg": format!("built {}", built.digest),
+        "msg": format!("built {}", built.manifest.digest),
         "event": "built",
-        "digest": built.digest.to_string(),
+        "digest": built.manifest.digest.to_string(),
         "pushed": built.pushed.iter().map(|name| name.to_string()).collect::<Vec<_>>(),
         "seconds": rounded(now.saturating_duration_since(board.begun)),
         "layers": board.layers.len(),

@@ -1,7 +1,7 @@
 use super::board::*;
 use super::*;
 use crate::cli::meaning::Stamp;
-use crate::oci::{Digest, Reference};
+use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Owner, StepId, Stream, Work};
 
 /// Plays events at milliseconds to a board; gives it with all notes.
@@ -301,7 +301,14 @@ fn a_summary_says_what_was_made_and_moved() {
     ]);
     let pushed: Reference = "localhost:1/a:b".parse().unwrap();
     let built = Built {
-        digest: Digest::of(b""),
+        manifest: Descriptor {
+            media_type: String::new(),
+            digest: Digest::of(b""),
+            size: 0,
+            urls: Vec::new(),
+            annotations: Default::default(),
+        },
+        config: Digest::of(b""),
         pushed: vec![pushed],
     };
     let lines = log::summary(&built, &board, begun + Duration::from_secs(65));

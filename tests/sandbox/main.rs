@@ -1,6 +1,6 @@
 //! Real commands in real roots: needs root, overlay and a static busybox.
 
-#[path = "common/harness.rs"]
+#[path = "../common/harness.rs"]
 mod harness;
 
 use shutter::progress::Stream;

@@ -1,0 +1,377 @@
+//! What a command may see of a context: the differences to what is on disk.
+
+use super::{Context, Error, Origin};
+use crate::changeset::{Action, Change, Changeset, State};
+use crate::dockerfile::ignore::Verdict;
+use crate::fs::{Kind, Meta, RelPath, Source, open_dir, stat, stat_at};
+use crate::sys::Cancel;
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, openat, statat};
+use rustix::io::Errno;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+/// How many files one thread looks at in a row.
+const RUN: usize = 32;
+
+/// A directory or file of a context as a command may see it: without what the ignore file leaves
+/// out and without sockets, and all of it root's. Paths are relative to `dir`.
+pub struct Visible {
+    /// The directory, or the one that the file is in.
+    pub dir: Arc<OwnedFd>,
+    /// The file's name, where a file is meant.
+    pub file: Option<Vec<u8>>,
+    /// The directory's own metadata as it is seen.
+    pub top: Meta,
+    /// What looks different than on disk, changed owners of regular files aside; not settled.
+    pub changes: Changeset,
+    /// Regular files that belong to somebody else on disk, with their modes.
+    pub owned: Vec<(RelPath, u32)>,
+    /// Whether the directory itself belongs to somebody else.
+    top_differs: bool,
+}
+
+/// How what is seen will be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Making {
+    /// From the directory on disk, which lies below and shows what did not change.
+    Above,
+    /// From nothing: everything is named in the changes.
+    Apart,
+}
+
+impl Visible {
+    /// Tells whether the directory can be shown as it is.
+    pub fn is_plain(&self) -> bool {
+        self.changes.is_empty() && self.owned.is_empty() && !self.top_differs
+    }
+}
+
+/// Gives the path that a source means, without symbolic links; an error where there is no such file.
+pub fn locate(context: &Context, source: &RelPath) -> Result<RelPath, Error> {
+    let origin = Origin::Context(context);
+    let path = origin.resolve(source)?;
+    let Some(item) = origin.get(&path)? else {
+        return Err(origin.missing(source, &path)?);
+    };
+    if item.meta.kind == Kind::Dir && !context.is_there(&path)? {
+        return Err(Error::LeftOut(source.clone()));
+    }
+    Ok(path)
+}
+
+/// Finds out what a command sees of a path that `locate` gave; nothing is written. Files that
+/// another file system shows at their place are named with their content, since nothing that lies
+/// over the directory would show them.
+pub fn visible(
+    context: &Context,
+    path: &RelPath,
+    making: Making,
+    cancel: &Cancel,
+) -> Result<Visible, Error> {
+    let found = stat(context.dir.as_fd(), path).map_err(|e| Error::io("look at", path, e))?;
+    let is_dir = found.is_some_and(|stat| stat.meta.kind == Kind::Dir);
+    let dir = match is_dir {
+        true => path.clone(),
+        false => path.parent().unwrap_or_default(),
+    };
+    let fd = open_dir(context.dir.as_fd(), &dir).map_err(|e| Error::io("open", &dir, e))?;
+    let survey = Survey {
+        context,
+        dir: &dir,
+        mounts: mounts_below(context.dir.as_fd()),
+        cancel,
+    };
+    let top = survey.meta(fd.as_fd(), b"", &dir)?;
+    let top = top.ok_or_else(|| Error::NotFound(dir.clone()))?;
+    let whole = making == Making::Apart;
+    let part = match is_dir {
+        true => survey.directory(&fd, &dir, whole)?,
+        false => survey.one(&fd, path, whole)?,
+    };
+    Ok(Visible {
+        dir: Arc::new(fd),
+        file: (!is_dir).then(|| path.name().to_vec()),
+        top_differs: whole || is_dir && belongs_to_others(&top),
+        top: rooted(top),
+        changes: Changeset {
+            changes: part.changes,
+            state: State::Frozen,
+        },
+        owned: part.owned,
+    })
+}
+
+struct Survey<'a> {
+    context: &'a Context,
+    /// What the paths in the result are relative to.
+    dir: &'a RelPath,
+    /// Where other file systems are mounted, as seen from the context's root, sorted.
+    mounts: Vec<RelPath>,
+    cancel: &'a Cancel,
+}
+
+/// What was found in a directory, in canonical order.
+#[derive(Default)]
+struct Part {
+    changes: Vec<Change>,
+    owned: Vec<(RelPath, u32)>,
+    /// Whether anything in it is seen.
+    seen: bool,
+}
+
+impl Part {
+    fn add(&mut self, mut other: Part) {
+        self.changes.append(&mut other.changes);
+        self.owned.append(&mut other.owned);
+        self.seen |= other.seen;
+    }
+}
+
+/// One entry of a directory.
+enum Entry {
+    Gone(RelPath),
+    Directory(RelPath),
+    Other(Part),
+}
+
+impl Survey<'_> {
+    /// Looks at everything below a directory; where `whole`, all of it is named.
+    fn directory(&self, fd: &OwnedFd, dir: &RelPath, whole: bool) -> Result<Part, Error> {
+        if self.cancel.is_set() {
+            return Err(Error::Cancelled);
+        }
+        let entries: Result<Vec<Entry>, Error> = names(fd, dir)?
+            .par_iter()
+            .with_min_len(RUN)
+            .map(|(name, kind)| self.entry(fd, &dir.join(name), *kind, whole))
+            .collect();
+        let parts: Result<Vec<Part>, Error> = entries?
+            .into_par_iter()
+            .map(|entry| match entry {
+                Entry::Gone(path) => Ok(self.gone(&path, whole)),
+                Entry::Directory(path) => self.subdirectory(&path, whole),
+                Entry::Other(part) => Ok(part),
+            })
+            .collect();
+        let mut all = Part::default();
+        for part in parts? {
+            all.add(part);
+        }
+        Ok(all)
+    }
+
+    fn entry(
+        &self,
+        fd: &OwnedFd,
+        path: &RelPath,
+        kind: FileType,
+        whole: bool,
+    ) -> Result<Entry, Error> {
+        let kind = match kind {
+            FileType::Unknown => match statat(fd, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                Err(Errno::NOENT) => return Ok(Entry::Other(Part::default())),
+                Err(errno) => return Err(Error::io("look at", path, errno)),
+            },
+            kind => kind,
+        };
+        let like = match kind {
+            // No image can hold one, and no context carries one over.
+            FileType::Socket => return Ok(Entry::Gone(path.clone())),
+            FileType::Directory => Kind::Dir,
+            _ => Kind::File,
+        };
+        if self.context.verdict(path, like) == Verdict::Prune {
+            return Ok(Entry::Gone(path.clone()));
+        }
+        match like {
+            Kind::Dir => Ok(Entry::Directory(path.clone())),
+            _ => Ok(Entry::Other(self.one(fd, path, whole)?)),
+        }
+    }
+
+    fn gone(&self, path: &RelPath, whole: bool) -> Part {
+        let mut part = Part::default();
+        if !whole {
+            part.changes.push(self.change(path, Action::Delete));
+        }
+        part
+    }
+
+    fn subdirectory(&self, path: &RelPath, whole: bool) -> Result<Part, Error> {
+        let mounted = self.is_mount(path);
+        let fd = match open_dir(self.context.dir.as_fd(), path) {
+            Ok(fd) => fd,
+            // It went meanwhile.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Part::default()),
+            Err(e) => return Err(Error::io("open", path, e)),
+        };
+        let below = self.directory(&fd, path, whole || mounted)?;
+        if !below.seen && self.context.verdict(path, Kind::Dir) != Verdict::Keep {
+            return Ok(self.gone(path, whole));
+        }
+        let Some(meta) = self.meta(fd.as_fd(), b"", path)? else {
+            return Ok(Part::default());
+        };
+        let differs = whole || mounted || belongs_to_others(&meta);
+        let mut part = Part::default();
+        // What is changed in a directory needs the directory to be named too.
+        if differs || !below.changes.is_empty() {
+            let action = match mounted && !whole {
+                true => Action::Opaque(rooted(meta)),
+                false => put(rooted(meta), None),
+            };
+            part.changes.push(self.change(path, action));
+        }
+        part.add(below);
+        part.seen = true;
+        Ok(part)
+    }
+
+    /// Looks at anything but a directory.
+    fn one(&self, fd: &OwnedFd, path: &RelPath, whole: bool) -> Result<Part, Error> {
+        let whole = whole || self.is_mount(path);
+        let mut part = Part {
+            seen: true,
+            ..Part::default()
+        };
+        if !whole {
+            let stat = match statat(fd, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => return Ok(Part::default()),
+                Err(errno) => return Err(Error::io("look at", path, errno)),
+            };
+            if (stat.st_uid, stat.st_gid) == (0, 0) {
+                return Ok(part);
+            }
+            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+                part.owned
+                    .push((self.relative(path), stat.st_mode & 0o7777));
+                return Ok(part);
+            }
+        }
+        let Some(meta) = self.meta(fd.as_fd(), path.name(), path)? else {
+            return Ok(Part::default());
+        };
+        let source = (meta.kind == Kind::File).then(|| Source::File {
+            dir: Arc::clone(&self.context.dir),
+            path: path.clone(),
+        });
+        let action = put(rooted(meta), source);
+        part.changes.push(self.change(path, action));
+        Ok(part)
+    }
+
+    fn meta(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        path: &RelPath,
+    ) -> Result<Option<Meta>, Error> {
+        match stat_at(dir, name) {
+            Ok(stat) => Ok(stat.map(|stat| stat.meta)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("look at", path, e)),
+        }
+    }
+
+    fn is_mount(&self, path: &RelPath) -> bool {
+        self.mounts.binary_search(path).is_ok()
+    }
+
+    fn relative(&self, path: &RelPath) -> RelPath {
+        path.strip(self.dir).unwrap_or_default()
+    }
+
+    fn change(&self, path: &RelPath, action: Action) -> Change {
+        let path = self.relative(path);
+        Change { path, action }
+    }
+}
+
+fn put(meta: Meta, source: Option<Source>) -> Action {
+    Action::Put {
+        meta,
+        source,
+        link: None,
+    }
+}
+
+/// Gives metadata with root for the owner, as everything in a context has it.
+fn rooted(meta: Meta) -> Meta {
+    Meta {
+        uid: 0,
+        gid: 0,
+        ..meta
+    }
+}
+
+fn belongs_to_others(meta: &Meta) -> bool {
+    (meta.uid, meta.gid) != (0, 0)
+}
+
+/// Lists a directory in order of names.
+fn names(fd: &OwnedFd, dir: &RelPath) -> Result<Vec<(Vec<u8>, FileType)>, Error> {
+    let failed = |errno: Errno| Error::io("read directory", dir, errno);
+    // A descriptor of its own: what is read is remembered with it.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = openat(fd, ".", flags, Mode::empty()).map_err(failed)?;
+    let mut buffer = vec![MaybeUninit::<u8>::uninit(); 32 << 10];
+    let mut entries = RawDir::new(&fd, &mut buffer);
+    let mut out = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            out.push((name.to_vec(), entry.file_type()));
+        }
+    }
+    out.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(out)
+}
+
+/// Finds the mounts below a directory. Where /proc does not tell, there are none.
+fn mounts_below(dir: BorrowedFd<'_>) -> Vec<RelPath> {
+    let Ok(top) = std::fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd())) else {
+        return Vec::new();
+    };
+    let Some(top) = RelPath::clean(top.as_os_str().as_bytes()) else {
+        return Vec::new();
+    };
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mut out: Vec<RelPath> = table
+        .split(|&c| c == b'\n')
+        .filter_map(|line| line.split(|&c| c == b' ').nth(4))
+        .filter_map(|point| RelPath::clean(&unescape(point))?.strip(&top))
+        .filter(|below| !below.is_root())
+        .collect();
+    out.sort_unstable();
+    out
+}
+
+/// Reads a path of the kernel's mount table, where white space and backslashes are octal.
+fn unescape(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = (byte == b'\\')
+            .then(|| after.get(..3))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(code);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,121 @@
+//! The sources of a COPY or ADD: which are paths, and which are fetched.
+
+use super::{CopySource, Remote};
+use crate::oci::Digest;
+use crate::request::GitSource;
+
+/// The options of ADD that are about what it fetches, expanded.
+pub(super) struct Options {
+    /// `--checksum=`.
+    pub(super) checksum: Option<String>,
+    /// `--keep-git-dir`.
+    pub(super) keep_git_dir: Option<bool>,
+}
+
+/// Gives the sources in order; `add` is `None` for COPY, which fetches nothing.
+pub(super) fn sources(paths: &[String], add: Option<&Options>) -> Result<Vec<CopySource>, String> {
+    let keeps = add.is_some_and(|add| add.keep_git_dir.is_some());
+    let kinds: Vec<Kind> = paths.iter().map(|path| kind(path, keeps)).collect();
+    let Some(add) = add else {
+        return paths
+            .iter()
+            .zip(kinds)
+            .map(|(path, kind)| match kind {
+                Kind::Path => Ok(CopySource::Path(path.clone())),
+                Kind::Url => Err(format!("source can't be a URL for COPY: {path}")),
+                Kind::Git => Err(format!("source can't be a git ref for COPY: {path}")),
+            })
+            .collect();
+    };
+    if add.checksum.is_some() {
+        match kinds.as_slice() {
+            [Kind::Url | Kind::Git] => {}
+            [Kind::Path] => return Err("checksum requires HTTP(S) or Git sources".into()),
+            _ => return Err("checksum can't be specified for multiple sources".into()),
+        }
+    }
+    if add.keep_git_dir.is_some()
+        && let Some(at) = kinds.iter().position(|kind| *kind != Kind::Git)
+    {
+        return Err(format!(
+            "--keep-git-dir requires Git sources: {}",
+            paths[at]
+        ));
+    }
+    paths
+        .iter()
+        .zip(kinds)
+        .map(|(path, kind)| source(path, kind, add))
+        .collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Path,
+    Url,
+    Git,
+}
+
+/// Tells what a source is; a URL that is to keep its `.git` is a repository whatever it ends with.
+fn kind(source: &str, keeps_git: bool) -> Kind {
+    let is_url = ["http://", "https://"]
+        .iter()
+        .any(|s| source.starts_with(s));
+    match () {
+        () if GitSource::is_git(source) || (is_url && keeps_git) => Kind::Git,
+        () if is_url => Kind::Url,
+        () => Kind::Path,
+    }
+}
+
+fn source(path: &str, kind: Kind, add: &Options) -> Result<CopySource, String> {
+    Ok(match kind {
+        Kind::Path => CopySource::Path(path.to_owned()),
+        Kind::Url => CopySource::Remote(Remote::Http {
+            url: path.to_owned(),
+            checksum: add.checksum.as_deref().map(digest).transpose()?,
+        }),
+        Kind::Git => {
+            let mut source = GitSource::parse(path)?;
+            if let Some(checksum) = &add.checksum {
+                commit(checksum)?;
+                match &source.checksum {
+                    Some(other) if other != checksum => {
+                        return Err(format!("checksum mismatch {checksum:?} != {other:?}"));
+                    }
+                    _ => source.checksum = Some(checksum.clone()),
+                }
+            }
+            CopySource::Remote(Remote::Git {
+                source,
+                keep_git_dir: add.keep_git_dir == Some(true),
+            })
+        }
+    })
+}
+
+/// Reads the checksum of a file.
+fn digest(text: &str) -> Result<Digest, String> {
+    match text.split_once(':') {
+        Some(("sha256", _)) => text.parse().map_err(|_| {
+            format!("invalid checksum digest length or format: {text} (sha256: and 64 hexadecimal digits are wanted)")
+        }),
+        Some((algorithm @ ("sha384" | "sha512"), _)) => Err(format!(
+            "unsupported digest algorithm: {algorithm} (sha256 is wanted)"
+        )),
+        _ => Err(format!(
+            "invalid checksum digest format: {text} (sha256: and 64 hexadecimal digits are wanted)"
+        )),
+    }
+}
+
+/// Looks at the checksum of a repository: a commit, or the start of one.
+fn commit(text: &str) -> Result<(), String> {
+    let hex = text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+    if !hex || !(1..=64).contains(&text.len()) {
+        return Err(format!(
+            "invalid checksum {text:?} for Git URL, expected hex commit hash"
+        ));
+    }
+    Ok(())
+}
