@@ -117,6 +117,10 @@ impl Maker {
             ignore,
             build_args: self.build_args.clone(),
             labels,
+            secret: self
+                .used
+                .contains(&Feature::MountSecret)
+                .then(|| "hush\n".into()),
             target,
             script: Script {
                 head,
@@ -299,6 +303,18 @@ impl Maker {
             run.commands.push(
                 "echo kept > /cached/here/x; ls -ld /cached/here | cut -c1-10 > /seen2".into(),
             );
+        }
+        if self.chance(6, Feature::MountSecret) {
+            let (options, file) = *self.random.one(&[
+                ("", "/run/secrets/hidden"),
+                (",target=/tree/hidden,mode=0444,uid=7,gid=8", "/tree/hidden"),
+                (",dst=/made/for/it,required=true", "/made/for/it"),
+            ]);
+            run.mounts
+                .push((format!("type=secret,id=hidden{options}"), None));
+            run.commands.push(format!(
+                "wc -c < {file} > /seen4; stat -c '%a %u %g' {file} >> /seen4"
+            ));
         }
         if self.chance(8, Feature::MountTmpfs) {
             run.mounts

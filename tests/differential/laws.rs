@@ -4,7 +4,7 @@ use super::compare::{self, What};
 use super::listing::Listing;
 use super::random::Random;
 use super::rivals::{Bench, Made};
-use super::script::{Case, From, Stage, Step, Style};
+use super::script::{Case, From, Script, Stage, Step, Style};
 use super::tree::{self, Entry};
 use serde_json::Value;
 
@@ -37,9 +37,17 @@ pub enum Law {
     BuildArg,
     /// `--target` of a stage, and a Dockerfile that ends there: the same layers.
     Target,
+    /// `--exclude` of patterns, and the same in .dockerignore: the same files.
+    Exclude,
+    /// `--parents` of some files: what COPY of the whole context has of them and above them.
+    Parents,
+    /// A copy by hand of what a bind mount shows: the same files as by COPY.
+    Bind,
+    /// COPY from the context, and COPY from a stage that has copied it whole: the same files.
+    Through,
 }
 
-pub const LAWS: [Law; 13] = [
+pub const LAWS: [Law; 17] = [
     Law::Again,
     Law::Threads,
     Law::SingleSnapshot,
@@ -53,6 +61,10 @@ pub const LAWS: [Law; 13] = [
     Law::Ignored,
     Law::BuildArg,
     Law::Target,
+    Law::Exclude,
+    Law::Parents,
+    Law::Bind,
+    Law::Through,
 ];
 
 /// Tells how a case breaks a law; `None` where the law says nothing of it.
@@ -214,7 +226,124 @@ pub fn check(law: Law, bench: &Bench, case: &Case, seed: u64) -> Option<Vec<Stri
             cut.script.stages.truncate(at + 1);
             same_layers(&plain(&whole, "store", SAME), &plain(&cut, "store", SAME))
         }
+        Law::Exclude => {
+            let own = [".dockerignore".to_owned()];
+            let odd = |line: &&String| {
+                !line.trim().is_empty()
+                    && !line.contains(['#', '"', ' '])
+                    && !line.starts_with(['/', '!'])
+                    && !line.starts_with("./")
+            };
+            let lines: Vec<String> = case
+                .ignore
+                .iter()
+                .filter(odd)
+                .chain(&own)
+                .cloned()
+                .collect();
+            let flags: Vec<String> = lines
+                .iter()
+                .map(|line| format!("--exclude={line}"))
+                .collect();
+            let mut excluded = probe(case, &[&format!("COPY {} . /all/", flags.join(" "))]);
+            excluded.ignore.clear();
+            let mut ignored = probe(case, &["COPY . /all/"]);
+            ignored.ignore = lines;
+            let (a, b) = (
+                plain(&excluded, "store", &[]),
+                plain(&ignored, "store", &[]),
+            );
+            compare::outcomes(&a, &b, What::Files)
+        }
+        Law::Parents => {
+            let is_plain = |path: &&str| {
+                path.chars()
+                    .all(|c| c.is_alphanumeric() || "./_".contains(c))
+            };
+            let files: Vec<&str> = case
+                .tree
+                .iter()
+                .filter(|entry| !matches!(entry.what, tree::What::Dir(_) | tree::What::Hard(_)))
+                .map(|entry| entry.path.as_str())
+                .filter(is_plain)
+                .collect();
+            if files.is_empty() {
+                return None;
+            }
+            let chosen: Vec<&str> = (0..3).map(|_| *random.one(&files)).collect();
+            let mut some = probe(
+                case,
+                &[&format!("COPY --parents {} /all/", chosen.join(" "))],
+            );
+            let mut all = probe(case, &["COPY . /all/"]);
+            some.ignore.clear();
+            all.ignore.clear();
+            let (some, mut all) = (plain(&some, "store", &[]), plain(&all, "store", &[]));
+            if let Ok(all) = &mut all {
+                all.files.retain(|path, _| {
+                    let path = String::from_utf8_lossy(path).into_owned();
+                    let below = path.strip_prefix("all/").unwrap_or("");
+                    chosen
+                        .iter()
+                        .any(|file| *file == below || file.starts_with(&format!("{below}/")))
+                        || path == "all"
+                });
+            }
+            compare::outcomes(&some, &all, What::Files)
+        }
+        Law::Bind => {
+            let source = *random.one(&["dir", "dir/sub", "empty", "."]);
+            let copied = probe(case, &[&format!("COPY {source} /all/")]);
+            let by_hand = format!(
+                "RUN --mount=type=bind,source={source},target=/bound cp -a /bound /all && chmod 755 /all"
+            );
+            let mut by_hand = probe(case, &[&by_hand]);
+            by_hand.script.stages[0].from = From::Image("base");
+            let (mut a, mut b) = (plain(&copied, "store", &[]), plain(&by_hand, "store", &[]));
+            for made in [&mut a, &mut b].into_iter().flatten() {
+                // The directory itself is new in one and a copy in the other; hard links are cp's matter.
+                made.files.retain(|path, _| path.starts_with(b"all/"));
+                for file in made.files.values_mut().filter_map(Value::as_object_mut) {
+                    file.remove("hard_links");
+                }
+            }
+            compare::outcomes(&a, &b, What::Files)
+        }
+        Law::Through => {
+            let source = *random.one(&["dir", "dir/sub", "empty", "file", "dir/*", "d*", "*"]);
+            let direct = probe(case, &[&format!("COPY {source} /all/")]);
+            let mut through = probe(case, &[&format!("COPY --from=0 /{source} /all/")]);
+            let mut first = probe(case, &["COPY . /"]).script.stages.remove(0);
+            first.id = 7;
+            through.script.stages.insert(0, first);
+            let (a, b) = (plain(&direct, "store", &[]), plain(&through, "store", &[]));
+            compare::outcomes(&a, &b, What::Files)
+        }
     })
+}
+
+/// Gives a build on nothing, with the context of a case and a few instructions.
+fn probe(case: &Case, lines: &[&str]) -> Case {
+    let steps = lines.iter().map(|line| {
+        let (keyword, rest) = line.split_once(' ').expect("a keyword");
+        let keyword = if keyword == "RUN" { "RUN" } else { "COPY" };
+        Step::Line(keyword, rest.into())
+    });
+    let stage = Stage {
+        id: 0,
+        name: None,
+        from: From::Scratch,
+        steps: steps.collect(),
+    };
+    Case {
+        script: Script {
+            head: Vec::new(),
+            stages: vec![stage],
+        },
+        build_args: Vec::new(),
+        target: None,
+        ..case.clone()
+    }
 }
 
 fn count(case: &Case) -> usize {

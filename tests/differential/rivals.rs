@@ -83,6 +83,11 @@ impl Bench {
     pub fn lay(&self, case: &Case, style: Style) -> PathBuf {
         let context = self.path("context");
         tree::lay(&case.tree, &case.ignore, &context);
+        std::fs::write(
+            self.path("secret"),
+            case.secret.as_deref().unwrap_or_default(),
+        )
+        .expect("write");
         // Beside the context, so that what .dockerignore says of it does not matter.
         std::fs::write(self.path("Dockerfile"), case.dockerfile(style)).expect("write");
         context
@@ -115,7 +120,7 @@ impl Bench {
         command
             .arg("--oci-layout-path")
             .arg(&out)
-            .args(case.flags())
+            .args(case.flags(&self.path("secret")))
             .args(flags);
         let output = command.output().expect("run shutter");
         let said = said(&output);
@@ -168,7 +173,7 @@ impl Docker {
     pub fn build(&self, bench: &Bench, case: &Case) -> Made {
         let file = bench.path("Dockerfile").display().to_string();
         let context = bench.path("context").display().to_string();
-        let flags = case.flags();
+        let flags = case.flags(&bench.path("secret"));
         let mut args = vec![
             "build",
             "--no-cache",
@@ -245,7 +250,7 @@ impl Buildah {
     pub fn build(&self, bench: &Bench, case: &Case) -> Made {
         let file = bench.path("Dockerfile").display().to_string();
         let context = bench.path("context").display().to_string();
-        let flags = case.flags();
+        let flags = case.flags(&bench.path("secret"));
         let mut args = vec![
             "bud",
             "-q",

@@ -5,6 +5,7 @@ use super::random::Random;
 use super::tree::Entry;
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::path::Path;
 
 /// One build: what the builders get.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct Case {
     pub build_args: Vec<(String, String)>,
     /// `--label`.
     pub labels: Vec<(String, String)>,
+    /// The content of the secret `hidden`.
+    pub secret: Option<String>,
     /// The stage to build, by id; the last where there is none.
     pub target: Option<usize>,
     /// The Dockerfile.
@@ -139,9 +142,12 @@ impl Case {
         pen.out
     }
 
-    /// Gives the flags that go with it, the same for all builders.
-    pub fn flags(&self) -> Vec<String> {
+    /// Gives the flags that go with it, the same for all builders; `secret` is the secret's file.
+    pub fn flags(&self, secret: &Path) -> Vec<String> {
         let mut flags = Vec::new();
+        if self.secret.is_some() {
+            flags.push(format!("--secret=id=hidden,src={}", secret.display()));
+        }
         for (name, value) in &self.build_args {
             flags.push(format!("--build-arg={name}={value}"));
         }

@@ -102,6 +102,9 @@ fn candidates(case: &Case) -> Vec<Case> {
     if !case.labels.is_empty() {
         edit(&|case| case.labels.clear());
     }
+    if case.secret.is_some() {
+        edit(&|case| case.secret = None);
+    }
     for at in 0..case.script.head.len() {
         edit(&|case| drop(case.script.head.remove(at)));
     }
