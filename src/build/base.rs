@@ -118,11 +118,7 @@ pub(super) fn resolve(
     }
     let image: Image = serde_json::from_slice(&config)
         .map_err(|e| Error::other(format!("read the config of {label}"), e))?;
-    let own = Platform {
-        os: image.os.clone(),
-        architecture: image.architecture.clone(),
-        variant: image.variant.clone(),
-    };
+    let own = image.platform();
     if !platform.accepts(&own) {
         let text =
             format!("{label} is for {own}, and {platform} is wanted; it is used all the same");

@@ -21,7 +21,7 @@ use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
 use crate::registry::Registry;
 use crate::request::{Compression, ContextSource, Output, Place, Request};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Machine, Sandbox};
 use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
@@ -148,6 +148,8 @@ struct Shared<'a> {
     format: Format,
     times: Times,
     now: Time,
+    /// The time of what a step makes by itself where it must not depend on the base.
+    epoch: Time,
     created: String,
     permits: Arc<Permits>,
     packers: Gate,
@@ -200,6 +202,7 @@ pub fn build(
         sink,
         cancel,
     )?;
+    check_platforms(&plan, &staged, &bases)?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
     if steps
@@ -227,6 +230,10 @@ pub fn build(
             (_, None) => Times::Keep,
         },
         now: clock,
+        epoch: Time {
+            secs: epoch.unwrap_or(0),
+            nanos: 0,
+        },
         created: created(epoch),
         in_image: in_image(&plan),
         needs_files: needs_files(&plan, &steps),
@@ -396,6 +403,42 @@ fn resolve_and_plan(
     Ok((plan, bases, staged))
 }
 
+/// Finds out before anything runs whether every command can run here.
+fn check_platforms(plan: &Plan, staged: &[Staged], bases: &Bases) -> Result<(), Error> {
+    let host = Platform::host();
+    let mut machine = None;
+    for (place, staged) in staged.iter().enumerate() {
+        let mut steps = staged.steps.iter();
+        let Some(run) = steps.find(|step| matches!(step.op, Op::Run(_))) else {
+            continue;
+        };
+        let (base, wanted) = root_base(plan, place);
+        // An image may be for another platform than the one it was asked for.
+        let resolved = base::key(&base, &wanted).and_then(|key| bases.get(&key));
+        let platform = match resolved.map(|base| base.image.platform()) {
+            Some(own) if !own.os.is_empty() && !own.architecture.is_empty() => own,
+            _ => wanted,
+        };
+        if platform.os == host.os && platform.architecture == host.architecture {
+            continue;
+        }
+        if !machine.get_or_insert_with(Machine::probe).runs(&platform) {
+            return Err(Error::Plan(plan::Error {
+                span: Some(run.span),
+                message: format!(
+                    "this command is for {platform}, and this machine ({host}) has no emulator for it"
+                ),
+                hint: Some(
+                    "install qemu-user-static with binfmt_misc, or build this stage natively: FROM \
+                     --platform=$BUILDPLATFORM"
+                        .into(),
+                ),
+            }));
+        }
+    }
+    Ok(())
+}
+
 /// Gives the bases that a plan wants and that are not resolved yet.
 fn wanted<'a>(plan: &'a Plan, request: &'a Request, known: &Bases) -> Wanted<'a> {
     let mut out = Wanted::new();
@@ -483,13 +526,15 @@ fn in_image(plan: &Plan) -> Vec<bool> {
     out
 }
 
-/// A stage needs its base's files where it has a step that touches files, where another stage
+/// A stage needs its base's files where it has a step that looks at files, where another stage
 /// copies or mounts from it, or where a stage on top of it needs them.
 fn needs_files(plan: &Plan, steps: &[Vec<Step>]) -> Vec<bool> {
-    let mut out: Vec<bool> = steps
-        .iter()
-        .map(|steps| steps.iter().any(|step| !matches!(step.op, Op::Config)))
-        .collect();
+    let looks = |step: &Step| match &step.op {
+        Op::Config => false,
+        Op::Copy(copy) => !copy.is_linked(),
+        Op::Run(_) | Op::Workdir { .. } => true,
+    };
+    let mut out: Vec<bool> = steps.iter().map(|steps| steps.iter().any(looks)).collect();
     for (_, base) in steps.iter().flat_map(|steps| plan::bases(steps)) {
         if let Base::Stage(source) = base {
             out[*source] = true;

@@ -349,13 +349,13 @@ fn platform(given: Option<&str>) -> Result<Platform, Usage> {
     let wanted: Platform = text
         .parse()
         .map_err(|error| Usage::new(format!("--custom-platform: {error}")))?;
-    if wanted == host || (wanted.accepts(&host) && host.accepts(&wanted)) {
-        Ok(wanted)
-    } else {
-        Err(Usage::new(format!(
-            "--custom-platform: {wanted} is not yet supported on {host}"
-        )))
+    if wanted.os != host.os {
+        return Err(Usage::new(format!(
+            "--custom-platform: {wanted} is not yet supported: only {} is",
+            host.os
+        )));
     }
+    Ok(wanted.normalized())
 }
 
 /// Refuses a URL where a file is wanted.

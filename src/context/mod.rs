@@ -3,6 +3,8 @@
 mod chmod;
 mod copy;
 mod owner;
+mod pick;
+mod select;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -63,6 +65,25 @@ pub enum Error {
     /// The source is there, but the ignore file leaves it out.
     #[error("\"{0}\": not found: the ignore file leaves it out of the context")]
     LeftOut(RelPath),
+    /// The source leads to nothing.
+    #[error("\"{name}\": not found: \"{link}\" is a symbolic link to \"{}\", and that is not there", String::from_utf8_lossy(.target))]
+    Dangling {
+        /// The source.
+        name: RelPath,
+        /// The link that leads nowhere.
+        link: RelPath,
+        /// What it says.
+        target: Vec<u8>,
+    },
+    /// The source is a socket.
+    #[error("\"{0}\" is a socket, and an image holds none")]
+    Socket(RelPath),
+    /// A character device 0:0 is what stands for a deletion in the layers of an image.
+    #[error("{0} would be a character device 0:0, which stands for a deletion")]
+    Whiteout(RelPath),
+    /// Something that a step needs was not fetched for it.
+    #[error("source {0} was not fetched")]
+    NotFetched(String),
     /// A source or destination has a NUL byte.
     #[error("{0:?} is not a path: it has a NUL byte")]
     Nul(String),
@@ -83,6 +104,14 @@ pub enum Error {
     /// A directory on the way to the destination is none.
     #[error("mkdir {0}: not a directory")]
     NotDirectory(RelPath),
+    /// `--chown` names somebody where no names are to be had.
+    #[error("--chown: `{name}` cannot be looked up {why}: use numbers")]
+    NoNames {
+        /// The user or group.
+        name: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// `--chmod` cannot be understood.
     #[error("{0}")]
     Chmod(String),
@@ -207,7 +236,7 @@ pub fn workdir(path: &str, user: &str, dest: &Tree, now: Time) -> Result<Changes
     let owner = if user.is_empty() {
         (0, 0)
     } else {
-        owner::chown(user, dest)?
+        owner::chown(user, owner::Names::Tree(dest))?
     };
     let path = clean(path)?;
     let mut target = target::Target::new(dest);

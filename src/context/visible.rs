@@ -69,14 +69,11 @@ impl Visible {
 pub fn locate(context: &Context, source: &RelPath) -> Result<RelPath, Error> {
     let origin = Origin::Context(context);
     let path = origin.resolve(source)?;
-    let missing = || match origin.is_left_out(&path) {
-        true => Error::LeftOut(source.clone()),
-        false => Error::NotFound(source.clone()),
+    let Some(item) = origin.get(&path)? else {
+        return Err(origin.missing(source, &path)?);
     };
-    let item = origin.get(&path)?.ok_or_else(missing)?;
-    // A directory that the ignore file leaves out is there only for what is kept in it.
-    if item.meta.kind == Kind::Dir && origin.is_hollow(&path) && origin.below(&path)?.is_empty() {
-        return Err(missing());
+    if item.meta.kind == Kind::Dir && !context.is_there(&path)? {
+        return Err(Error::LeftOut(source.clone()));
     }
     Ok(path)
 }

@@ -1,6 +1,7 @@
 use super::{Base, Error, Named, Plan, Stage, args, support};
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind, Span};
-use crate::dockerfile::{parse_trigger, spelling, words};
+use crate::dockerfile::spelling::{self, quote};
+use crate::dockerfile::{parse_trigger, words};
 use crate::oci::{Platform, Reference};
 use crate::request::{NamedContext, Request};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -235,8 +236,10 @@ fn draft<'a: 'd, 'd>(
                     format!("empty platform value from expression {written}"),
                 ));
             }
-            Some(parse_platform(&expanded).map_err(|error| {
-                Error::at(span, format!("failed to parse platform {written}: {error}"))
+            Some(parse_platform(&expanded).map_err(|(error, hint)| Error {
+                span: Some(span),
+                message: format!("failed to parse platform {written}: {error}"),
+                hint,
             })?)
         }
     };
@@ -295,16 +298,45 @@ fn context(request: &Request, name: &str) -> Option<Base> {
     })
 }
 
-/// Reads a platform; an architecture by itself means Linux.
-fn parse_platform(text: &str) -> Result<Platform, String> {
-    match text.parse() {
-        Err(_) if !text.contains('/') && text != "linux" => format!("linux/{text}").parse(),
-        Err(_) if text == "linux" => Ok(Platform {
-            os: "linux".into(),
-            ..Platform::host()
-        }),
-        parsed => parsed,
+/// The architectures that may stand by themselves, by Go's names.
+const ARCHITECTURES: [&str; 16] = [
+    "386", "amd64", "arm", "arm64", "i386", "x86_64", "x86-64", "aarch64", "armhf", "armel",
+    "loong64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x",
+];
+
+/// Reads a platform: `os/architecture[/variant]`, or one of the first two by itself.
+fn parse_platform(text: &str) -> Result<Platform, (String, Option<String>)> {
+    const SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
+    let letter = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
+    if let Some(part) = text
+        .split('/')
+        .find(|part| part.is_empty() || !part.bytes().all(letter))
+    {
+        let message = format!(
+            "{} is an invalid component of {}: letters, digits, and any of `_.-` are wanted",
+            quote(part),
+            quote(text)
+        );
+        return Err((message, None));
     }
+    if text.contains('/') {
+        return text.parse().map_err(|error| (error, None));
+    }
+    let lower = text.to_ascii_lowercase();
+    if SYSTEMS.contains(&lower.as_str()) {
+        return Ok(Platform {
+            os: lower,
+            ..Platform::host()
+        });
+    }
+    if !ARCHITECTURES.contains(&lower.as_str()) {
+        let message = format!("{}: unknown operating system or architecture", quote(text));
+        let meant = spelling::nearest(&lower, &ARCHITECTURES);
+        return Err((message, meant.map(|name| format!("did you mean {name}?"))));
+    }
+    format!("linux/{lower}")
+        .parse()
+        .map_err(|error| (error, None))
 }
 
 /// Gives the stages that a target needs, in order, with what the triggers of their bases need: they

@@ -314,6 +314,13 @@ pub struct CopyOp {
     pub instruction: &'static str,
 }
 
+impl CopyOp {
+    /// Tells whether its layer stands for itself. BuildKit ignores `--link` beside `--chmod`.
+    pub fn is_linked(&self) -> bool {
+        self.link && self.chmod.as_deref().is_none_or(str::is_empty)
+    }
+}
+
 /// What a COPY or ADD names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopySource {

@@ -55,9 +55,10 @@ pub fn steps(
     for instruction in &this.instructions {
         walk.take(instruction)?;
     }
-    if stage == plan.target && !request.labels.is_empty() {
+    if stage == plan.target {
         let labels = request.labels.iter().cloned();
         walk.image.config.labels.extend(labels);
+        config::finish(&mut walk.image, &request.platform);
     }
     Ok(Staged {
         steps: walk.steps,

@@ -1461,8 +1461,89 @@ fn platforms() {
     assert_eq!(all("1"), host);
     assert_eq!(all("2"), "linux/s390x");
     assert_eq!(all("3"), "linux/riscv64");
+    for (platform, message) in [
+        (
+            "amd46",
+            "failed to parse platform amd46: \"amd46\": unknown operating system or architecture (did you mean amd64?)",
+        ),
+        (
+            "linux/",
+            "failed to parse platform linux/: \"\" is an invalid component of \"linux/\": letters, digits, and any of `_.-` are wanted",
+        ),
+        (
+            "a/b/c/d",
+            "failed to parse platform a/b/c/d: `a/b/c/d` is not a platform: os/architecture[/variant] is wanted, such as linux/amd64",
+        ),
+    ] {
+        let error = plan(&format!("FROM --platform={platform} base"), &request()).unwrap_err();
+        let hint = error
+            .hint
+            .map(|hint| format!(" ({hint})"))
+            .unwrap_or_default();
+        assert_eq!(format!("{}{hint}", error.message), message);
+    }
     let staged = last(text, &request());
     assert_eq!(staged.steps.len(), 0);
+}
+
+#[test]
+fn the_image_is_for_the_platform_that_was_asked_for() {
+    let host = Platform::host().to_string();
+    let image = |architecture: &str, variant: Option<&str>| Image {
+        architecture: architecture.into(),
+        variant: variant.map(str::to_owned),
+        ..base()
+    };
+    let (amd64, arm64) = (image("amd64", None), image("arm64", Some("v8")));
+    for (wanted, text, base, expected) in [
+        ("linux/arm/v7", "FROM scratch", &amd64, "linux/arm/v7"),
+        (
+            "linux/arm/v7",
+            "FROM --platform=$BUILDPLATFORM scratch",
+            &amd64,
+            "linux/arm/v7",
+        ),
+        (
+            "linux/arm64",
+            "FROM --platform=$BUILDPLATFORM base",
+            &amd64,
+            "linux/arm64",
+        ),
+        ("linux/arm64", "FROM base", &arm64, "linux/arm64"),
+        (
+            "linux/arm/v6",
+            "FROM base",
+            &image("arm", Some("v7")),
+            "linux/arm/v6",
+        ),
+        (
+            "linux/s390x",
+            "FROM base AS a\nFROM a",
+            &arm64,
+            "linux/s390x",
+        ),
+        // Nobody asked for a platform: the base's stays.
+        (
+            &host,
+            "FROM --platform=linux/arm64 base",
+            &arm64,
+            "linux/arm64",
+        ),
+        (
+            &host,
+            "FROM --platform=linux/arm base",
+            &image("arm", None),
+            "linux/arm/v7",
+        ),
+    ] {
+        let request = Request {
+            platform: wanted.parse().unwrap(),
+            ..request()
+        };
+        let staged = stages(text, &request, base).unwrap();
+        let platform = staged.last().unwrap().image.platform();
+        assert_eq!(platform.to_string(), expected, "{text} for {wanted}");
+    }
 }
 
 #[test]
