@@ -102,6 +102,10 @@ fn fill(project: &Project, owner: (u32, u32)) {
         .arg(&context)
         .status();
     assert!(all.expect("run chown").success());
+    // Some belong to others.
+    for name in ["b b", "dir/c", "link", "out/keep", "fifo"] {
+        std::os::unix::fs::lchown(context.join(name), Some(5), Some(0)).expect("chown");
+    }
     // Taken away by the change of owner.
     set_mode(&context.join("dir/c"), 0o4751);
     let touched = Command::new("find")
