@@ -68,6 +68,8 @@ pub enum Error {
         /// Why.
         #[source]
         source: BoxError,
+        /// At most one hint.
+        hint: Option<String>,
     },
     /// A command ended with something else than 0.
     #[error("`{command}` ended with exit code {code}")]
@@ -111,6 +113,7 @@ impl Error {
             span,
             text: text.to_owned(),
             source: source.into(),
+            hint: None,
         }
     }
 }
@@ -355,7 +358,7 @@ fn resolve_and_plan(
             }
         }
         let wanted = wanted(&plan, request, &Bases::new());
-        resolve_all(wanted, request, registry, sink, &failure)
+        resolve_all(wanted, dockerfile, request, registry, sink, &failure)
     });
     loop {
         if let Some(error) = failure.take() {
@@ -377,7 +380,7 @@ fn resolve_and_plan(
         if wanted.is_empty() {
             break;
         }
-        let more = resolve_all(wanted, request, registry, sink, &failure);
+        let more = resolve_all(wanted, dockerfile, request, registry, sink, &failure);
         bases.extend(more);
     }
     let mut staged: Vec<Staged> = Vec::new();
@@ -455,6 +458,7 @@ fn wanted<'a>(plan: &'a Plan, request: &'a Request, known: &Bases) -> Wanted<'a>
 /// Resolves bases at the same time as each other.
 fn resolve_all(
     wanted: Wanted<'_>,
+    dockerfile: &Dockerfile,
     request: &Request,
     registry: &Registry,
     sink: &Sink,
@@ -466,7 +470,12 @@ fn resolve_all(
             .map(|(key, (base, platform, (span, text)))| {
                 let thread = scope.spawn(move || {
                     let resolved = base::resolve(base, platform, request, registry, sink);
-                    failure.check(resolved.map_err(|e| Error::step(span, text, e)))
+                    failure.check(resolved.map_err(|error| Error::Step {
+                        span,
+                        text: text.to_owned(),
+                        source: error.into(),
+                        hint: plan::meant(base, dockerfile),
+                    }))
                 });
                 (key, thread)
             })
