@@ -78,6 +78,8 @@ pub enum Error {
         /// Why.
         #[source]
         source: BoxError,
+        /// At most one hint.
+        hint: Option<String>,
     },
     /// A command ended with something else than 0.
     #[error("`{command}` ended with exit code {code}")]
@@ -129,6 +131,7 @@ impl Error {
             span,
             text: text.to_owned(),
             source: source.into(),
+            hint: None,
         }
     }
 }
@@ -338,7 +341,7 @@ fn resolve_and_plan(
             }
         }
         let wanted = wanted(&plan, request, &Bases::new());
-        resolve_all(wanted, request, registry, sink, &failure)
+        resolve_all(wanted, dockerfile, request, registry, sink, &failure)
     });
     loop {
         if let Some(error) = failure.take() {
@@ -360,7 +363,7 @@ fn resolve_and_plan(
         if wanted.is_empty() {
             break;
         }
-        let more = resolve_all(wanted, request, registry, sink, &failure);
+        let more = resolve_all(wanted, dockerfile, request, registry, sink, &failure);
         bases.extend(more);
     }
     let mut staged: Vec<Staged> = Vec::new();
@@ -438,6 +441,7 @@ fn wanted<'a>(plan: &'a Plan, request: &'a Request, known: &Bases) -> Wanted<'a>
 /// Resolves bases at the same time as each other.
 fn resolve_all(
     wanted: Wanted<'_>,
+    dockerfile: &Dockerfile,
     request: &Request,
     registry: &Registry,
     sink: &Sink,
@@ -449,7 +453,12 @@ fn resolve_all(
             .map(|(key, (base, platform, (span, text)))| {
                 let thread = scope.spawn(move || {
                     let resolved = base::resolve(base, platform, request, registry, sink);
-                    failure.check(resolved.map_err(|e| Error::step(span, text, e)))
+                    failure.check(resolved.map_err(|error| Error::Step {
+                        span,
+                        text: text.to_owned(),
+                        source: error.into(),
+                        hint: plan::meant(base, dockerfile),
+                    }))
                 });
                 (key, thread)
             })

@@ -95,7 +95,8 @@ impl Report {
         let (span, hint) = match error {
             Error::Dockerfile(error) => (error.span, error.hint.clone()),
             Error::Plan(error) => (error.span, error.hint.clone()),
-            Error::Step { span, .. } | Error::Run { span, .. } => (Some(*span), None),
+            Error::Step { span, hint, .. } => (Some(*span), hint.clone()),
+            Error::Run { span, .. } => (Some(*span), None),
             Error::Checks { span, .. } => (*span, None),
             Error::Cancelled | Error::Registry(_) | Error::Other { .. } => (None, None),
         };

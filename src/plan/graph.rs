@@ -607,6 +607,20 @@ fn find_target(target: &str, names: &Names, stages: &[ast::Stage]) -> Result<usi
     })
 }
 
+/// Gives what somebody may have meant by an image that cannot be had: a stage, or an image that
+/// many start from.
+pub fn meant(base: &Base, dockerfile: &Dockerfile) -> Option<String> {
+    const COMMON: [&str; 7] = [
+        "alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu",
+    ];
+    let Base::Image(name) = base else { return None };
+    let stages = dockerfile.stages.iter();
+    let mut known: Vec<&str> = stages.filter_map(|s| s.from.name.as_deref()).collect();
+    known.extend(COMMON);
+    let name = name.to_ascii_lowercase();
+    spelling::nearest(&name, &known).map(|name| format!("did you mean {name}?"))
+}
+
 fn name_of(index: usize, stage: &ast::Stage) -> String {
     match &stage.from.name {
         Some(name) => name.to_ascii_lowercase(),
