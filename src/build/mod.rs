@@ -5,7 +5,9 @@
 //! switch, and everything else unwinds.
 
 mod base;
+mod check;
 mod deliver;
+mod file;
 mod image;
 mod layers;
 mod mounts;
@@ -22,20 +24,19 @@ use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId};
 use crate::registry::Registry;
 use crate::request::{Compression, ContextSource, Request};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Machine, Sandbox};
 use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
+use check::Checks;
+pub use check::{Checked, check};
 use layers::Instruction;
 use stage::{BoxError, Done};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use wait::{Failure, Gate, Promise, Slot};
 
-/// The most bytes a Dockerfile may have.
-const MAX_DOCKERFILE: u64 = 16 << 20;
 /// How many uploads run at a time.
 const UPLOADS: usize = 6;
 /// How many blobs of bases are fetched or checked at a time, besides those that are unpacked.
@@ -78,6 +79,8 @@ pub enum Error {
         /// Why.
         #[source]
         source: BoxError,
+        /// At most one hint.
+        hint: Option<String>,
     },
     /// A command ended with something else than 0.
     #[error("`{command}` ended with exit code {code}")]
@@ -94,6 +97,14 @@ pub enum Error {
     /// A registry refused or could not be reached.
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
+    /// The checks found something, and were told to fail then.
+    #[error("lint violation found for rules: {rules}")]
+    Checks {
+        /// Names of the rules.
+        rules: String,
+        /// Where the file says so, if it does.
+        span: Option<Span>,
+    },
     /// SIGINT or SIGTERM.
     #[error("cancelled")]
     Cancelled,
@@ -121,6 +132,7 @@ impl Error {
             span,
             text: text.to_owned(),
             source: source.into(),
+            hint: None,
         }
     }
 }
@@ -161,6 +173,8 @@ struct Shared<'a> {
     format: Format,
     times: Times,
     now: Time,
+    /// The time of what a step makes by itself where it must not depend on the base.
+    epoch: Time,
     created: String,
     permits: Arc<Permits>,
     packers: Gate,
@@ -178,15 +192,19 @@ pub fn build(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<Built, Error> {
-    let dockerfile = crate::dockerfile::parse(&read_dockerfile(request)?)?;
-    let plan = plan::graph(&dockerfile, request)?;
-    for (span, text) in &plan.warnings {
-        let text = match span {
-            Some(span) => format!("line {}: {text}", span.first),
-            None => text.clone(),
-        };
-        sink.message(Level::Warn, text);
-    }
+    let text = file::read(&request.dockerfile, Some(cancel))?;
+    let dockerfile = crate::dockerfile::parse(&text)?;
+    let mut checks = Checks::new(&text, &dockerfile, request)?;
+    drop(text);
+    let plan = match plan::graph(&dockerfile, request) {
+        Ok(plan) => plan,
+        Err(error) => {
+            // What was found helps to mend the mistake; the mistake itself is what is told last.
+            let _ = checks.report(sink);
+            return Err(error.into());
+        }
+    };
+    checks.findings.clone_from(&plan.findings);
     for text in plan::idle_args(&dockerfile, request) {
         sink.message(Level::Warn, text);
     }
@@ -214,7 +232,7 @@ pub fn build(
         .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
 
-    let (plan, bases, staged) = resolve_and_plan(
+    let resolved = resolve_and_plan(
         &dockerfile,
         plan,
         request,
@@ -222,7 +240,14 @@ pub fn build(
         &repositories,
         sink,
         cancel,
-    )?;
+    );
+    if let Ok((plan, bases, staged)) = &resolved {
+        checks.findings = check::planned(plan, bases, staged, context.ignore.as_ref());
+    }
+    let reported = checks.report(sink);
+    let (plan, bases, staged) = resolved?;
+    reported?;
+    check_platforms(&plan, &staged, &bases)?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
     if steps
@@ -250,6 +275,10 @@ pub fn build(
             (_, None) => Times::Keep,
         },
         now: clock,
+        epoch: Time {
+            secs: epoch.unwrap_or(0),
+            nanos: 0,
+        },
         created: created(epoch),
         in_image: in_image(&plan, deliver::wants_image(request)),
         needs_files: needs_files(&plan, &steps, deliver::wants_root(request)),
@@ -298,21 +327,6 @@ pub fn build(
     deliver::deliver(&shared, image.as_ref())
 }
 
-fn read_dockerfile(request: &Request) -> Result<Vec<u8>, Error> {
-    let action = || format!("read {}", request.dockerfile.display());
-    let mut text = Vec::new();
-    std::fs::File::open(&request.dockerfile)
-        .and_then(|file| file.take(MAX_DOCKERFILE + 1).read_to_end(&mut text))
-        .map_err(|e| Error::other(action(), e))?;
-    if text.len() as u64 > MAX_DOCKERFILE {
-        return Err(Error::other(
-            action(),
-            format!("it has more than {MAX_DOCKERFILE} bytes"),
-        ));
-    }
-    Ok(text)
-}
-
 /// Resolves the bases and plans every step of every stage; checks meanwhile that the destinations
 /// may be pushed to. Gives the plan again: a base's triggers may add stages to it.
 fn resolve_and_plan(
@@ -335,7 +349,7 @@ fn resolve_and_plan(
             }
         }
         let wanted = wanted(&plan, request, &Bases::new());
-        resolve_all(wanted, request, registry, sink, &failure)
+        resolve_all(wanted, dockerfile, request, registry, sink, &failure)
     });
     loop {
         if let Some(error) = failure.take() {
@@ -357,7 +371,7 @@ fn resolve_and_plan(
         if wanted.is_empty() {
             break;
         }
-        let more = resolve_all(wanted, request, registry, sink, &failure);
+        let more = resolve_all(wanted, dockerfile, request, registry, sink, &failure);
         bases.extend(more);
     }
     let mut staged: Vec<Staged> = Vec::new();
@@ -375,6 +389,42 @@ fn resolve_and_plan(
         staged.push(next);
     }
     Ok((plan, bases, staged))
+}
+
+/// Finds out before anything runs whether every command can run here.
+fn check_platforms(plan: &Plan, staged: &[Staged], bases: &Bases) -> Result<(), Error> {
+    let host = Platform::host();
+    let mut machine = None;
+    for (place, staged) in staged.iter().enumerate() {
+        let mut steps = staged.steps.iter();
+        let Some(run) = steps.find(|step| matches!(step.op, Op::Run(_))) else {
+            continue;
+        };
+        let (base, wanted) = root_base(plan, place);
+        // An image may be for another platform than the one it was asked for.
+        let resolved = base::key(&base, &wanted).and_then(|key| bases.get(&key));
+        let platform = match resolved.map(|base| base.image.platform()) {
+            Some(own) if !own.os.is_empty() && !own.architecture.is_empty() => own,
+            _ => wanted,
+        };
+        if platform.os == host.os && platform.architecture == host.architecture {
+            continue;
+        }
+        if !machine.get_or_insert_with(Machine::probe).runs(&platform) {
+            return Err(Error::Plan(plan::Error {
+                span: Some(run.span),
+                message: format!(
+                    "this command is for {platform}, and this machine ({host}) has no emulator for it"
+                ),
+                hint: Some(
+                    "install qemu-user-static with binfmt_misc, or build this stage natively: FROM \
+                     --platform=$BUILDPLATFORM"
+                        .into(),
+                ),
+            }));
+        }
+    }
+    Ok(())
 }
 
 /// Gives the bases that a plan wants and that are not resolved yet.
@@ -399,6 +449,7 @@ fn wanted<'a>(plan: &'a Plan, request: &'a Request, known: &Bases) -> Wanted<'a>
 /// Resolves bases at the same time as each other.
 fn resolve_all(
     wanted: Wanted<'_>,
+    dockerfile: &Dockerfile,
     request: &Request,
     registry: &Registry,
     sink: &Sink,
@@ -410,7 +461,12 @@ fn resolve_all(
             .map(|(key, (base, platform, (span, text)))| {
                 let thread = scope.spawn(move || {
                     let resolved = base::resolve(base, platform, request, registry, sink);
-                    failure.check(resolved.map_err(|e| Error::step(span, text, e)))
+                    failure.check(resolved.map_err(|error| Error::Step {
+                        span,
+                        text: text.to_owned(),
+                        source: error.into(),
+                        hint: plan::meant(base, dockerfile),
+                    }))
                 });
                 (key, thread)
             })
@@ -464,14 +520,16 @@ fn in_image(plan: &Plan, wants_image: bool) -> Vec<bool> {
     out
 }
 
-/// A stage needs its base's files where it has a step that touches files, where another stage
+/// A stage needs its base's files where it has a step that looks at files, where another stage
 /// copies or mounts from it, or where a stage on top of it needs them; the target also where an
 /// output does.
 fn needs_files(plan: &Plan, steps: &[Vec<Step>], of_target: bool) -> Vec<bool> {
-    let mut out: Vec<bool> = steps
-        .iter()
-        .map(|steps| steps.iter().any(|step| !matches!(step.op, Op::Config)))
-        .collect();
+    let looks = |step: &Step| match &step.op {
+        Op::Config => false,
+        Op::Copy(copy) => !copy.is_linked(),
+        Op::Run(_) | Op::Workdir { .. } => true,
+    };
+    let mut out: Vec<bool> = steps.iter().map(|steps| steps.iter().any(looks)).collect();
     out[plan.target] |= of_target;
     for (_, base) in steps.iter().flat_map(|steps| plan::bases(steps)) {
         if let Base::Stage(source) = base {

@@ -226,7 +226,7 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
         (
             &["ctx", "-d=x", "--custom-platform=plan9/mips"],
             &[],
-            "--custom-platform: plan9/mips is not yet supported",
+            "--custom-platform: plan9/mips is not yet supported: only linux is",
         ),
         (
             &["ctx", "-d=x", "--custom-platform=amiga"],

@@ -824,6 +824,23 @@ fn stages_are_found_and_pruned() {
 }
 
 #[test]
+fn images_that_may_be_misspelled() {
+    let text = "FROM base AS builder\nFROM base";
+    let dockerfile = dockerfile::parse(text.as_bytes()).unwrap();
+    for (name, expected) in [
+        ("bulider", Some("did you mean builder?")),
+        ("Builder2", Some("did you mean builder?")),
+        ("debain", Some("did you mean debian?")),
+        ("debian", None),
+        ("registry/team/app:1", None),
+    ] {
+        let hint = meant(&Base::Image(name.into()), &dockerfile);
+        assert_eq!(hint.as_deref(), expected, "{name}");
+    }
+    assert_eq!(meant(&Base::Files("bulider".into()), &dockerfile), None);
+}
+
+#[test]
 fn targets() {
     let text = "FROM base AS build\nFROM base AS Test\nFROM base";
     let index = |target: &str| {
@@ -839,7 +856,7 @@ fn targets() {
     let error = index("biuld").unwrap_err();
     assert_eq!(error.message, "target stage \"biuld\" could not be found");
     assert_eq!(error.hint.as_deref(), Some("did you mean build?"));
-    assert_eq!(index("zzz").unwrap_err().hint, None);
+    assert_eq!(index("zzzzz").unwrap_err().hint, None);
     assert!(index("3").is_err());
 }
 
@@ -1461,17 +1478,87 @@ fn platforms() {
     assert_eq!(all("1"), host);
     assert_eq!(all("2"), "linux/s390x");
     assert_eq!(all("3"), "linux/riscv64");
+    for (platform, message) in [
+        (
+            "amd46",
+            "failed to parse platform amd46: \"amd46\": unknown operating system or architecture (did you mean amd64?)",
+        ),
+        (
+            "linux/",
+            "failed to parse platform linux/: \"\" is an invalid component of \"linux/\": letters, digits, and any of `_.-` are wanted",
+        ),
+        (
+            "a/b/c/d",
+            "failed to parse platform a/b/c/d: `a/b/c/d` is not a platform: os/architecture[/variant] is wanted, such as linux/amd64",
+        ),
+    ] {
+        let error = plan(&format!("FROM --platform={platform} base"), &request()).unwrap_err();
+        let hint = error
+            .hint
+            .map(|hint| format!(" ({hint})"))
+            .unwrap_or_default();
+        assert_eq!(format!("{}{hint}", error.message), message);
+    }
     let staged = last(text, &request());
     assert_eq!(staged.steps.len(), 0);
 }
 
 #[test]
-fn warnings() {
-    let plan = plan("FROM base$X AS a\nFROM base AS A", &request()).unwrap();
-    let lines: Vec<_> = plan
-        .warnings
-        .iter()
-        .map(|(span, _)| span.map(|s| s.first))
-        .collect();
-    assert_eq!(lines, [Some(2), Some(1)]);
+fn the_image_is_for_the_platform_that_was_asked_for() {
+    let host = Platform::host().to_string();
+    let image = |architecture: &str, variant: Option<&str>| Image {
+        architecture: architecture.into(),
+        variant: variant.map(str::to_owned),
+        ..base()
+    };
+    let (amd64, arm64) = (image("amd64", None), image("arm64", Some("v8")));
+    for (wanted, text, base, expected) in [
+        ("linux/arm/v7", "FROM scratch", &amd64, "linux/arm/v7"),
+        (
+            "linux/arm/v7",
+            "FROM --platform=$BUILDPLATFORM scratch",
+            &amd64,
+            "linux/arm/v7",
+        ),
+        (
+            "linux/arm64",
+            "FROM --platform=$BUILDPLATFORM base",
+            &amd64,
+            "linux/arm64",
+        ),
+        ("linux/arm64", "FROM base", &arm64, "linux/arm64"),
+        (
+            "linux/arm/v6",
+            "FROM base",
+            &image("arm", Some("v7")),
+            "linux/arm/v6",
+        ),
+        (
+            "linux/s390x",
+            "FROM base AS a\nFROM a",
+            &arm64,
+            "linux/s390x",
+        ),
+        // Nobody asked for a platform: the base's stays.
+        (
+            &host,
+            "FROM --platform=linux/arm64 base",
+            &arm64,
+            "linux/arm64",
+        ),
+        (
+            &host,
+            "FROM --platform=linux/arm base",
+            &image("arm", None),
+            "linux/arm/v7",
+        ),
+    ] {
+        let request = Request {
+            platform: wanted.parse().unwrap(),
+            ..request()
+        };
+        let staged = stages(text, &request, base).unwrap();
+        let platform = staged.last().unwrap().image.platform();
+        assert_eq!(platform.to_string(), expected, "{text} for {wanted}");
+    }
 }

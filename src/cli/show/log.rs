@@ -98,6 +98,10 @@ pub(in crate::cli) fn sentence(note: &Note, board: &Board) -> Option<(Tone, Stri
                 text::bytes(*bytes),
             ),
         ),
+        Note::Finding(finding, _) => {
+            let said = format!("{}: {}", finding.rule.name(), finding.message);
+            (Tone::Warn, text::line(said.as_bytes(), Colours::Drop))
+        }
         Note::Message(level, message) => {
             let tone = match level {
                 Level::Debug => Tone::Debug,
@@ -108,6 +112,19 @@ pub(in crate::cli) fn sentence(note: &Note, board: &Board) -> Option<(Tone, Stri
             (tone, text::line(message.as_bytes(), Colours::Drop))
         }
     })
+}
+
+/// Gives the lines below a note's sentence: where the rule is explained, and where it is not kept.
+pub(in crate::cli) fn below(note: &Note) -> String {
+    let mut out = String::new();
+    if let Note::Finding(finding, place) = note {
+        if let Some(url) = finding.rule.url() {
+            out.push_str(&url);
+            out.push('\n');
+        }
+        place.text(&mut out);
+    }
+    out
 }
 
 /// What goes over the network or out of the house is of interest; the rest is detail.
@@ -197,6 +214,7 @@ pub(in crate::cli) fn object(note: &Note, board: &Board, time: String) -> (Tone,
         Note::Line(..) => "output",
         Note::Worked(_) => "work",
         Note::Reused(..) => "reused",
+        Note::Finding(..) => "finding",
         Note::Message(..) => "message",
     };
     put("event", event.into());
@@ -205,7 +223,7 @@ pub(in crate::cli) fn object(note: &Note, board: &Board, time: String) -> (Tone,
         Note::Layer(layer) => Some(Owner::Step(layer.step)),
         Note::Worked(done) => Some(done.owner),
         Note::Reused(owner, ..) => Some(*owner),
-        Note::Planned { .. } | Note::Message(..) => None,
+        Note::Planned { .. } | Note::Finding(..) | Note::Message(..) => None,
     };
     match owner {
         Some(Owner::Step(id)) => {
@@ -245,6 +263,17 @@ pub(in crate::cli) fn object(note: &Note, board: &Board, time: String) -> (Tone,
             put("work", work.name().into());
             put("label", label.clone().into());
             put("bytes", (*bytes).into());
+        }
+        Note::Finding(finding, place) => {
+            put("rule", finding.rule.name().into());
+            put("description", finding.rule.description().into());
+            if let Some(url) = finding.rule.url() {
+                put("url", url.into());
+            }
+            put("detail", finding.message.clone().into());
+            for (key, value) in place.json() {
+                put(&key, value);
+            }
         }
         Note::Message(..) => {}
     }
