@@ -237,7 +237,8 @@ fn excerpt(text: &str, span: Span) -> Vec<(usize, Mark, String)> {
                 true => Mark::Meant,
                 false => Mark::Beside,
             };
-            (number, mark, line.to_owned())
+            // A lone carriage return is no end of a line here, though some editors show it as one.
+            (number, mark, line.replace('\r', "␍"))
         })
         .collect()
 }
