@@ -24,7 +24,7 @@
 //! |---|---|---|
 //! | 0 | [`sys`] | raw Linux calls that no crate offers; the only `unsafe` |
 //! | 0 | [`oci`] | nouns: digest, reference, platform, descriptor, manifest, config |
-//! | 0 | [`dockerfile`] | text to AST with spans; word expansion; .dockerignore; no I/O |
+//! | 0 | [`dockerfile`] | text to AST with spans; word expansion; .dockerignore; build checks; no I/O |
 //! | 1 | [`fs`] | path inside a root, metadata, `Toc`, `Tree`, parallel walk, safe unpack |
 //! | 1 | [`progress`] | what a build reports while it runs, as plain events |
 //! | 1 | [`request`] | what the caller asked for, validated, plain data |

@@ -35,6 +35,11 @@ pub(super) struct Done {
 }
 
 impl Done {
+    /// Gives how many layers of the tree are the base's.
+    pub(super) fn base_layers(&self) -> usize {
+        self.files.len()
+    }
+
     /// Gives a root that shows the stage's files, for others to look at. Where it has none to start
     /// from, `dir` gives an empty directory to make it in.
     pub(super) fn root(
@@ -475,9 +480,15 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             None => Origin::Context(&self.shared.context),
         };
         let scratch = self.shared.step_scratch(id)?;
-        let (now, cancel) = (self.shared.now, self.shared.cancel);
-        let made = context::copy(copy, &origin, &[], &self.tree, &scratch, now, cancel)?;
-        Ok(Some(made.settle(&self.tree)?))
+        let cancel = self.shared.cancel;
+        let nothing = Tree::default();
+        // A linked layer is the same whatever it is put on, dates included.
+        let (below, now) = match copy.is_linked() {
+            true => (&nothing, self.shared.epoch),
+            false => (&self.tree, self.shared.now),
+        };
+        let made = context::copy(copy, &origin, &[], below, &scratch, now, cancel)?;
+        Ok(Some(made.settle(below)?))
     }
 }
 

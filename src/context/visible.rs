@@ -8,6 +8,7 @@ use crate::sys::Cancel;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, openat, statat};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -27,17 +28,23 @@ pub struct Visible {
     pub top: Meta,
     /// What looks different than on disk, changed owners of regular files aside; not settled.
     pub changes: Changeset,
-    /// Regular files that belong to somebody else on disk, with their modes.
+    /// Regular files that belong to somebody else on disk than all are taken to, with their modes.
     pub owned: Vec<(RelPath, u32)>,
+    /// How many files each owner and group has.
+    owners: HashMap<Owner, usize>,
     /// Whether the directory itself belongs to somebody else.
     top_differs: bool,
 }
 
+/// User and group.
+pub type Owner = (u32, u32);
+
 /// How what is seen will be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Making {
-    /// From the directory on disk, which lies below and shows what did not change.
-    Above,
+    /// From the directory on disk, which lies below and shows what did not change; and shows what
+    /// this owner has as root's.
+    Above(Owner),
     /// From nothing: everything is named in the changes.
     Apart,
 }
@@ -47,20 +54,26 @@ impl Visible {
     pub fn is_plain(&self) -> bool {
         self.changes.is_empty() && self.owned.is_empty() && !self.top_differs
     }
+
+    /// Gives the owner of most files, and of how many.
+    pub fn common_owner(&self) -> (Owner, usize) {
+        let most = self
+            .owners
+            .iter()
+            .max_by_key(|(owner, count)| (**count, **owner));
+        most.map_or(((0, 0), 0), |(owner, count)| (*owner, *count))
+    }
 }
 
 /// Gives the path that a source means, without symbolic links; an error where there is no such file.
 pub fn locate(context: &Context, source: &RelPath) -> Result<RelPath, Error> {
     let origin = Origin::Context(context);
     let path = origin.resolve(source)?;
-    let missing = || match origin.is_left_out(&path) {
-        true => Error::LeftOut(source.clone()),
-        false => Error::NotFound(source.clone()),
+    let Some(item) = origin.get(&path)? else {
+        return Err(origin.missing(source, &path)?);
     };
-    let item = origin.get(&path)?.ok_or_else(missing)?;
-    // A directory that the ignore file leaves out is there only for what is kept in it.
-    if item.meta.kind == Kind::Dir && origin.is_hollow(&path) && origin.below(&path)?.is_empty() {
-        return Err(missing());
+    if item.meta.kind == Kind::Dir && !context.is_there(&path)? {
+        return Err(Error::LeftOut(source.clone()));
     }
     Ok(path)
 }
@@ -85,6 +98,10 @@ pub fn visible(
         context,
         dir: &dir,
         mounts: mounts_below(context.dir.as_fd()),
+        home: match making {
+            Making::Above(owner) => owner,
+            Making::Apart => (0, 0),
+        },
         cancel,
     };
     let top = survey.meta(fd.as_fd(), b"", &dir)?;
@@ -97,13 +114,14 @@ pub fn visible(
     Ok(Visible {
         dir: Arc::new(fd),
         file: (!is_dir).then(|| path.name().to_vec()),
-        top_differs: whole || is_dir && belongs_to_others(&top),
+        top_differs: whole || is_dir && survey.differs(owner_of(&top)),
         top: rooted(top),
         changes: Changeset {
             changes: part.changes,
             state: State::Frozen,
         },
         owned: part.owned,
+        owners: part.owners,
     })
 }
 
@@ -113,6 +131,8 @@ struct Survey<'a> {
     dir: &'a RelPath,
     /// Where other file systems are mounted, as seen from the context's root, sorted.
     mounts: Vec<RelPath>,
+    /// Who has what is shown as root's anyway.
+    home: Owner,
     cancel: &'a Cancel,
 }
 
@@ -121,6 +141,7 @@ struct Survey<'a> {
 struct Part {
     changes: Vec<Change>,
     owned: Vec<(RelPath, u32)>,
+    owners: HashMap<Owner, usize>,
     /// Whether anything in it is seen.
     seen: bool,
 }
@@ -129,7 +150,14 @@ impl Part {
     fn add(&mut self, mut other: Part) {
         self.changes.append(&mut other.changes);
         self.owned.append(&mut other.owned);
+        for (owner, count) in other.owners {
+            *self.owners.entry(owner).or_default() += count;
+        }
         self.seen |= other.seen;
+    }
+
+    fn count(&mut self, owner: Owner) {
+        *self.owners.entry(owner).or_default() += 1;
     }
 }
 
@@ -219,8 +247,10 @@ impl Survey<'_> {
         let Some(meta) = self.meta(fd.as_fd(), b"", path)? else {
             return Ok(Part::default());
         };
-        let differs = whole || mounted || belongs_to_others(&meta);
+        let owner = owner_of(&meta);
+        let differs = whole || mounted || self.differs(owner);
         let mut part = Part::default();
+        part.count(owner);
         // What is changed in a directory needs the directory to be named too.
         if differs || !below.changes.is_empty() {
             let action = match mounted && !whole {
@@ -247,7 +277,9 @@ impl Survey<'_> {
                 Err(Errno::NOENT) => return Ok(Part::default()),
                 Err(errno) => return Err(Error::io("look at", path, errno)),
             };
-            if (stat.st_uid, stat.st_gid) == (0, 0) {
+            let owner = (stat.st_uid, stat.st_gid);
+            part.count(owner);
+            if !self.differs(owner) {
                 return Ok(part);
             }
             if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
@@ -281,6 +313,10 @@ impl Survey<'_> {
         }
     }
 
+    fn differs(&self, owner: Owner) -> bool {
+        owner != self.home
+    }
+
     fn is_mount(&self, path: &RelPath) -> bool {
         self.mounts.binary_search(path).is_ok()
     }
@@ -312,8 +348,8 @@ fn rooted(meta: Meta) -> Meta {
     }
 }
 
-fn belongs_to_others(meta: &Meta) -> bool {
-    (meta.uid, meta.gid) != (0, 0)
+fn owner_of(meta: &Meta) -> Owner {
+    (meta.uid, meta.gid)
 }
 
 /// Lists a directory in order of names.

@@ -4,6 +4,7 @@
 //! its author meant it.
 
 use super::ast::{Heredoc, Span};
+use super::check::{Finding, Rule};
 use super::directive::{self, Directives};
 use super::flags::Wrong;
 use super::parse::Error;
@@ -28,8 +29,8 @@ pub struct Tree {
     pub escape: char,
     /// Parser directives: name in lower case, value, line.
     pub directives: Vec<(String, String, usize)>,
-    /// What is odd but allowed.
-    pub warnings: Vec<(Span, String)>,
+    /// What the cutting itself noticed: empty continuation lines.
+    pub findings: Vec<Finding>,
 }
 
 /// One instruction.
@@ -52,6 +53,9 @@ pub struct Node {
     pub span: Span,
     /// The text, continuation lines joined.
     pub original: String,
+    /// The comments right above it, without `#` and blanks around; an empty line or an empty comment
+    /// parts an instruction from the comments above that.
+    pub comments: Vec<String>,
 }
 
 impl Node {
@@ -116,13 +120,24 @@ pub fn parse(text: &[u8]) -> Result<Tree, Error> {
     let mut found = directive::behind_shebang(text);
     let mut lines = Lines::new(text.strip_prefix(directive::BOM).unwrap_or(text));
     let mut nodes = Vec::new();
-    let mut warnings = Vec::new();
+    let mut findings = Vec::new();
+    let mut comments: Vec<String> = Vec::new();
 
     while let Some(line) = lines.next() {
         let first = lines.number;
         let line = trim_end(&line).trim_start();
         let here = Span { first, last: first };
-        match parser.line(line).map_err(|e| Error::at(here, e))? {
+        match line.strip_prefix('#').map(str::trim) {
+            Some("") => comments.clear(),
+            Some(text) => comments.push(text.to_owned()),
+            None if line.trim().is_empty() => comments.clear(),
+            None => {}
+        }
+        let directive = parser.line(line).map_err(|e| Error::at(here, e))?;
+        if directive.is_some() || found.iter().any(|(_, _, line)| *line == first) {
+            comments.clear();
+        }
+        match directive {
             Some(("escape", value)) => {
                 escape = match value.as_str() {
                     "`" => '`',
@@ -159,9 +174,15 @@ pub fn parse(text: &[u8]) -> Result<Tree, Error> {
             last: lines.number,
         };
         if empty {
-            warnings.push((
-                span(&lines),
-                format!("Empty continuation line found in: {joined}"),
+            // The line that ends the instruction, as BuildKit has it.
+            let end = Span {
+                first: lines.number,
+                last: lines.number,
+            };
+            findings.push(Finding::new(
+                Rule::NoEmptyContinuation,
+                end,
+                "Empty continuation line",
             ));
         }
 
@@ -179,6 +200,7 @@ pub fn parse(text: &[u8]) -> Result<Tree, Error> {
             }
         }
         node.span = span(&lines);
+        node.comments = std::mem::take(&mut comments);
         nodes.push(node);
     }
     lines.check()?;
@@ -191,7 +213,7 @@ pub fn parse(text: &[u8]) -> Result<Tree, Error> {
         nodes,
         escape,
         directives: found,
-        warnings,
+        findings,
     })
 }
 
@@ -294,6 +316,7 @@ fn node(line: String, escape: char, depth: Depth) -> Result<Node, Wrong> {
         heredocs: Vec::new(),
         span: Span { first: 0, last: 0 },
         original: line,
+        comments: Vec::new(),
     })
 }
 

@@ -4,6 +4,7 @@ use super::ast::{
     Add, CommandLine, Copy, Dockerfile, Field, From, Healthcheck, Heredoc, Instruction, Item, Kind,
     Mount, Run, Span, Stage,
 };
+use super::check::{Finding, Rule, text};
 use super::flags::{Flags, Takes, Wrong};
 use super::node::{self, Node};
 use super::spelling::{nearest, quote};
@@ -78,11 +79,12 @@ const NAMES: [&str; 18] = [
 pub fn parse(text: &[u8]) -> Result<Dockerfile, Error> {
     let tree = node::parse(text)?;
     let mut dockerfile = Dockerfile {
+        findings: text::findings(&tree),
+        exceptions: text::exceptions(&tree),
         directives: tree.directives,
         escape: tree.escape,
         globals: Vec::new(),
         stages: Vec::new(),
-        warnings: tree.warnings,
     };
     for node in &tree.nodes {
         let at = |wrong: Wrong| Error::at(node.span, advised(wrong, node, dockerfile.escape));
@@ -97,9 +99,7 @@ pub fn parse(text: &[u8]) -> Result<Dockerfile, Error> {
             continue;
         }
         let kind = kind(node, &node.heredocs).map_err(at)?;
-        dockerfile
-            .warnings
-            .extend(unread_flags(node, &kind).map(|warning| (node.span, warning)));
+        dockerfile.findings.extend(unread_flag(node, &kind));
         let is_arg = matches!(kind, Kind::Arg(_));
         let instruction = Instruction {
             span: node.span,
@@ -198,11 +198,12 @@ fn trigger(node: &Node, heredocs: &[Heredoc]) -> Result<Instruction, Wrong> {
 }
 
 /// Tells of flags that BuildKit neither reads nor refuses.
-fn unread_flags(node: &Node, kind: &Kind) -> Option<String> {
-    let flag = node.flags.first()?;
+fn unread_flag(node: &Node, kind: &Kind) -> Option<Finding> {
+    let flag = node.flags.first()?.split('=').next()?;
     match kind {
         Kind::Arg(_) | Kind::StopSignal(_) | Kind::Healthcheck(Healthcheck::None) => {
-            Some(format!("{} does not use the flag {flag}", node.name))
+            let message = format!("{} does not use the flag {flag}", node.name);
+            Some(Finding::new(Rule::UnreadFlag, node.span, message))
         }
         _ => None,
     }

@@ -6,6 +6,7 @@
 //! build knows all of a stage before anything of it runs.
 
 mod args;
+mod check;
 mod config;
 mod graph;
 mod mounts;
@@ -18,11 +19,13 @@ mod table;
 mod tests;
 
 use crate::dockerfile::ast::{Instruction, Span};
+use crate::dockerfile::check::Finding;
 use crate::oci::{Digest, Image, Platform};
 use crate::request::GitSource;
 use std::collections::HashMap;
 
 pub use args::{Scope, idle_args};
+pub use check::{Checked, check, foreign_base, ignored, options, options_at};
 pub use graph::{Triggers, graph, graph_with, meant};
 pub use steps::{bases, steps};
 
@@ -68,8 +71,8 @@ pub struct Plan {
     names: HashMap<String, usize>,
     /// The escape character.
     pub escape: char,
-    /// Warnings with lines.
-    pub warnings: Vec<(Option<Span>, String)>,
+    /// What the checks found in the text and in the FROM lines, in no order; nothing is left out yet.
+    pub findings: Vec<Finding>,
 }
 
 /// One stage.
@@ -134,6 +137,8 @@ pub struct Staged {
     pub image: Image,
     /// What a stage that starts from this one inherits beside the image.
     pub scope: Scope,
+    /// What the checks found in its instructions, in no order; nothing is left out yet.
+    pub findings: Vec<Finding>,
 }
 
 /// One step, ready to be carried out.
@@ -319,6 +324,13 @@ pub struct CopyOp {
     pub exclude: Vec<String>,
     /// `COPY` or `ADD`, for messages.
     pub instruction: &'static str,
+}
+
+impl CopyOp {
+    /// Tells whether its layer stands for itself. BuildKit ignores `--link` beside `--chmod`.
+    pub fn is_linked(&self) -> bool {
+        self.link && self.chmod.as_deref().is_none_or(str::is_empty)
+    }
 }
 
 /// What a COPY or ADD names.

@@ -1562,14 +1562,3 @@ fn the_image_is_for_the_platform_that_was_asked_for() {
         assert_eq!(platform.to_string(), expected, "{text} for {wanted}");
     }
 }
-
-#[test]
-fn warnings() {
-    let plan = plan("FROM base$X AS a\nFROM base AS A", &request()).unwrap();
-    let lines: Vec<_> = plan
-        .warnings
-        .iter()
-        .map(|(span, _)| span.map(|s| s.first))
-        .collect();
-    assert_eq!(lines, [Some(2), Some(1)]);
-}
