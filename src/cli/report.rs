@@ -273,7 +273,8 @@ fn excerpt<L: AsRef<str>>(lines: &[L], span: Span) -> Vec<(usize, Mark, String)>
                 true => Mark::Meant,
                 false => Mark::Beside,
             };
-            (number, mark, line.as_ref().to_owned())
+            // A lone carriage return is no end of a line here, though some editors show it as one.
+            (number, mark, line.as_ref().replace('\r', "␍"))
         })
         .collect()
 }

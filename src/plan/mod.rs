@@ -49,6 +49,13 @@ impl Error {
             hint: None,
         }
     }
+
+    fn hint(self, hint: impl Into<String>) -> Error {
+        Error {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
 }
 
 /// The stages that the target needs.

@@ -102,12 +102,7 @@ fn stack(layers: impl Iterator<Item = impl Read>) -> BTreeMap<Vec<u8>, Value> {
     for layer in layers {
         apply(layer, &mut tree, &mut inodes);
     }
-    let files = files(tree);
-    Listing {
-        image,
-        manifest,
-        files,
-    }
+    files(tree)
 }
 
 /// Gives every path with what is there; names of one file say so.
