@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
+use crate::net::{Notice, Settings};
 use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
 use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId};
@@ -222,7 +223,14 @@ pub fn build(
     let scratch = store
         .scratch()
         .map_err(|e| Error::other("make a scratch directory", e))?;
-    let registry = Registry::new(request.registry.clone(), cancel.clone())
+    let warn = sink.clone();
+    let settings = Settings {
+        notice: Notice(Arc::new(move |text| {
+            warn.message(Level::Warn, text);
+        })),
+        ..Settings::default()
+    };
+    let registry = Registry::with_settings(request.registry.clone(), settings, cancel.clone())
         .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
 

@@ -414,3 +414,146 @@ fn unescape(path: &[u8]) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::ignore::Ignore;
+    use std::os::unix::fs::{chown, symlink};
+
+    fn clean(path: &str) -> RelPath {
+        RelPath::clean(path.as_bytes()).unwrap()
+    }
+
+    /// Writes changes and changed owners as words.
+    fn told(visible: &Visible) -> Vec<String> {
+        let changes = visible
+            .changes
+            .changes
+            .iter()
+            .map(|Change { path, action }| {
+                let what = match action {
+                    Action::Delete => "-",
+                    Action::Opaque(_) => "o",
+                    Action::Put {
+                        source: Some(_), ..
+                    } => "+",
+                    Action::Put { .. } => "m",
+                };
+                format!("{what}{path}")
+            });
+        let owned = visible
+            .owned
+            .iter()
+            .map(|(path, mode)| format!("={path} {mode:o}"));
+        changes.chain(owned).collect()
+    }
+
+    #[test]
+    fn differences_are_named_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in [
+            "keep/a", "keep/b", "out/x", "out/back", "gone/y", "theirs/z",
+        ] {
+            let path = path(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, name).unwrap();
+        }
+        symlink("a", path("keep/link")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(path("keep/socket")).unwrap());
+        for name in ["keep/b", "theirs", "theirs/z"] {
+            chown(path(name), Some(7), Some(8)).unwrap();
+        }
+        let mut context = Context::open(dir.path(), &path("Dockerfile")).unwrap();
+        context.ignore = Some(Ignore::parse(b"out\n!out/back\ngone\n").unwrap());
+        let cancel = Cancel::new().unwrap();
+        let see = |source: &str, making| {
+            let path = locate(&context, &clean(source)).unwrap();
+            visible(&context, &path, making, &cancel).unwrap()
+        };
+        let table: &[(&str, Making, &[&str])] = &[
+            (
+                "/",
+                Making::Above((0, 0)),
+                &[
+                    "-/gone",
+                    "m/keep",
+                    "-/keep/socket",
+                    "m/out",
+                    "-/out/x",
+                    "m/theirs",
+                    "=/keep/b 644",
+                    "=/theirs/z 644",
+                ],
+            ),
+            (
+                "/",
+                Making::Above((7, 8)),
+                &[
+                    "-/gone",
+                    "m/keep",
+                    "m/keep/link",
+                    "-/keep/socket",
+                    "m/out",
+                    "-/out/x",
+                    "=/keep/a 644",
+                    "=/out/back 644",
+                ],
+            ),
+            (
+                "/",
+                Making::Apart,
+                &[
+                    "m/keep",
+                    "+/keep/a",
+                    "+/keep/b",
+                    "m/keep/link",
+                    "m/out",
+                    "+/out/back",
+                    "m/theirs",
+                    "+/theirs/z",
+                ],
+            ),
+            ("keep/link", Making::Above((0, 0)), &[]),
+            ("keep/b", Making::Above((0, 0)), &["=/b 644"]),
+            ("keep/b", Making::Above((7, 8)), &[]),
+            ("theirs", Making::Above((7, 8)), &[]),
+            ("theirs", Making::Above((0, 0)), &["=/z 644"]),
+        ];
+        for (source, making, expected) in table {
+            let visible = see(source, *making);
+            assert_eq!(told(&visible), *expected, "{source} {making:?}");
+            let plain = expected.is_empty();
+            assert_eq!(visible.is_plain(), plain, "{source} {making:?}");
+            assert_eq!((visible.top.uid, visible.top.gid), (0, 0));
+        }
+        assert_eq!(see("/theirs", Making::Apart).common_owner().0, (0, 0));
+        assert_eq!(
+            see("/theirs", Making::Above((0, 0))).common_owner(),
+            ((7, 8), 1)
+        );
+        for (source, error) in [
+            ("absent", "\"/absent\": not found"),
+            ("gone", "\"/gone\": not found"),
+            ("keep/socket", "\"/keep/socket\" is a socket"),
+            ("keep/a/b", "\"/keep/a/b\": not found"),
+        ] {
+            let missing = locate(&context, &clean(source)).unwrap_err().to_string();
+            assert!(missing.contains(error), "{missing}");
+        }
+    }
+
+    #[test]
+    fn paths_of_the_mount_table_are_read() {
+        let table = [
+            ("/a", "/a"),
+            ("/a\\040b\\134", "/a b\\"),
+            ("/a\\04", "/a\\04"),
+            ("\\888", "\\888"),
+        ];
+        for (escaped, path) in table {
+            assert_eq!(unescape(escaped.as_bytes()), path.as_bytes());
+        }
+    }
+}
