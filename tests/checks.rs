@@ -3,7 +3,6 @@
 
 #[path = "common/base.rs"]
 mod base;
-#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "common/project.rs"]
 mod project;
 

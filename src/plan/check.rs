@@ -18,6 +18,10 @@ const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 /// So many names are compared with one that is not known.
 const COMPARED: usize = 1000;
 
+/// So many comparisons are made for a stage: a file of nothing but misspelled names is no way to keep
+/// the builder busy.
+const COMPARED_IN_ALL: usize = 100_000;
+
 /// What is said of the checks for the whole file: by the build argument, else by the directive.
 pub fn options(dockerfile: &Dockerfile, request: &Request) -> Result<Options, Error> {
     if let Some(given) = request.build_arg(ARGUMENT) {
@@ -341,6 +345,8 @@ pub(super) struct Notes {
     pub(super) findings: RefCell<Vec<Finding>>,
     /// Whether the instruction at hand asked for a variable that is not set.
     pub(super) missed: Cell<bool>,
+    /// How many names have been compared.
+    compared: Cell<usize>,
     /// Where CMD, ENTRYPOINT and HEALTHCHECK were last.
     last: [Option<Span>; 3],
 }
@@ -421,7 +427,9 @@ impl Notes {
                 continue;
             }
             let known = scope.variables().map(|(name, _)| name);
-            let known: Vec<&str> = known.take(COMPARED).collect();
+            let left = COMPARED_IN_ALL.saturating_sub(self.compared.get());
+            let known: Vec<&str> = known.take(COMPARED.min(left)).collect();
+            self.compared.set(self.compared.get() + known.len());
             let mut message = format!("Usage of undefined variable '${name}'");
             if let Some(meant) = nearest(name, &known) {
                 message.push_str(&format!(" (did you mean ${meant}?)"));
