@@ -263,6 +263,7 @@ impl Maker {
             mounts: Vec::new(),
             form: Form::Shell,
             commands: Vec::new(),
+            here: None,
         };
         if self.chance(15, Feature::RunExec) {
             run.form = Form::Exec;
@@ -276,6 +277,27 @@ impl Maker {
         for _ in 0..self.random.between(1, 6) {
             let command = self.command();
             run.commands.push(command);
+        }
+        if run.form == Form::Shell && self.chance(5, Feature::RunHeredoc) {
+            // Documents that the shell reads, among other commands.
+            let here = *self.random.one(&[
+                (
+                    "cat <<ONE > /here1",
+                    "ONE",
+                    "x $HOME \\$HOME `echo y`\n\ttab",
+                ),
+                (
+                    "cat <<'TWO' > /here2; echo z > /z",
+                    "TWO",
+                    "x $HOME \\$HOME\n# no comment\n",
+                ),
+                ("cat <<-TABS > /here3", "TABS", "\tone\n\t\ttwo"),
+            ]);
+            run.here = Some((here.0.into(), here.1.into(), here.2.into()));
+        }
+        if self.chance(6, Feature::RunNetwork) {
+            let network = self.text(&["none", "default", "host"]);
+            run.flags.push(format!("--network={network}"));
         }
         if self.chance(10, Feature::RunVariables) {
             run.commands
@@ -577,11 +599,28 @@ impl Maker {
                 copy.from = Some(From::Stage(*self.random.one(&full), self.by()));
             } else if self.chance(8, Feature::CopyFromImage) {
                 copy.from = Some(From::Image("base"));
+            } else if self.chance(8, Feature::CopyFromRich) {
+                copy.from = Some(From::Image("rich"));
             }
         }
         let more = self.random.weighted(&[(6, 1), (2, 2), (1, 3)]);
         for _ in 0..more {
             let source = match copy.from {
+                Some(From::Image("rich")) => self.text(&[
+                    "/rich/",
+                    "/rich",
+                    "/rich/dirlink/",
+                    "/rich/dirlink",
+                    "/rich/[ab]",
+                    "/rich/setuid",
+                    "/lib",
+                    "/lib/l",
+                    "/rich/deep/",
+                    "/rich/abs/../a",
+                    "/rich/dangling",
+                    "/rich/d*",
+                    "/opt",
+                ]),
                 Some(_) => self.inside(),
                 None => self.source(),
             };
@@ -918,6 +957,7 @@ impl Maker {
                 mounts: Vec::new(),
                 form: Form::Shell,
                 commands,
+                here: None,
             }));
         }
     }
@@ -957,6 +997,7 @@ impl Maker {
             mounts: Vec::new(),
             form: Form::Shell,
             commands,
+            here: None,
         }));
         if self.random.chance(80) {
             steps.push(Step::Line("USER", self.text(&["root", "0", "0:0"])));
@@ -977,6 +1018,7 @@ impl Maker {
                     mounts: Vec::new(),
                     form: Form::Shell,
                     commands,
+                    here: None,
                 })
             }
             1 => Step::Line("ENV", "TRIGGERED=yes".into()),

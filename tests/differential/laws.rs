@@ -4,7 +4,7 @@ use super::compare::{self, What};
 use super::listing::Listing;
 use super::random::Random;
 use super::rivals::{Bench, Made};
-use super::script::{Case, From, Script, Stage, Step, Style};
+use super::script::{By, Case, From, Script, Stage, Step, Style};
 use super::tree::{self, Entry};
 use serde_json::Value;
 
@@ -45,9 +45,13 @@ pub enum Law {
     Bind,
     /// COPY from the context, and COPY from a stage that has copied it whole: the same files.
     Through,
+    /// A stage cut in two, the second starting from the first: the same layers.
+    Cut,
+    /// A RUN that does nothing: the same files.
+    Nothing,
 }
 
-pub const LAWS: [Law; 17] = [
+pub const LAWS: [Law; 19] = [
     Law::Again,
     Law::Threads,
     Law::SingleSnapshot,
@@ -65,6 +69,8 @@ pub const LAWS: [Law; 17] = [
     Law::Parents,
     Law::Bind,
     Law::Through,
+    Law::Cut,
+    Law::Nothing,
 ];
 
 /// Tells how a case breaks a law; `None` where the law says nothing of it.
@@ -320,6 +326,48 @@ pub fn check(law: Law, bench: &Bench, case: &Case, seed: u64) -> Option<Vec<Stri
             through.script.stages.insert(0, first);
             let (a, b) = (plain(&direct, "store", &[]), plain(&through, "store", &[]));
             compare::outcomes(&a, &b, What::Files)
+        }
+        Law::Cut => {
+            let place = random.below(case.script.stages.len());
+            let stage = &case.script.stages[place];
+            let has = |keyword: &str| {
+                let mut lines = stage.steps.iter();
+                lines.any(|step| matches!(step, Step::Line(other, _) if *other == keyword))
+            };
+            let triggers = stage
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::Trigger(_)));
+            // An ENTRYPOINT forgets the CMD of a base, and triggers fire in between.
+            if stage.steps.len() < 2 || triggers || (has("CMD") && has("ENTRYPOINT")) {
+                return None;
+            }
+            let at = random.between(1, stage.steps.len() - 1);
+            let mut other = case.clone();
+            let second = &mut other.script.stages[place];
+            let steps = second.steps.split_off(at);
+            let half = Stage {
+                id: 98,
+                name: Some("first-half".into()),
+                from: std::mem::replace(&mut second.from, From::Stage(98, By::Name)),
+                steps: std::mem::replace(&mut second.steps, steps),
+            };
+            other.script.stages.insert(place, half);
+            same_layers(&first(SAME), &plain(&other, "store", SAME))
+        }
+        Law::Nothing => {
+            let mut other = case.clone();
+            let full =
+                |stage: &&mut Stage| stage.steps.iter().any(|step| matches!(step, Step::Run(_)));
+            let stage = other.script.stages.iter_mut().rev().find(full)?;
+            let is_run = |step: &Step| matches!(step, Step::Run(_));
+            let at = stage.steps.iter().position(is_run)?;
+            stage.steps.insert(at, Step::Line("RUN", "true".into()));
+            compare::outcomes(
+                &first(SAME),
+                &plain(&other, "store", SAME),
+                What::FilesAndConfig,
+            )
         }
     })
 }
