@@ -70,6 +70,8 @@ pub(super) struct Options {
     pub builder_output: Option<PathBuf>,
     /// Kubernetes' file for a container's last words, where it wants the digest.
     pub termination_log: Option<PathBuf>,
+    /// The working directory, which files are shown relative to.
+    pub cwd: PathBuf,
     /// What is odd about the command line or the environment.
     pub warnings: Vec<String>,
 }
@@ -190,6 +192,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         builder_output: around.path("BUILDER_OUTPUT"),
         termination_log: (around.called == Called::Executor && around.container.is_some())
             .then(|| PathBuf::from("/dev/termination-log")),
+        cwd: around.cwd.clone(),
         warnings,
     };
     Ok((request, options))

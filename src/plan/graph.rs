@@ -1,5 +1,6 @@
-use super::{Base, Error, Named, Plan, Stage, args, support};
+use super::{Base, Error, Named, Plan, Stage, args, check, support};
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind, Span};
+use crate::dockerfile::check::Finding;
 use crate::dockerfile::spelling::{self, quote};
 use crate::dockerfile::{parse_trigger, words};
 use crate::oci::{Platform, Reference};
@@ -18,6 +19,15 @@ struct Draft<'a> {
     needs: BTreeMap<usize, Need>,
     /// What else they name.
     names: Vec<Named>,
+}
+
+/// Which stages are planned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Those that the target needs.
+    Target,
+    /// All, where no target is named.
+    All,
 }
 
 impl Draft<'_> {
@@ -59,12 +69,22 @@ pub fn graph_with(
     request: &Request,
     triggers: Triggers<'_>,
 ) -> Result<Plan, Error> {
+    graph_of(dockerfile, request, triggers, Reach::Target)
+}
+
+pub(super) fn graph_of(
+    dockerfile: &Dockerfile,
+    request: &Request,
+    triggers: Triggers<'_>,
+    reach: Reach,
+) -> Result<Plan, Error> {
     let Dockerfile {
         directives: _,
         escape,
-        globals,
+        globals: declared,
         stages,
-        warnings,
+        findings,
+        exceptions: _,
     } = dockerfile;
     let Some(last) = stages.last() else {
         return Err(Error {
@@ -73,23 +93,17 @@ pub fn graph_with(
             hint: None,
         });
     };
-    let mut warnings: Vec<(Option<Span>, String)> = warnings
-        .iter()
-        .map(|(span, text)| (Some(*span), text.clone()))
-        .collect();
+    let mut findings = findings.clone();
 
     let target_name = match &request.target {
         Some(target) if !target.is_empty() => target.clone(),
         _ => last.from.name.clone().unwrap_or_else(|| "default".into()),
     };
-    let globals = args::globals(
-        globals,
-        args::automatic(request, &target_name),
-        *escape,
-        request,
-    )?;
+    let automatic = args::automatic(request, &target_name);
+    check::default_bases(dockerfile, &automatic, &mut findings);
+    let globals = args::globals(declared, automatic, *escape, &request.build_args)?;
 
-    let names = Names::of(stages, &mut warnings);
+    let names = Names::of(stages);
     let mut drafts: Vec<Draft> = Vec::with_capacity(stages.len());
     let mut earlier: HashMap<&str, usize> = HashMap::new();
     for (index, stage) in stages.iter().enumerate() {
@@ -97,7 +111,7 @@ pub fn graph_with(
             let place = *earlier.get(name.to_ascii_lowercase().as_str())?;
             Some((place, drafts.get(place)?))
         };
-        let draft = draft(stage, by_name, *escape, &globals, request, &mut warnings)?;
+        let draft = draft(stage, by_name, *escape, &globals, request, &mut findings)?;
         drafts.push(draft);
         if let Some(name) = &stage.from.name {
             earlier.insert(name, index);
@@ -114,7 +128,13 @@ pub fn graph_with(
         drafts[index].names = named;
     }
     refuse_circles(&drafts)?;
-    let kept = fire(target, &mut drafts, &names, request, triggers)?;
+    let wanted = match reach {
+        Reach::All if request.target.as_deref().is_none_or(str::is_empty) => {
+            (0..drafts.len()).collect()
+        }
+        Reach::All | Reach::Target => vec![target],
+    };
+    let kept = fire(wanted, &mut drafts, &names, request, triggers)?;
     refuse_later(&kept, &drafts)?;
     for &index in &kept {
         for instruction in drafts[index].instructions {
@@ -156,7 +176,7 @@ pub fn graph_with(
         target: place[&target],
         globals,
         escape: *escape,
-        warnings,
+        findings,
     })
 }
 
@@ -164,21 +184,12 @@ pub fn graph_with(
 struct Names(HashMap<String, usize>);
 
 impl Names {
-    fn of(stages: &[ast::Stage], warnings: &mut Vec<(Option<Span>, String)>) -> Names {
-        let mut names = HashMap::new();
-        for (index, stage) in stages.iter().enumerate() {
-            let Some(name) = &stage.from.name else {
-                continue;
-            };
-            let name = name.to_ascii_lowercase();
-            if names.insert(name.clone(), index).is_some() {
-                warnings.push((
-                    Some(stage.span),
-                    format!("duplicate stage name `{name}`, stage names should be unique"),
-                ));
-            }
-        }
-        Names(names)
+    fn of(stages: &[ast::Stage]) -> Names {
+        let named = stages.iter().zip(0..).filter_map(|(stage, index)| {
+            let name = stage.from.name.as_ref()?;
+            Some((name.to_ascii_lowercase(), index))
+        });
+        Names(named.collect())
     }
 
     fn get(&self, name: &str) -> Option<usize> {
@@ -186,13 +197,17 @@ impl Names {
     }
 }
 
+/// What to do where a FROM's words are empty.
+const VALUE_BEFORE_FROM: &str =
+    "FROM sees the ARGs before the first FROM: give one a default there, or use --build-arg";
+
 fn draft<'a: 'd, 'd>(
     stage: &'a ast::Stage,
     earlier: impl Fn(&str) -> Option<(usize, &'d Draft<'a>)>,
     escape: char,
     globals: &args::Globals,
     request: &Request,
-    warnings: &mut Vec<(Option<Span>, String)>,
+    findings: &mut Vec<Finding>,
 ) -> Result<Draft<'a>, Error> {
     let ast::Stage {
         from,
@@ -207,40 +222,33 @@ fn draft<'a: 'd, 'd>(
     } = from;
     let span = *span;
     let mut expand = |text: &str| {
-        let env = |name: &str| args::lookup(globals, name);
-        let word =
-            words::word(text, escape, &env).map_err(|error| Error::at(span, error.to_string()))?;
-        for name in word.unset {
-            warnings.push((
-                Some(span),
-                format!("FROM argument `{name}` is not declared before the first FROM"),
-            ));
-        }
-        Ok(word.text)
+        let word = check::FromWord::expand(text, escape, globals)
+            .map_err(|error| Error::at(span, error.to_string()))?;
+        word.undefined(globals, span, findings);
+        Ok::<_, Error>(word)
     };
 
-    let expanded = expand(base)?;
+    let expanded = expand(base)?.text;
     if expanded.is_empty() {
-        return Err(Error::at(
-            span,
-            format!("base name ({base}) should not be blank"),
-        ));
+        let error = Error::at(span, format!("base name ({base}) should not be blank"));
+        return Err(error.hint(VALUE_BEFORE_FROM));
     }
     let platform = match platform {
         None => None,
         Some(written) => {
-            let expanded = expand(written)?;
+            let word = expand(written)?;
+            let expanded = &word.text;
             if expanded.is_empty() {
-                return Err(Error::at(
-                    span,
-                    format!("empty platform value from expression {written}"),
-                ));
+                let message = format!("empty platform value from expression {written}");
+                return Err(Error::at(span, message).hint(VALUE_BEFORE_FROM));
             }
-            Some(parse_platform(&expanded).map_err(|(error, hint)| Error {
+            let parsed = parse_platform(expanded).map_err(|(error, hint)| Error {
                 span: Some(span),
                 message: format!("failed to parse platform {written}: {error}"),
                 hint,
-            })?)
+            })?;
+            word.platform(written, &parsed, name.as_deref(), globals, span, findings);
+            Some(parsed)
         }
     };
 
@@ -342,14 +350,14 @@ fn parse_platform(text: &str) -> Result<Platform, (String, Option<String>)> {
 /// Gives the stages that a target needs, in order, with what the triggers of their bases need: they
 /// fire in a stage that is built, not in another one.
 fn fire(
-    target: usize,
+    wanted: Vec<usize>,
     drafts: &mut [Draft],
     names: &Names,
     request: &Request,
     triggers: Triggers<'_>,
 ) -> Result<BTreeSet<usize>, Error> {
     let mut kept = BTreeSet::new();
-    let mut open = vec![target];
+    let mut open = wanted;
     while let Some(index) = open.pop() {
         if !kept.insert(index) {
             continue;
@@ -515,7 +523,8 @@ pub(super) fn base_of(
 ) -> Result<Base, Error> {
     match find(from) {
         Found::Stage(place) => Ok(Base::Stage(place)),
-        Found::NoSuchNumber => Err(Error::at(span, format!("invalid stage index {from}"))),
+        Found::NoSuchNumber => Err(Error::at(span, format!("invalid stage index {from}"))
+            .hint("stages are counted from 0, in the order of their FROMs")),
         Found::NoStage => Ok(image(from, request)),
     }
 }
@@ -555,10 +564,9 @@ fn refuse_circles(drafts: &[Draft]) -> Result<(), Error> {
                     let step = way.iter().find(|(index, ..)| *index == other);
                     let need = step.and_then(|(_, _, last)| *last).unwrap_or(need);
                     let name = name_of(other, drafts[other].stage);
-                    return Err(Error::at(
-                        need.span,
-                        format!("circular dependency detected on stage: {name}"),
-                    ));
+                    let message = format!("circular dependency detected on stage: {name}");
+                    return Err(Error::at(need.span, message)
+                        .hint("a stage takes from stages that stand before it"));
                 }
             }
         }
@@ -597,6 +605,20 @@ fn find_target(target: &str, names: &Names, stages: &[ast::Stage]) -> Result<usi
         message: format!("target stage \"{target}\" could not be found"),
         hint: meant.map(|name| format!("did you mean {name}?")),
     })
+}
+
+/// Gives what somebody may have meant by an image that cannot be had: a stage, or an image that
+/// many start from.
+pub fn meant(base: &Base, dockerfile: &Dockerfile) -> Option<String> {
+    const COMMON: [&str; 7] = [
+        "alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu",
+    ];
+    let Base::Image(name) = base else { return None };
+    let stages = dockerfile.stages.iter();
+    let mut known: Vec<&str> = stages.filter_map(|s| s.from.name.as_deref()).collect();
+    known.extend(COMMON);
+    let name = name.to_ascii_lowercase();
+    spelling::nearest(&name, &known).map(|name| format!("did you mean {name}?"))
 }
 
 fn name_of(index: usize, stage: &ast::Stage) -> String {

@@ -6,6 +6,7 @@
 //! build knows all of a stage before anything of it runs.
 
 mod args;
+mod check;
 mod config;
 mod graph;
 mod mounts;
@@ -18,12 +19,14 @@ mod table;
 mod tests;
 
 use crate::dockerfile::ast::{Instruction, Span};
+use crate::dockerfile::check::Finding;
 use crate::oci::{Digest, Image, Platform};
 use crate::request::GitSource;
 use std::collections::HashMap;
 
 pub use args::{Scope, idle_args};
-pub use graph::{Triggers, graph, graph_with};
+pub use check::{Checked, check, foreign_base, ignored, options, options_at};
+pub use graph::{Triggers, graph, graph_with, meant};
 pub use steps::{bases, steps};
 
 /// A mistake in the Dockerfile or between it and the request, with the lines it is about.
@@ -46,6 +49,13 @@ impl Error {
             hint: None,
         }
     }
+
+    fn hint(self, hint: impl Into<String>) -> Error {
+        Error {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
 }
 
 /// The stages that the target needs.
@@ -61,8 +71,8 @@ pub struct Plan {
     names: HashMap<String, usize>,
     /// The escape character.
     pub escape: char,
-    /// Warnings with lines.
-    pub warnings: Vec<(Option<Span>, String)>,
+    /// What the checks found in the text and in the FROM lines, in no order; nothing is left out yet.
+    pub findings: Vec<Finding>,
 }
 
 /// One stage.
@@ -127,6 +137,8 @@ pub struct Staged {
     pub image: Image,
     /// What a stage that starts from this one inherits beside the image.
     pub scope: Scope,
+    /// What the checks found in its instructions, in no order; nothing is left out yet.
+    pub findings: Vec<Finding>,
 }
 
 /// One step, ready to be carried out.

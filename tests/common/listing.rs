@@ -102,6 +102,11 @@ fn stack(layers: impl Iterator<Item = impl Read>) -> BTreeMap<Vec<u8>, Value> {
     for layer in layers {
         apply(layer, &mut tree, &mut inodes);
     }
+    files(tree)
+}
+
+/// Gives every path with what is there; names of one file say so.
+fn files(tree: BTreeMap<Vec<u8>, Node>) -> BTreeMap<Vec<u8>, Value> {
     let mut names: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for (path, node) in &tree {
         names.entry(node.inode).or_default().push(shown(path));
@@ -266,4 +271,11 @@ fn blob(dir: &Path, digest: &Value) -> std::path::PathBuf {
 fn json_file(path: &Path) -> Value {
     let text = std::fs::read(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("parse {}: {e}", path.display()))
+}
+
+/// Reads a plain archive of files as the one layer of an image.
+pub fn read_tar(reader: impl Read) -> BTreeMap<Vec<u8>, Value> {
+    let mut tree: BTreeMap<Vec<u8>, Node> = BTreeMap::new();
+    apply(reader, &mut tree, &mut 0);
+    files(tree)
 }
