@@ -102,6 +102,10 @@ fn fill(project: &Project, owner: (u32, u32)) {
         .arg(&context)
         .status();
     assert!(all.expect("run chown").success());
+    // Some belong to others.
+    for name in ["b b", "dir/c", "link", "out/keep", "fifo"] {
+        std::os::unix::fs::lchown(context.join(name), Some(5), Some(0)).expect("chown");
+    }
     // Taken away by the change of owner.
     set_mode(&context.join("dir/c"), 0o4751);
     let touched = Command::new("find")
@@ -729,4 +733,42 @@ fn nothing_is_left_but(project: &Project, programs: &[&str]) {
         .collect();
     assert_eq!(left, Vec::<String>::new());
     assert_eq!(mounts(project.dir.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_build_that_is_cancelled_while_mounts_are_made_leaves_nothing() {
+    let project = Project::new();
+    for i in 0..3000 {
+        project.file(&format!("d{}/f{i}", i % 30), "x");
+        chown(
+            project.path(&format!("context/d{}/f{i}", i % 30)),
+            Some(i),
+            None,
+        )
+        .expect("chown");
+    }
+    let dockerfile = "FROM base\nRUN --mount=target=/c,rw --mount=type=ssh,id=k \
+                      --mount=type=cache,target=/x sleep 1000\n";
+    let key = project.path("key");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status();
+    assert!(made.expect("run ssh-keygen").success());
+    let file = project.path("Dockerfile");
+    fs::write(&file, dockerfile).expect("write");
+    let key = format!("k={}", key.display());
+    let mut child = project.spawn(&[
+        "--no-push",
+        "--dockerfile",
+        file.to_str().expect("a path"),
+        "--ssh",
+        &key,
+    ]);
+    wait_for(&mut child, "[1/1] RUN");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("kill");
+    let (code, said) = end(child);
+    assert_eq!(code, Some(143), "{said}");
+    nothing_is_left(&project);
 }

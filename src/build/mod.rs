@@ -6,6 +6,7 @@
 
 mod base;
 mod check;
+mod deliver;
 mod file;
 mod image;
 mod layers;
@@ -17,12 +18,12 @@ use crate::context::Context;
 use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
+use crate::net::{Notice, Settings};
 use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
-use crate::output::Finished;
 use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
-use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
+use crate::progress::{Event, Level, Owner, Sink, StepId};
 use crate::registry::Registry;
-use crate::request::{Compression, ContextSource, Output, Place, Request};
+use crate::request::{Compression, ContextSource, Request};
 use crate::sandbox::{Machine, Sandbox};
 use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
@@ -38,16 +39,25 @@ use wait::{Failure, Gate, Promise, Slot};
 
 /// How many uploads run at a time.
 const UPLOADS: usize = 6;
+/// How many blobs of bases are fetched or checked at a time, besides those that are unpacked.
+const DOWNLOADS: usize = 6;
 
 /// What a build made.
 #[derive(Clone, Debug)]
 pub struct Built {
+    /// The image; `None` where the files of an image were all that was asked for.
+    pub image: Option<Identity>,
+    /// Where it was pushed.
+    pub pushed: Vec<Reference>,
+}
+
+/// What an image is known by.
+#[derive(Clone, Debug)]
+pub struct Identity {
     /// The manifest: media type, digest, size.
     pub manifest: Descriptor,
     /// The config's digest.
     pub config: Digest,
-    /// Where it was pushed.
-    pub pushed: Vec<Reference>,
 }
 
 /// Why a build failed.
@@ -69,6 +79,8 @@ pub enum Error {
         /// Why.
         #[source]
         source: BoxError,
+        /// At most one hint.
+        hint: Option<String>,
     },
     /// A command ended with something else than 0.
     #[error("`{command}` ended with exit code {code}")]
@@ -120,6 +132,7 @@ impl Error {
             span,
             text: text.to_owned(),
             source: source.into(),
+            hint: None,
         }
     }
 }
@@ -128,6 +141,9 @@ type Bases = BTreeMap<Key, Arc<Resolved>>;
 
 /// Bases to be resolved, with the instruction that names each.
 type Wanted<'a> = BTreeMap<Key, (&'a Base, &'a Platform, Instruction<'a>)>;
+
+/// The unpacked layers of a base, bottom first, once they are there.
+type UnpackedSlot = Slot<Arc<Vec<Unpacked>>>;
 
 /// What all threads of a build share.
 struct Shared<'a> {
@@ -146,7 +162,7 @@ struct Shared<'a> {
     plan: Plan,
     steps: Vec<Vec<Step>>,
     bases: Bases,
-    files: BTreeMap<Key, Slot<Arc<Vec<Unpacked>>>>,
+    files: BTreeMap<Key, UnpackedSlot>,
     done: Vec<Slot<Arc<Done>>>,
     /// By place of the stage: whether its layers are part of the image.
     in_image: Vec<bool>,
@@ -164,6 +180,9 @@ struct Shared<'a> {
     packers: Gate,
     uploads: Gate,
     fetches: Fetches,
+    /// The blobs of the base's layers, bottom first, where outputs want them as files.
+    base_blobs: Vec<Slot<PathBuf>>,
+    downloads: Gate,
 }
 
 /// Builds an image and brings it where the request says.
@@ -189,7 +208,7 @@ pub fn build(
     for text in plan::idle_args(&dockerfile, request) {
         sink.message(Level::Warn, text);
     }
-    check_outputs(request)?;
+    deliver::check(request)?;
     let ContextSource::Directory(dir) = &request.context else {
         return Err(Error::other(
             "open the build context",
@@ -202,7 +221,14 @@ pub fn build(
     let scratch = store
         .scratch()
         .map_err(|e| Error::other("make a scratch directory", e))?;
-    let registry = Registry::new(request.registry.clone(), cancel.clone())
+    let warn = sink.clone();
+    let settings = Settings {
+        notice: Notice(Arc::new(move |text| {
+            warn.message(Level::Warn, text);
+        })),
+        ..Settings::default()
+    };
+    let registry = Registry::with_settings(request.registry.clone(), settings, cancel.clone())
         .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
 
@@ -254,14 +280,19 @@ pub fn build(
             nanos: 0,
         },
         created: created(epoch),
-        in_image: in_image(&plan),
-        needs_files: needs_files(&plan, &steps),
+        in_image: in_image(&plan, deliver::wants_image(request)),
+        needs_files: needs_files(&plan, &steps, deliver::wants_root(request)),
         files: bases.keys().map(|key| (key.clone(), Slot::new())).collect(),
         done: plan.stages.iter().map(|_| Slot::new()).collect(),
         failure: Failure::new(cancel),
         permits: Permits::new((2 * threads + 8).min(64)),
         packers: Gate::new(threads + 2),
         uploads: Gate::new(UPLOADS),
+        downloads: Gate::new(DOWNLOADS),
+        base_blobs: match (&base, deliver::wants_blobs(request)) {
+            (Some(base), true) => base.layers.iter().map(|_| Slot::new()).collect(),
+            _ => Vec::new(),
+        },
         fetches: Fetches::default(),
         request,
         sandbox,
@@ -285,62 +316,15 @@ pub fn build(
     if cancel.is_set() {
         return Err(Error::Cancelled);
     }
-    let done = shared.done[shared.plan.target].wait();
-    let records = done.map(|done| done.records.clone()).unwrap_or_default();
-    let image = image::assemble(&shared, base.as_deref(), last, &records)?;
-    let built = deliver(&shared, &image)?;
-    Ok(built)
-}
-
-/// Finds out before the build whether its outputs can be written where they are wanted, and makes
-/// the directories above them.
-fn check_outputs(request: &Request) -> Result<(), Error> {
-    let notes = [
-        ("--digest-file", &request.digest_file),
-        (
-            "--image-name-with-digest-file",
-            &request.image_name_with_digest_file,
-        ),
-        (
-            "--image-name-tag-with-digest-file",
-            &request.image_name_tag_with_digest_file,
-        ),
-    ];
-    let notes = notes
-        .into_iter()
-        .filter_map(|(flag, path)| Some((flag, path.as_ref()?)));
-    let outputs = request.outputs.iter().filter_map(|output| match output {
-        Output::DockerTar(Place::File(path)) => Some(("--tar-path", path)),
-        Output::OciTar(Place::File(path)) | Output::RootTar(Place::File(path)) => {
-            Some(("--output", path))
+    let image = match deliver::wants_image(request) {
+        true => {
+            let done = shared.done[shared.plan.target].wait();
+            let records = done.map(|done| done.records.clone()).unwrap_or_default();
+            Some(image::assemble(&shared, base.as_deref(), last, &records)?)
         }
-        _ => None,
-    });
-    for (flag, path) in notes.chain(outputs) {
-        let action = || format!("write {flag} {}", path.display());
-        if path.is_dir() {
-            return Err(Error::other(
-                action(),
-                "it is a directory; a file is wanted",
-            ));
-        }
-        if let Some(parent) = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
-            std::fs::create_dir_all(parent).map_err(|e| Error::other(action(), e))?;
-        }
-    }
-    for output in &request.outputs {
-        if let Output::OciLayout(dir) = output
-            && dir.exists()
-            && !dir.is_dir()
-        {
-            let action = format!("write --oci-layout-path {}", dir.display());
-            return Err(Error::other(action, "it is a file; a directory is wanted"));
-        }
-    }
-    Ok(())
+        false => None,
+    };
+    deliver::deliver(&shared, image.as_ref())
 }
 
 /// Resolves the bases and plans every step of every stage; checks meanwhile that the destinations
@@ -365,7 +349,7 @@ fn resolve_and_plan(
             }
         }
         let wanted = wanted(&plan, request, &Bases::new());
-        resolve_all(wanted, request, registry, sink, &failure)
+        resolve_all(wanted, dockerfile, request, registry, sink, &failure)
     });
     loop {
         if let Some(error) = failure.take() {
@@ -387,7 +371,7 @@ fn resolve_and_plan(
         if wanted.is_empty() {
             break;
         }
-        let more = resolve_all(wanted, request, registry, sink, &failure);
+        let more = resolve_all(wanted, dockerfile, request, registry, sink, &failure);
         bases.extend(more);
     }
     let mut staged: Vec<Staged> = Vec::new();
@@ -465,6 +449,7 @@ fn wanted<'a>(plan: &'a Plan, request: &'a Request, known: &Bases) -> Wanted<'a>
 /// Resolves bases at the same time as each other.
 fn resolve_all(
     wanted: Wanted<'_>,
+    dockerfile: &Dockerfile,
     request: &Request,
     registry: &Registry,
     sink: &Sink,
@@ -476,7 +461,12 @@ fn resolve_all(
             .map(|(key, (base, platform, (span, text)))| {
                 let thread = scope.spawn(move || {
                     let resolved = base::resolve(base, platform, request, registry, sink);
-                    failure.check(resolved.map_err(|e| Error::step(span, text, e)))
+                    failure.check(resolved.map_err(|error| Error::Step {
+                        span,
+                        text: text.to_owned(),
+                        source: error.into(),
+                        hint: plan::meant(base, dockerfile),
+                    }))
                 });
                 (key, thread)
             })
@@ -517,9 +507,9 @@ fn root_base(plan: &Plan, place: usize) -> (Base, Platform) {
     }
 }
 
-fn in_image(plan: &Plan) -> Vec<bool> {
+fn in_image(plan: &Plan, wants_image: bool) -> Vec<bool> {
     let mut out = vec![false; plan.stages.len()];
-    let mut place = Some(plan.target);
+    let mut place = wants_image.then_some(plan.target);
     while let Some(at) = place {
         out[at] = true;
         place = match plan.stages[at].base {
@@ -531,14 +521,16 @@ fn in_image(plan: &Plan) -> Vec<bool> {
 }
 
 /// A stage needs its base's files where it has a step that looks at files, where another stage
-/// copies or mounts from it, or where a stage on top of it needs them.
-fn needs_files(plan: &Plan, steps: &[Vec<Step>]) -> Vec<bool> {
+/// copies or mounts from it, or where a stage on top of it needs them; the target also where an
+/// output does.
+fn needs_files(plan: &Plan, steps: &[Vec<Step>], of_target: bool) -> Vec<bool> {
     let looks = |step: &Step| match &step.op {
         Op::Config => false,
         Op::Copy(copy) => !copy.is_linked(),
         Op::Run(_) | Op::Workdir { .. } => true,
     };
     let mut out: Vec<bool> = steps.iter().map(|steps| steps.iter().any(looks)).collect();
+    out[plan.target] |= of_target;
     for (_, base) in steps.iter().flat_map(|steps| plan::bases(steps)) {
         if let Base::Stage(source) = base {
             out[*source] = true;
@@ -645,6 +637,9 @@ fn run_stages(shared: &Shared<'_>) {
         if !shared.repositories.is_empty() {
             push_base(shared, scope, &unpacked);
         }
+        if !shared.base_blobs.is_empty() {
+            have_base(shared, scope, &unpacked);
+        }
     });
 }
 
@@ -654,22 +649,16 @@ fn push_base<'scope, 'env: 'scope>(
     scope: &'scope std::thread::Scope<'scope, 'env>,
     unpacked: &[&Key],
 ) {
-    let (root, platform) = root_base(&shared.plan, shared.plan.target);
-    let Some(key) = base::key(&root, &platform) else {
-        return;
-    };
-    let Some(base) = shared.bases.get(&key) else {
+    let Some((base, being_unpacked)) = base_of_image(shared, unpacked) else {
         return;
     };
     let owner = Owner::Base(shared.plan.stages[shared.plan.target].index);
-    let being_unpacked = unpacked.contains(&&key);
     for layer in &base.manifest.layers {
-        let (root, platform) = (root.clone(), platform.clone());
         scope.spawn(move || {
             // Asked for only where the registry neither has the blob nor can mount it.
             let file = || {
                 // While the base is being unpacked its blobs are on their way into the store.
-                if being_unpacked && shared.wait_for_files(&root, &platform).is_none() {
+                if being_unpacked.is_some_and(|files| files.wait().is_none()) {
                     return Err(std::io::Error::other("the base could not be unpacked"));
                 }
                 base.blob_file(layer, &shared.registry, &shared.store, &shared.fetches)
@@ -682,95 +671,60 @@ fn push_base<'scope, 'env: 'scope>(
     }
 }
 
-/// Pushes config and manifests, writes the other outputs.
-fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
-    let keep = |bytes: &[u8]| {
-        shared
-            .store
-            .put(bytes)
-            .map_err(|e| Error::other("keep the image", e))
+/// Has the blobs of the base's layers as files of the store, each of them known to be what its digest
+/// says: what an earlier build left there may have been damaged since, by a power cut for one.
+fn have_base<'scope, 'env: 'scope>(
+    shared: &'scope Shared<'env>,
+    scope: &'scope std::thread::Scope<'scope, 'env>,
+    unpacked: &[&Key],
+) {
+    let Some((base, being_unpacked)) = base_of_image(shared, unpacked) else {
+        return;
     };
-    let config_digest = keep(&image.config_bytes)?;
-    keep(&image.manifest_bytes)?;
-    let config_file = shared
-        .store
-        .blob(&config_digest, image.config_bytes.len() as u64)
-        .map_err(|e| Error::other("find the config", e))?
-        .ok_or_else(|| Error::other("find the config", "it is no longer in the store"))?;
-    layers::upload(
-        shared,
-        Owner::Build,
-        &image.manifest.config,
-        &|| Ok(config_file.clone()),
-        None,
-    )?;
-    let request = shared.request;
-    let export = |what: &std::path::Path| {
-        shared.sink.span(
-            Owner::Build,
-            Work::Export,
-            &what.display().to_string(),
-            None,
-        )
+    for (layer, slot) in base.manifest.layers.iter().zip(&shared.base_blobs) {
+        scope.spawn(move || {
+            let promise = Promise::new(slot);
+            let old = shared.store.blob(&layer.digest, layer.size);
+            // While the base is being unpacked its blobs are on their way into the store.
+            if being_unpacked.is_some_and(|files| files.wait().is_none()) {
+                return;
+            }
+            let _pass = shared.downloads.enter();
+            let file = match old {
+                Ok(Some(_)) => shared
+                    .store
+                    .check_blob(&layer.digest, layer.size, shared.cancel)
+                    .map_err(|e| Error::other(format!("check layer {}", layer.digest), e)),
+                _ => Ok(None),
+            };
+            let file = file.and_then(|file| match file {
+                Some(file) => Ok(file),
+                None => base.blob_file(layer, &shared.registry, &shared.store, &shared.fetches),
+            });
+            if let Some(file) = shared.failure.check(file) {
+                promise.done(file);
+            }
+        });
+    }
+}
+
+/// Gives the base that the image stands on, and where its files will be if it is being unpacked.
+fn base_of_image<'a>(
+    shared: &'a Shared<'_>,
+    unpacked: &[&Key],
+) -> Option<(&'a Resolved, Option<&'a UnpackedSlot>)> {
+    let (root, platform) = root_base(&shared.plan, shared.plan.target);
+    let key = base::key(&root, &platform)?;
+    let files = match unpacked.contains(&&key) {
+        true => Some(shared.files.get(&key)?),
+        false => None,
     };
-    for output in &request.outputs {
-        match output {
-            Output::OciLayout(dir) => {
-                let _span = export(dir);
-                crate::output::write_layout(image, &request.names, dir)
-                    .map_err(|e| Error::other("write the OCI layout", e))?;
-            }
-            Output::DockerTar(Place::File(file)) => {
-                let _span = export(file);
-                crate::output::write_docker_tar(image, &request.names, file)
-                    .map_err(|e| Error::other("write the docker archive", e))?;
-            }
-            Output::DockerTar(Place::Stdout)
-            | Output::OciTar(_)
-            | Output::Directory(_)
-            | Output::RootTar(_) => {
-                return Err(Error::other(
-                    "write an output",
-                    "this kind is not yet supported",
-                ));
-            }
-        }
-    }
-    let mut pushed = Vec::new();
-    for destination in shared.pushed_to() {
-        if shared.cancel.is_set() {
-            return Err(Error::Cancelled);
-        }
-        let span = shared
-            .sink
-            .span(Owner::Build, Work::Push, &destination.to_string(), None);
-        shared.registry.push_manifest(
-            destination,
-            image.manifest.media_type(),
-            &image.manifest_bytes,
-        )?;
-        drop(span);
-        pushed.push(destination.clone());
-    }
-    Ok(Built {
-        manifest: image.descriptor.clone(),
-        config: image.manifest.config.digest,
-        pushed,
-    })
+    Some((shared.bases.get(&key)?, files))
 }
 
 impl Shared<'_> {
     fn wait_for_files(&self, base: &Base, platform: &Platform) -> Option<Arc<Vec<Unpacked>>> {
         self.files.get(&base::key(base, platform)?)?.wait()
-    }
-
-    /// Tells whether every blob of the image must be a file here.
-    fn wants_files(&self) -> bool {
-        !self.request.outputs.is_empty()
-    }
-
-    fn pushed_to(&self) -> &[Reference] {
-        &self.request.destinations
     }
 
     fn stage_scratch(&self, place: usize) -> std::io::Result<PathBuf> {

@@ -35,6 +35,11 @@ pub(super) struct Done {
 }
 
 impl Done {
+    /// Gives how many layers of the tree are the base's.
+    pub(super) fn base_layers(&self) -> usize {
+        self.files.len()
+    }
+
     /// Gives a root that shows the stage's files, for others to look at. Where it has none to start
     /// from, `dir` gives an empty directory to make it in.
     pub(super) fn root(

@@ -1,5 +1,6 @@
 //! The one table of flags: the parser, the help and the list of what is refused are made of it.
 
+use crate::dockerfile::spelling;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -703,30 +704,7 @@ pub(super) fn nearest(name: &str, verb: Verb) -> Option<&'static str> {
     {
         return Some(flag.long);
     }
-    flags()
-        .map(|flag| (distance(name, flag.long), flag.long))
-        .min()
-        .filter(|(distance, _)| *distance <= (name.len() / 3).max(1))
-        .map(|(_, long)| long)
-}
-
-/// Counts the letters to insert, delete or replace.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut next = Vec::with_capacity(row.len());
-        next.push(i + 1);
-        for ((pair, y), left) in row.windows(2).zip(&b).zip(0..) {
-            let (diagonal, above) = (pair[0], pair[1]);
-            let left: usize = next[left];
-            next.push(
-                (diagonal + usize::from(x != *y))
-                    .min(above + 1)
-                    .min(left + 1),
-            );
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
+    let mut names: Vec<&str> = flags().map(|flag| flag.long).collect();
+    names.sort_unstable();
+    spelling::nearest_within(name, &names, (name.len() / 3).max(1))
 }

@@ -95,7 +95,8 @@ impl Report {
         let (span, hint) = match error {
             Error::Dockerfile(error) => (error.span, error.hint.clone()),
             Error::Plan(error) => (error.span, error.hint.clone()),
-            Error::Step { span, .. } | Error::Run { span, .. } => (Some(*span), None),
+            Error::Step { span, hint, .. } => (Some(*span), hint.clone()),
+            Error::Run { span, .. } => (Some(*span), None),
             Error::Checks { span, .. } => (*span, None),
             Error::Cancelled | Error::Registry(_) | Error::Other { .. } => (None, None),
         };
@@ -272,7 +273,8 @@ fn excerpt<L: AsRef<str>>(lines: &[L], span: Span) -> Vec<(usize, Mark, String)>
                 true => Mark::Meant,
                 false => Mark::Beside,
             };
-            (number, mark, line.as_ref().to_owned())
+            // A lone carriage return is no end of a line here, though some editors show it as one.
+            (number, mark, line.as_ref().replace('\r', "␍"))
         })
         .collect()
 }

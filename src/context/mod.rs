@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub use copy::copy;
 pub use owner::{User, user};
-pub use visible::{Making, Visible, locate, visible};
+pub use visible::{Making, Owner, Visible, locate, visible};
 
 /// The most bytes an ignore file may have: 4 MiB.
 const MAX_IGNORE: u64 = 4 << 20;

@@ -6,6 +6,7 @@
 use super::ast::{Heredoc, Span};
 use super::check::{Finding, Rule};
 use super::directive::{self, Directives};
+use super::flags::Wrong;
 use super::parse::Error;
 use super::spelling::quote;
 use super::split::{self, Json};
@@ -192,7 +193,9 @@ pub fn parse(text: &[u8]) -> Result<Tree, Error> {
             for doc in &mut node.heredocs {
                 if !read_body(doc, &mut lines) {
                     lines.check()?;
-                    return Err(Error::at(span(&lines), "unterminated heredoc"));
+                    let end = format!("a line with nothing but {} ends it", doc.name);
+                    let wrong = Wrong::from("unterminated heredoc").hint(end);
+                    return Err(Error::at(span(&lines), wrong));
                 }
             }
         }
@@ -202,7 +205,9 @@ pub fn parse(text: &[u8]) -> Result<Tree, Error> {
     }
     lines.check()?;
     if nodes.is_empty() {
-        return Err(Error::whole("file with no instructions"));
+        return Err(Error::whole(
+            Wrong::from("file with no instructions").hint("FROM IMAGE is the least that one has"),
+        ));
     }
     Ok(Tree {
         nodes,
@@ -256,7 +261,7 @@ enum Depth {
 }
 
 /// Makes the node of a logical line; the span comes later.
-fn node(line: String, escape: char, depth: Depth) -> Result<Node, String> {
+fn node(line: String, escape: char, depth: Depth) -> Result<Node, Wrong> {
     let (name, flags, rest) = split::command(&line);
     let mut json = false;
     let mut child = None;
@@ -266,7 +271,8 @@ fn node(line: String, escape: char, depth: Depth) -> Result<Node, String> {
             Ok(Some(words))
         }
         Json::NotStrings => {
-            Err("when using JSON array syntax, arrays must be comprised of strings only".to_owned())
+            let wrong = "when using JSON array syntax, arrays must be comprised of strings only";
+            Err(Wrong::from(wrong).hint("put every element in double quotes"))
         }
         Json::No => Ok(None),
     };
@@ -315,23 +321,27 @@ fn node(line: String, escape: char, depth: Depth) -> Result<Node, String> {
 }
 
 /// Reads the pairs of ENV and LABEL: `name=value...`, or the old `name value`.
-fn pairs(rest: &str, instruction: &str, escape: char) -> Result<Vec<String>, String> {
+fn pairs(rest: &str, instruction: &str, escape: char) -> Result<Vec<String>, Wrong> {
     let words = split::words(rest, escape);
     let Some(first) = words.first() else {
         return Ok(Vec::new());
     };
     if !first.contains('=') {
         let (name, value) = split::once(rest);
-        let value = value.ok_or_else(|| format!("{instruction} must have two arguments"))?;
+        let value = value.ok_or_else(|| {
+            Wrong::from(format!("{instruction} must have two arguments"))
+                .hint(format!("write {instruction} {name}=VALUE"))
+        })?;
         return Ok(vec![name.into(), value.into(), String::new()]);
     }
     let mut pairs = Vec::with_capacity(words.len() * 3);
     for word in &words {
         let (name, value) = word.split_once('=').ok_or_else(|| {
-            format!(
+            Wrong::from(format!(
                 "Syntax error - can't find = in {}. Must be of the form: name=value",
                 quote(word)
-            )
+            ))
+            .hint("a value with blanks goes in double quotes")
         })?;
         pairs.extend([name.to_owned(), value.to_owned(), "=".to_owned()]);
     }

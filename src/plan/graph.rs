@@ -197,6 +197,10 @@ impl Names {
     }
 }
 
+/// What to do where a FROM's words are empty.
+const VALUE_BEFORE_FROM: &str =
+    "FROM sees the ARGs before the first FROM: give one a default there, or use --build-arg";
+
 fn draft<'a: 'd, 'd>(
     stage: &'a ast::Stage,
     earlier: impl Fn(&str) -> Option<(usize, &'d Draft<'a>)>,
@@ -226,10 +230,8 @@ fn draft<'a: 'd, 'd>(
 
     let expanded = expand(base)?.text;
     if expanded.is_empty() {
-        return Err(Error::at(
-            span,
-            format!("base name ({base}) should not be blank"),
-        ));
+        let error = Error::at(span, format!("base name ({base}) should not be blank"));
+        return Err(error.hint(VALUE_BEFORE_FROM));
     }
     let platform = match platform {
         None => None,
@@ -237,10 +239,8 @@ fn draft<'a: 'd, 'd>(
             let word = expand(written)?;
             let expanded = &word.text;
             if expanded.is_empty() {
-                return Err(Error::at(
-                    span,
-                    format!("empty platform value from expression {written}"),
-                ));
+                let message = format!("empty platform value from expression {written}");
+                return Err(Error::at(span, message).hint(VALUE_BEFORE_FROM));
             }
             let parsed = parse_platform(expanded).map_err(|(error, hint)| Error {
                 span: Some(span),
@@ -523,7 +523,8 @@ pub(super) fn base_of(
 ) -> Result<Base, Error> {
     match find(from) {
         Found::Stage(place) => Ok(Base::Stage(place)),
-        Found::NoSuchNumber => Err(Error::at(span, format!("invalid stage index {from}"))),
+        Found::NoSuchNumber => Err(Error::at(span, format!("invalid stage index {from}"))
+            .hint("stages are counted from 0, in the order of their FROMs")),
         Found::NoStage => Ok(image(from, request)),
     }
 }
@@ -563,10 +564,9 @@ fn refuse_circles(drafts: &[Draft]) -> Result<(), Error> {
                     let step = way.iter().find(|(index, ..)| *index == other);
                     let need = step.and_then(|(_, _, last)| *last).unwrap_or(need);
                     let name = name_of(other, drafts[other].stage);
-                    return Err(Error::at(
-                        need.span,
-                        format!("circular dependency detected on stage: {name}"),
-                    ));
+                    let message = format!("circular dependency detected on stage: {name}");
+                    return Err(Error::at(need.span, message)
+                        .hint("a stage takes from stages that stand before it"));
                 }
             }
         }
@@ -605,6 +605,20 @@ fn find_target(target: &str, names: &Names, stages: &[ast::Stage]) -> Result<usi
         message: format!("target stage \"{target}\" could not be found"),
         hint: meant.map(|name| format!("did you mean {name}?")),
     })
+}
+
+/// Gives what somebody may have meant by an image that cannot be had: a stage, or an image that
+/// many start from.
+pub fn meant(base: &Base, dockerfile: &Dockerfile) -> Option<String> {
+    const COMMON: [&str; 7] = [
+        "alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu",
+    ];
+    let Base::Image(name) = base else { return None };
+    let stages = dockerfile.stages.iter();
+    let mut known: Vec<&str> = stages.filter_map(|s| s.from.name.as_deref()).collect();
+    known.extend(COMMON);
+    let name = name.to_ascii_lowercase();
+    spelling::nearest(&name, &known).map(|name| format!("did you mean {name}?"))
 }
 
 fn name_of(index: usize, stage: &ast::Stage) -> String {

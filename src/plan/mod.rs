@@ -26,7 +26,7 @@ use std::collections::HashMap;
 
 pub use args::{Scope, idle_args};
 pub use check::{Checked, check, foreign_base, ignored, options, options_at};
-pub use graph::{Triggers, graph, graph_with};
+pub use graph::{Triggers, graph, graph_with, meant};
 pub use steps::{bases, steps};
 
 /// A mistake in the Dockerfile or between it and the request, with the lines it is about.
@@ -47,6 +47,13 @@ impl Error {
             span: Some(span),
             message: message.into(),
             hint: None,
+        }
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Error {
+        Error {
+            hint: Some(hint.into()),
+            ..self
         }
     }
 }

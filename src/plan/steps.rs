@@ -532,8 +532,11 @@ impl Walk<'_> {
                 }
             }
         }
-        let sources =
-            remote::sources(&paths, remote.as_ref()).map_err(|message| Error::at(span, message))?;
+        let sources = remote::sources(&paths, remote.as_ref()).map_err(|wrong| Error {
+            span: Some(span),
+            message: wrong.message,
+            hint: wrong.hint.map(str::to_owned),
+        })?;
         let dest = self.word(dest, span)?;
         let chown = self.optional(chown, span)?;
         let chmod = self.optional(chmod, span)?;

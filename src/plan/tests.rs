@@ -824,6 +824,23 @@ fn stages_are_found_and_pruned() {
 }
 
 #[test]
+fn images_that_may_be_misspelled() {
+    let text = "FROM base AS builder\nFROM base";
+    let dockerfile = dockerfile::parse(text.as_bytes()).unwrap();
+    for (name, expected) in [
+        ("bulider", Some("did you mean builder?")),
+        ("Builder2", Some("did you mean builder?")),
+        ("debain", Some("did you mean debian?")),
+        ("debian", None),
+        ("registry/team/app:1", None),
+    ] {
+        let hint = meant(&Base::Image(name.into()), &dockerfile);
+        assert_eq!(hint.as_deref(), expected, "{name}");
+    }
+    assert_eq!(meant(&Base::Files("bulider".into()), &dockerfile), None);
+}
+
+#[test]
 fn targets() {
     let text = "FROM base AS build\nFROM base AS Test\nFROM base";
     let index = |target: &str| {
@@ -839,7 +856,7 @@ fn targets() {
     let error = index("biuld").unwrap_err();
     assert_eq!(error.message, "target stage \"biuld\" could not be found");
     assert_eq!(error.hint.as_deref(), Some("did you mean build?"));
-    assert_eq!(index("zzz").unwrap_err().hint, None);
+    assert_eq!(index("zzzzz").unwrap_err().hint, None);
     assert!(index("3").is_err());
 }
 

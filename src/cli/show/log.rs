@@ -284,10 +284,18 @@ fn rounded(took: Duration) -> Value {
     ((took.as_secs_f64() * 1000.0).round() / 1000.0).into()
 }
 
+/// Gives what a finished build is called by.
+pub(in crate::cli) fn title(built: &Built) -> String {
+    match &built.image {
+        Some(image) => image.manifest.digest.to_string(),
+        None => "the image's files".into(),
+    }
+}
+
 /// Gives what a finished build is summed up in, line by line.
 pub(in crate::cli) fn summary(built: &Built, board: &Board, now: Instant) -> Vec<String> {
     let took = text::seconds(now.saturating_duration_since(board.begun));
-    let mut out = vec![format!("built {} in {took}", built.manifest.digest)];
+    let mut out = vec![format!("built {} in {took}", title(built))];
     out.extend(built.pushed.iter().map(|name| format!("pushed {name}")));
     let mut layers = board.layers.clone();
     layers.sort_by_key(|layer| layer.step);
@@ -336,9 +344,9 @@ pub(in crate::cli) fn summary_object(
     serde_json::json!({
         "time": time,
         "level": "info",
-        "msg": format!("built {}", built.manifest.digest),
+        "msg": format!("built {}", title(built)),
         "event": "built",
-        "digest": built.manifest.digest.to_string(),
+        "digest": built.image.as_ref().map(|image| image.manifest.digest.to_string()),
         "pushed": built.pushed.iter().map(|name| name.to_string()).collect::<Vec<_>>(),
         "seconds": rounded(now.saturating_duration_since(board.begun)),
         "layers": board.layers.len(),

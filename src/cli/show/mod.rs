@@ -277,7 +277,7 @@ impl Painter {
         if let Some((timeline, file)) = &self.timeline {
             let verdict = match (&ending.built, &ending.failure) {
                 (Some(built), _) => timeline::Verdict::Built {
-                    digest: built.manifest.digest.to_string(),
+                    digest: log::title(built),
                     pushed: built.pushed.iter().map(ToString::to_string).collect(),
                 },
                 (None, failure) => timeline::Verdict::Failed(failure.clone().unwrap_or_default()),

@@ -1,5 +1,6 @@
 use super::board::*;
 use super::*;
+use crate::build::Identity;
 use crate::cli::meaning::Stamp;
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Owner, StepId, Stream, Work};
@@ -301,14 +302,16 @@ fn a_summary_says_what_was_made_and_moved() {
     ]);
     let pushed: Reference = "localhost:1/a:b".parse().unwrap();
     let built = Built {
-        manifest: Descriptor {
-            media_type: String::new(),
-            digest: Digest::of(b""),
-            size: 0,
-            urls: Vec::new(),
-            annotations: Default::default(),
-        },
-        config: Digest::of(b""),
+        image: Some(Identity {
+            manifest: Descriptor {
+                media_type: String::new(),
+                digest: Digest::of(b""),
+                size: 0,
+                urls: Vec::new(),
+                annotations: Default::default(),
+            },
+            config: Digest::of(b""),
+        }),
         pushed: vec![pushed],
     };
     let lines = log::summary(&built, &board, begun + Duration::from_secs(65));
