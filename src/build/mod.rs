@@ -13,6 +13,7 @@ mod wait;
 
 use crate::context::Context;
 use crate::dockerfile::ast::Span;
+use crate::dockerfile::spelling::nearest;
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
 use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
@@ -193,7 +194,20 @@ pub fn build(
         .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
 
-    let (bases, staged) = resolve_and_plan(&plan, request, &registry, &repositories, sink, cancel)?;
+    let names: Vec<&str> = dockerfile
+        .stages
+        .iter()
+        .filter_map(|stage| stage.from.name.as_deref())
+        .collect();
+    let (bases, staged) = resolve_and_plan(
+        &plan,
+        &names,
+        request,
+        &registry,
+        &repositories,
+        sink,
+        cancel,
+    )?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
     if steps
@@ -334,6 +348,7 @@ fn read_dockerfile(request: &Request) -> Result<Vec<u8>, Error> {
 /// may be pushed to.
 fn resolve_and_plan(
     plan: &Plan,
+    names: &[&str],
     request: &Request,
     registry: &Registry,
     repositories: &[Reference],
@@ -359,7 +374,7 @@ fn resolve_and_plan(
                 });
             }
         }
-        resolve_all(wanted, request, registry, sink, &failure)
+        resolve_all(wanted, names, request, registry, sink, &failure)
     });
     if let Some(error) = failure.take() {
         return Err(error);
@@ -389,7 +404,9 @@ fn resolve_and_plan(
             }
         }
     }
-    bases.extend(resolve_all(copied, request, registry, sink, &failure));
+    bases.extend(resolve_all(
+        copied, names, request, registry, sink, &failure,
+    ));
     match failure.take() {
         Some(error) => Err(error),
         None => Ok((bases, staged)),
@@ -399,6 +416,7 @@ fn resolve_and_plan(
 /// Resolves bases at the same time as each other.
 fn resolve_all(
     wanted: Wanted<'_>,
+    names: &[&str],
     request: &Request,
     registry: &Registry,
     sink: &Sink,
@@ -410,7 +428,8 @@ fn resolve_all(
             .map(|(key, (base, platform, (span, text)))| {
                 let thread = scope.spawn(move || {
                     let resolved = base::resolve(base, platform, request, registry, sink);
-                    failure.check(resolved.map_err(|e| Error::step(span, text, e)))
+                    let named = resolved.map_err(|e| mistaken(base, names, e));
+                    failure.check(named.map_err(|e| Error::step(span, text, e)))
                 });
                 (key, thread)
             })
@@ -427,6 +446,20 @@ fn resolve_all(
             .filter_map(|(key, thread)| Some((key, resolved(thread)?)))
             .collect()
     })
+}
+
+/// Says which stage may have been meant where what is no stage cannot be had as an image either.
+fn mistaken(base: &Base, stages: &[&str], error: Error) -> Error {
+    let Base::Image(name) = base else {
+        return error;
+    };
+    match nearest(&name.to_ascii_lowercase(), stages) {
+        Some(stage) if !matches!(error, Error::Cancelled) => Error::other(
+            format!("there is no stage {name} (did you mean {stage}?), and no such image"),
+            error,
+        ),
+        _ => error,
+    }
 }
 
 fn announce(plan: &Plan, steps: &[Vec<Step>], sink: &Sink) {

@@ -8,7 +8,7 @@ use super::permits::{Account, Chunk};
 use super::pipeline::Pipeline;
 use super::{Times, tar};
 use crate::changeset::{Action, Change};
-use crate::fs::{ContentId, Kind, Meta, Node, RelPath, Source, Time, TocEntry};
+use crate::fs::{ContentId, Holes, Kind, Meta, Node, RelPath, Source, Time, TocEntry};
 use crate::layer::Error;
 use crate::sys::Cancel;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -376,7 +376,8 @@ fn stream(
     size: u64,
     pipeline: &mut Pipeline<'_, '_>,
 ) -> Result<ContentId, Error> {
-    let mut file = open(source).map_err(|e| read_error(path, e))?;
+    let file = open(source).and_then(Holes::new);
+    let mut file = file.map_err(|e| read_error(path, e))?;
     let mut hash = blake3::Hasher::new();
     let mut left = size;
     while left > 0 {
@@ -402,7 +403,7 @@ fn open(source: &Source) -> io::Result<File> {
         .ok_or_else(|| io::Error::other("it is not a file on disk"))
 }
 
-fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn read(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match file.read(buffer) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -2,7 +2,7 @@
 
 use super::mount::{at, open_dir};
 use crate::changeset::{self, Action, Change, Changeset};
-use crate::fs::{Dir, Kind, Meta, Placer, RelPath, Source, Time};
+use crate::fs::{Dir, Holes, Kind, Meta, Placer, RelPath, Source, Time};
 use crate::rootfs::Error;
 use crate::sys::Cancel;
 use rayon::prelude::*;
@@ -143,20 +143,33 @@ fn write_file(pending: &Pending<'_>, cancel: &Cancel) -> io::Result<()> {
     pending.dir.seal(&file, pending.meta)
 }
 
-/// Copies a file: a small one by two calls, a large one inside of the kernel.
-fn copy(mut from: File, size: u64, to: &mut File, cancel: &Cancel) -> io::Result<()> {
+/// Copies a file: a small one by two calls, a large one inside of the kernel and without its holes.
+/// The layer has so many bytes of it, and so must the root.
+fn copy(from: File, size: u64, to: &mut File, cancel: &Cancel) -> io::Result<()> {
     if size <= SMALL {
         let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-        from.read_to_end(&mut content)?;
+        from.take(size + 1).read_to_end(&mut content)?;
+        check_size(size, content.len() as u64)?;
         return to.write_all(&content);
     }
+    let mut from = Holes::new(from)?;
+    check_size(size, from.size())?;
     // In pieces: the kernel cannot be stopped within one.
-    while io::copy(&mut (&mut from).take(PIECE), to)? == PIECE {
+    while from.copy_on(to, PIECE)? {
         if cancel.is_set() {
             return Err(cancelled());
         }
     }
-    Ok(())
+    to.set_len(size)
+}
+
+fn check_size(wanted: u64, got: u64) -> io::Result<()> {
+    match wanted == got {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "its size changed while it was read: {wanted} bytes were expected"
+        ))),
+    }
 }
 
 fn cancelled() -> io::Error {
