@@ -136,23 +136,9 @@ fn what_cannot_be_copied_is_told_by_name() {
             "COPY --link --chown=app a /x",
             "`app` cannot be looked up with --link: use numbers",
         ),
-        (
-            "COPY --from=bild /a /x",
-            "there is no stage bild (did you mean build?)",
-        ),
     ] {
-        project.file(
-            "Dockerfile",
-            format!("FROM base AS build\nFROM base\n{step}\n"),
-        );
-        // Nobody is asked for an image that does not exist.
-        let output = project
-            .command()
-            .args(["--no-push", "--oci-layout-path"])
-            .arg(project.path("out"))
-            .env("HTTPS_PROXY", "http://127.0.0.1:1")
-            .output()
-            .expect("run");
+        project.file("Dockerfile", format!("FROM base\n\n{step}\n"));
+        let (output, _) = project.try_build("out", &[]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{step}: {said}");
         assert!(said.contains(wanted), "{step}: {said}");
@@ -174,6 +160,46 @@ fn holes_stay_holes_in_the_root() {
     );
     let image = read_layout(&project.build("out", &["--compression", "zstd"]));
     assert_eq!(image.files[&b"s"[..]]["size"], size);
+}
+
+/// An archive that fills the disk fails by its name and leaves nothing there.
+#[test]
+fn an_archive_that_fills_the_disk_is_told_by_name() {
+    let project = Project::new();
+    let zeros = std::fs::File::create(project.path("zeros")).expect("a file");
+    zeros.set_len(64 << 20).expect("a size");
+    let packed = Command::new("tar")
+        .args(["--gzip", "--create", "--file"])
+        .arg(project.path("context/bomb.tgz"))
+        .arg("-C")
+        .arg(project.path(""))
+        .arg("zeros")
+        .status()
+        .expect("run tar");
+    assert!(packed.success());
+    project.file("Dockerfile", "FROM scratch\nADD bomb.tgz /x/\n");
+    std::fs::create_dir(project.path("store")).expect("a directory");
+    // The mount is seen by this one build and goes with it.
+    let build = project.command();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c"])
+        .arg("mount -t tmpfs -o size=16m tmpfs \"$0\" && \"$@\"; code=$?; du -s \"$0\" >&2; exit $code")
+        .arg(project.path("store"))
+        .arg(build.get_program())
+        .args(build.get_args())
+        .arg("--no-push")
+        .output()
+        .expect("run unshare");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let wanted = "unpack /bomb.tgz: entry `/zeros`: No space left on device";
+    assert!(said.contains(wanted), "{said}");
+    let left: u64 = said
+        .lines()
+        .find_map(|line| line.strip_suffix(&format!("\t{}", project.path("store").display())))
+        .and_then(|size| size.parse().ok())
+        .expect("a size");
+    assert!(left < 1000, "{said}");
 }
 
 /// An archive of one entry that climbs out.

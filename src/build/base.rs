@@ -1,6 +1,7 @@
 //! Bases: from a name to manifest and config, and from those to unpacked layers.
 
 use super::Error;
+use crate::dockerfile::spelling::nearest;
 use crate::layer::{BaseLayer, Unpacked};
 use crate::oci::{Descriptor, Digest, Document, Image, Manifest, Platform, Reference};
 use crate::output::{LayoutImage, open_layout};
@@ -158,6 +159,20 @@ pub(super) fn resolve(
     })
 }
 
+/// Says which stage may have been meant where what is no stage cannot be had as an image either.
+pub(super) fn mistaken(base: &Base, stages: &[&str], error: Error) -> Error {
+    let Base::Image(name) = base else {
+        return error;
+    };
+    match nearest(&name.to_ascii_lowercase(), stages) {
+        Some(stage) if !matches!(error, Error::Cancelled) => Error::other(
+            format!("there is no stage {name} (did you mean {stage}?), and no such image"),
+            error,
+        ),
+        _ => error,
+    }
+}
+
 /// Has a base's layers unpacked in the store.
 pub(super) fn unpack(
     base: &Resolved,
@@ -251,5 +266,33 @@ impl Fetches {
             .entry(digest)
             .or_default()
             .clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_that_may_be_meant_is_named() {
+        let table = [
+            (
+                "bild",
+                "there is no stage bild (did you mean build?), and no such image",
+            ),
+            (
+                "Build2",
+                "there is no stage Build2 (did you mean build?), and no such image",
+            ),
+            ("alpine", "resolve"),
+            ("docker.io/library/bild", "resolve"),
+        ];
+        for (name, expected) in table {
+            let error = Error::other("resolve", "no");
+            let said = mistaken(&Base::Image(name.into()), &["build", "run"], error);
+            assert_eq!(said.to_string(), expected);
+        }
+        let cancelled = mistaken(&Base::Image("bild".into()), &["build"], Error::Cancelled);
+        assert!(matches!(cancelled, Error::Cancelled));
     }
 }

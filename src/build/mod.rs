@@ -13,7 +13,6 @@ mod wait;
 
 use crate::context::Context;
 use crate::dockerfile::ast::Span;
-use crate::dockerfile::spelling::nearest;
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
 use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
@@ -428,7 +427,7 @@ fn resolve_all(
             .map(|(key, (base, platform, (span, text)))| {
                 let thread = scope.spawn(move || {
                     let resolved = base::resolve(base, platform, request, registry, sink);
-                    let named = resolved.map_err(|e| mistaken(base, names, e));
+                    let named = resolved.map_err(|e| base::mistaken(base, names, e));
                     failure.check(named.map_err(|e| Error::step(span, text, e)))
                 });
                 (key, thread)
@@ -446,20 +445,6 @@ fn resolve_all(
             .filter_map(|(key, thread)| Some((key, resolved(thread)?)))
             .collect()
     })
-}
-
-/// Says which stage may have been meant where what is no stage cannot be had as an image either.
-fn mistaken(base: &Base, stages: &[&str], error: Error) -> Error {
-    let Base::Image(name) = base else {
-        return error;
-    };
-    match nearest(&name.to_ascii_lowercase(), stages) {
-        Some(stage) if !matches!(error, Error::Cancelled) => Error::other(
-            format!("there is no stage {name} (did you mean {stage}?), and no such image"),
-            error,
-        ),
-        _ => error,
-    }
 }
 
 fn announce(plan: &Plan, steps: &[Vec<Step>], sink: &Sink) {
