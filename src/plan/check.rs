@@ -15,12 +15,9 @@ use std::collections::BTreeSet;
 /// The build argument that stands in the place of a file's `# check=`.
 const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
-/// So many names are compared with one that is not known.
+/// So many names are compared with one that is not known, until there are so many findings.
 const COMPARED: usize = 1000;
-
-/// So many comparisons are made for a stage: a file of nothing but misspelled names is no way to keep
-/// the builder busy.
-const COMPARED_IN_ALL: usize = 100_000;
+const SUGGESTING: usize = 100;
 
 /// What is said of the checks for the whole file: by the build argument, else by the directive.
 pub fn options(dockerfile: &Dockerfile, request: &Request) -> Result<Options, Error> {
@@ -285,9 +282,8 @@ impl FromWord {
                 continue;
             }
             let known = globals.entries().iter().map(|(name, _)| name.as_str());
-            let known: Vec<&str> = known.take(COMPARED).collect();
             let mut message = format!("FROM argument '{name}' is not declared");
-            if let Some(meant) = nearest(name, &known) {
+            if let Some(meant) = suggest(name, known, findings.len()) {
                 message.push_str(&format!(" (did you mean {meant}?)"));
             }
             findings.push(Finding::new(Rule::UndefinedArgInFrom, span, message));
@@ -339,14 +335,25 @@ impl FromWord {
     }
 }
 
+/// Finds the known name that was meant, within bounds.
+fn suggest<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a str>,
+    findings: usize,
+) -> Option<&'a str> {
+    if findings >= SUGGESTING {
+        return None;
+    }
+    let known: Vec<&str> = known.take(COMPARED).collect();
+    nearest(name, &known)
+}
+
 /// What is noticed while a stage's instructions are carried out on paper.
 #[derive(Default)]
 pub(super) struct Notes {
     pub(super) findings: RefCell<Vec<Finding>>,
     /// Whether the instruction at hand asked for a variable that is not set.
     pub(super) missed: Cell<bool>,
-    /// How many names have been compared.
-    compared: Cell<usize>,
     /// Where CMD, ENTRYPOINT and HEALTHCHECK were last.
     last: [Option<Span>; 3],
 }
@@ -427,11 +434,8 @@ impl Notes {
                 continue;
             }
             let known = scope.variables().map(|(name, _)| name);
-            let left = COMPARED_IN_ALL.saturating_sub(self.compared.get());
-            let known: Vec<&str> = known.take(COMPARED.min(left)).collect();
-            self.compared.set(self.compared.get() + known.len());
             let mut message = format!("Usage of undefined variable '${name}'");
-            if let Some(meant) = nearest(name, &known) {
+            if let Some(meant) = suggest(name, known, self.findings.borrow().len()) {
                 message.push_str(&format!(" (did you mean ${meant}?)"));
             }
             self.find(Rule::UndefinedVar, span, message);
