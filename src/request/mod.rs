@@ -2,7 +2,7 @@
 
 mod git;
 
-pub use git::GitSource;
+pub use git::{CheckoutTimes, GitSource, PullMethod, Submodules, unescaped};
 
 use crate::oci::{Format, Platform, Reference};
 use std::collections::BTreeMap;
