@@ -5,9 +5,9 @@ use crate::layer::{BaseLayer, Unpacked};
 use crate::oci::{Descriptor, Digest, Document, Image, Manifest, Platform, Reference};
 use crate::output::{LayoutImage, open_layout};
 use crate::plan::Base;
-use crate::progress::{Level, Owner, Sink, Work};
+use crate::progress::{Owner, Sink, Work};
 use crate::registry::{ImageBlobs, Registry};
-use crate::request::{NamedContext, Request};
+use crate::request::{Layout, NamedContext, Request};
 use crate::store::{Blobs, Store};
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
@@ -52,6 +52,12 @@ impl Resolved {
             Place::Layout(_) => None,
         }
     }
+}
+
+/// Gives the image of an OCI layout for a check, which does without where it cannot be read.
+pub(super) fn layout_image(layout: &Layout, platform: &Platform) -> Option<Image> {
+    let image = open_layout(layout, platform).ok()?;
+    serde_json::from_slice(&image.config).ok()
 }
 
 /// Asks for a base's manifest and config and checks that they fit each other.
@@ -118,16 +124,6 @@ pub(super) fn resolve(
     }
     let image: Image = serde_json::from_slice(&config)
         .map_err(|e| Error::other(format!("read the config of {label}"), e))?;
-    let own = Platform {
-        os: image.os.clone(),
-        architecture: image.architecture.clone(),
-        variant: image.variant.clone(),
-    };
-    if !platform.accepts(&own) {
-        let text =
-            format!("{label} is for {own}, and {platform} is wanted; it is used all the same");
-        sink.message(Level::Warn, text);
-    }
     let diff_ids = &image.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
         return Err(Error::other(

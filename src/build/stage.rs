@@ -1,6 +1,7 @@
 //! One stage: its steps in order, on a tree, and on a root once a command must run.
 
 use super::layers::{self, Instruction, Pending};
+use super::mounts::{self, Ready};
 use super::wait::lock;
 use super::{Error, Shared};
 use crate::changeset::Changeset;
@@ -8,7 +9,7 @@ use crate::context::{self, Origin};
 use crate::fs::{Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, From, Op, RunOp, Step};
-use crate::progress::{Event, Owner, StepId, Work};
+use crate::progress::{Event, Owner, StepId, Stream, Work};
 use crate::rootfs::Rootfs;
 use crate::sandbox::{Command, Exit, Identity};
 use std::collections::VecDeque;
@@ -31,6 +32,55 @@ pub(super) struct Done {
     pub(super) records: Vec<Record>,
     /// With one layer for everything: what all steps above the base changed.
     merged: Option<Changeset>,
+}
+
+impl Done {
+    /// Gives how many layers of the tree are the base's.
+    pub(super) fn base_layers(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Gives a root that shows the stage's files, for others to look at. Where it has none to start
+    /// from, `dir` gives an empty directory to make it in.
+    pub(super) fn root(
+        &self,
+        shared: &Shared<'_>,
+        dir: impl FnOnce() -> std::io::Result<PathBuf>,
+    ) -> Result<Box<dyn Rootfs>, BoxError> {
+        let fork = lock(&self.root).as_ref().map(|root| root.fork());
+        let mut root = match fork.transpose()? {
+            Some(root) => root,
+            None => base_root(shared, &self.files, dir()?)?,
+        };
+        for changeset in &self.unapplied {
+            root.apply(changeset, shared.cancel)?;
+        }
+        Ok(root)
+    }
+}
+
+/// Makes a root of an unpacked base in an empty directory.
+pub(super) fn base_root(
+    shared: &Shared<'_>,
+    files: &[Unpacked],
+    dir: PathBuf,
+) -> Result<Box<dyn Rootfs>, BoxError> {
+    let lowers = files.iter().map(|layer| layer.dir.clone()).collect();
+    // The root directory's metadata is as the base has it.
+    let mut tree = Tree::default();
+    for layer in files {
+        tree.push(Arc::clone(&layer.view));
+    }
+    let top = match tree.get(&RelPath::root()) {
+        Some(found) => found.meta,
+        None => Meta::dir(0o755, shared.now),
+    };
+    Ok(crate::rootfs::create(
+        shared.request.rootfs,
+        dir,
+        lowers,
+        top,
+    )?)
 }
 
 /// The unpacked base below a chain of stages, bottom first.
@@ -196,13 +246,13 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         Ok(Flow::Go)
     }
 
-    /// Waits for what a step copies from; false where that failed.
+    /// Waits for what a step copies or mounts from; false where that failed.
     fn sources_are_there(&self, step: &Step) -> bool {
         step.op.bases().all(|base| match base {
             Base::Scratch | Base::Files(_) => true,
             Base::Stage(place) => self.shared.done[*place].wait().is_some(),
             Base::Image(_) | Base::Layout(_) => {
-                let platform = &self.shared.plan.stages[self.place].platform;
+                let platform = &self.shared.request.platform;
                 self.shared.wait_for_files(base, platform).is_some()
             }
         })
@@ -284,14 +334,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         }
         let _span = self.span(id, Work::Root, "root");
         if self.root.is_none() {
-            let lowers: Vec<PathBuf> = self.files.iter().map(|layer| layer.dir.clone()).collect();
             let dir = self.shared.stage_scratch(self.place)?;
-            self.root = Some(crate::rootfs::create(
-                self.shared.request.rootfs,
-                dir,
-                lowers,
-                self.top(),
-            )?);
+            self.root = Some(base_root(self.shared, &self.files, dir)?);
         }
         if let Some(root) = &mut self.root {
             for changeset in self.unapplied.drain(..) {
@@ -301,17 +345,11 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         Ok(())
     }
 
-    /// Gives the root directory's metadata as the base has it.
-    fn top(&self) -> Meta {
-        match self.base_tree.get(&RelPath::root()) {
-            Some(found) => found.meta,
-            None => Meta::dir(0o755, self.shared.now),
-        }
-    }
-
     fn command(&mut self, id: StepId, step: &Step, run: &RunOp) -> Result<Changeset, Error> {
         let failed = |source: BoxError| Error::step(step.span, &step.text, source);
-        let command = self.prepare(run).map_err(failed)?;
+        let platform = &self.shared.request.platform;
+        let ready = mounts::prepare(self.shared, platform, id, run).map_err(failed)?;
+        let command = self.prepare(run, &ready).map_err(failed)?;
         let root = self
             .root
             .as_mut()
@@ -328,16 +366,32 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 None,
             );
             let sink = &self.shared.sink;
-            self.shared.sandbox.run(
+            let mut show = |stream, bytes: Vec<u8>| {
+                if !bytes.is_empty() {
+                    last.take(&bytes);
+                    sink.send(Event::Output(id, stream, bytes));
+                }
+            };
+            let mut masks = [(Stream::Out, ready.mask()), (Stream::Err, ready.mask())];
+            let ran = self.shared.sandbox.run(
                 root.entry(),
                 &command,
                 &mut |stream, bytes| {
-                    last.take(bytes);
-                    sink.send(Event::Output(id, stream, bytes.to_vec()));
+                    for (of, mask) in &mut masks {
+                        if *of == stream {
+                            show(stream, mask.take(bytes));
+                        }
+                    }
                 },
                 self.shared.cancel,
-            )
+            );
+            for (stream, mask) in &mut masks {
+                show(*stream, mask.rest());
+            }
+            ran
         };
+        drop(command);
+        ready.end();
         let code = match ran {
             Ok(Exit::Code(0)) => None,
             Ok(Exit::Code(code)) => Some(code),
@@ -369,9 +423,10 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         tracked.settle(&self.tree).map_err(|e| failed(e.into()))
     }
 
-    fn prepare(&self, run: &RunOp) -> Result<Command, BoxError> {
+    fn prepare(&self, run: &RunOp, ready: &Ready) -> Result<Command, BoxError> {
         let user = context::user(&run.user, &self.tree)?;
         let mut env: Vec<Vec<u8>> = run.env.iter().map(|e| e.clone().into_bytes()).collect();
+        ready.add_variables(&mut env);
         if !env.iter().any(|entry| entry.starts_with(b"HOME=")) {
             env.push(format!("HOME={}", user.home).into_bytes());
         }
@@ -392,8 +447,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                     (path, 0o755, text.clone().into_bytes())
                 })
                 .collect(),
-            hostname: "shutter".into(),
-            mounts: Vec::new(),
+            hostname: run.hostname.clone().unwrap_or_else(|| "shutter".into()),
+            mounts: ready.mounts.clone(),
             network: run.network,
             insecure: run.insecure,
         })
@@ -408,7 +463,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 None => return Ok(None),
             },
             From::Base(base) => {
-                let platform = &self.shared.plan.stages[self.place].platform;
+                let platform = &self.shared.request.platform;
                 let Some(files) = self.shared.wait_for_files(base, platform) else {
                     return Ok(None);
                 };
@@ -425,9 +480,15 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             None => Origin::Context(&self.shared.context),
         };
         let scratch = self.shared.step_scratch(id)?;
-        let (now, cancel) = (self.shared.now, self.shared.cancel);
-        let made = context::copy(copy, &origin, &[], &self.tree, &scratch, now, cancel)?;
-        Ok(Some(made.settle(&self.tree)?))
+        let cancel = self.shared.cancel;
+        let nothing = Tree::default();
+        // A linked layer is the same whatever it is put on, dates included.
+        let (below, now) = match copy.is_linked() {
+            true => (&nothing, self.shared.epoch),
+            false => (&self.tree, self.shared.now),
+        };
+        let made = context::copy(copy, &origin, &[], below, &scratch, now, cancel)?;
+        Ok(Some(made.settle(below)?))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one table of flags: the parser, the help and the list of what is refused are made of it.
 
+use crate::dockerfile::spelling;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -18,12 +19,18 @@ pub(super) struct Typed {
     pub labels: Vec<String>,
     pub custom_platform: Option<String>,
     pub build_contexts: BTreeMap<String, String>,
+    pub git: Vec<String>,
+    pub secrets: Vec<String>,
+    pub ssh: Vec<String>,
+    pub allow: Vec<String>,
     pub no_push: bool,
+    pub outputs: Vec<String>,
     pub tar_path: Option<PathBuf>,
     pub oci_layout_path: Option<PathBuf>,
     pub digest_file: Option<PathBuf>,
     pub image_name_with_digest_file: Option<PathBuf>,
     pub image_name_tag_with_digest_file: Option<PathBuf>,
+    pub metadata_file: Option<PathBuf>,
     pub image_format: Option<String>,
     pub compression: Option<String>,
     pub compression_level: Option<i64>,
@@ -48,6 +55,8 @@ pub(super) struct Typed {
     pub log_timestamp: bool,
     pub timeline: Option<PathBuf>,
     pub help: bool,
+    pub check_format: Option<String>,
+    pub check_error: bool,
     /// Deprecated spellings that were used, with today's spelling.
     pub deprecated: Vec<(&'static str, &'static str)>,
 }
@@ -121,19 +130,43 @@ pub(super) enum Group {
     Run,
     /// What is shown.
     Show,
+    /// What `check` alone has.
+    Check,
 }
 
 impl Group {
     /// All groups in the order of the help, with their headings.
-    pub const ALL: [(Group, &'static str); 6] = [
+    pub const ALL: [(Group, &'static str); 7] = [
         (Group::Source, "What is built"),
         (Group::Output, "Where the image goes"),
         (Group::Image, "What the image looks like"),
         (Group::Registry, "Registries"),
         (Group::Run, "How the build runs"),
         (Group::Show, "What is shown"),
+        (Group::Check, "What is told of the checks"),
     ];
 }
+
+/// A command that has flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// Builds an image.
+    Build,
+    /// Checks a Dockerfile.
+    Check,
+}
+
+/// The flags of a build that say which Dockerfile, and what it is built with.
+const SOURCES: [&str; 8] = [
+    "context",
+    "context-sub-path",
+    "dockerfile",
+    "target",
+    "build-arg",
+    "build-context",
+    "custom-platform",
+    "help",
+];
 
 /// One flag.
 #[derive(Clone, Copy)]
@@ -157,6 +190,14 @@ pub(super) struct Flag {
 }
 
 impl Flag {
+    /// Tells whether a command has the flag.
+    pub fn is_for(&self, verb: Verb) -> bool {
+        match verb {
+            Verb::Build => self.group != Group::Check,
+            Verb::Check => self.group == Group::Check || SOURCES.contains(&self.long),
+        }
+    }
+
     const fn short(mut self, short: char) -> Flag {
         self.short = Some(short);
         self
@@ -218,7 +259,7 @@ const fn not_yet(
     }
 }
 
-use Group::{Image, Output, Registry, Run, Show, Source};
+use Group::{Check, Image, Output, Registry, Run, Show, Source};
 use Takes::{Choice, CommaList, List, Map, NoChoice, NoSwitch, NoText, Number, Path, Switch, Text};
 
 /// Every flag there is.
@@ -228,7 +269,9 @@ pub(super) const FLAGS: &[Flag] = &[
         "context",
         "PATH",
         Path(|t| &mut t.context),
-        "Build context: a directory, also as dir://PATH (default: `.`; /workspace/ as executor)",
+        "Build context: a directory (also dir://PATH), an archive (tar://PATH, tar://stdin or `-`, \
+         https://HOST/FILE), a repository (git://, https://HOST/NAME.git#REF:DIR) (default: `.`; \
+         /workspace/ as executor)",
     )
     .short('c'),
     works(
@@ -243,7 +286,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "dockerfile",
         "PATH",
         Path(|t| &mut t.dockerfile),
-        "Dockerfile, looked up as given, then in the context (default: Dockerfile)",
+        "Dockerfile, looked up as given, then in the context; `-` is standard input (default: \
+         Dockerfile)",
     )
     .short('f'),
     works(
@@ -263,9 +307,33 @@ pub(super) const FLAGS: &[Flag] = &[
     works(
         Source,
         "build-context",
-        "NAME=oci-layout://DIR[:TAG][@DIGEST]",
+        "NAME=SOURCE",
         Map(|t| &mut t.build_contexts),
-        "Image in an OCI layout that FROM and COPY --from know by this name",
+        "What FROM and --from know by this name: a directory, tar://, git:// or https://, \
+         docker-image://IMAGE, oci-layout://DIR[:TAG][@DIGEST]",
+    ),
+    works(
+        Source,
+        "git",
+        "KEY=VALUE",
+        List(|t| &mut t.git),
+        "For a context in git: branch=NAME; single-branch, depth and recurse-submodules change \
+         nothing, since one commit is fetched, with its submodules",
+    ),
+    works(
+        Source,
+        "secret",
+        "id=ID[,src=FILE|,env=NAME]",
+        List(|t| &mut t.secrets),
+        "Secret for RUN --mount=type=secret; by default the variable ID where it is set, else the \
+         file ID",
+    ),
+    works(
+        Source,
+        "ssh",
+        "ID[=SOCKET|=KEY[,KEY]]",
+        List(|t| &mut t.ssh),
+        "SSH agent for RUN --mount=type=ssh, or keys to be one with (default: SSH_AUTH_SOCK)",
     ),
     works(
         Source,
@@ -290,6 +358,16 @@ pub(super) const FLAGS: &[Flag] = &[
         Switch(|t| &mut t.no_push),
         "Push nothing (KANIKO_NO_PUSH, where set, wins)",
     ),
+    works(
+        Output,
+        "output",
+        "SPEC",
+        List(|t| &mut t.outputs),
+        "Write the image: type=docker or oci (archives; oci,tar=false a layout), local or tar (its \
+         files), image or registry (with name=IMAGE, pushed with push=true); dest=PATH, `-` for \
+         standard output. PATH alone is type=local, `-` alone type=tar",
+    )
+    .short('o'),
     works(
         Output,
         "tar-path",
@@ -325,6 +403,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "FILE",
         Path(|t| &mut t.image_name_tag_with_digest_file),
         "Write a line repository:tag@digest for each destination",
+    ),
+    works(
+        Output,
+        "metadata-file",
+        "FILE",
+        Path(|t| &mut t.metadata_file),
+        "Write digests and names of the image as JSON",
     ),
     works(
         Image,
@@ -455,6 +540,13 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     works(
         Run,
+        "allow",
+        "WHAT",
+        CommaList(|t| &mut t.allow),
+        "Let a RUN have security.insecure (network.host it has in any case)",
+    ),
+    works(
+        Run,
         "threads",
         "N",
         Number(|t| &mut t.threads),
@@ -500,6 +592,20 @@ pub(super) const FLAGS: &[Flag] = &[
         "Write an HTML page that shows what the build spent its time on",
     ),
     works(Show, "help", "", Switch(|t| &mut t.help), "Show this help").short('h'),
+    works(
+        Check,
+        "format",
+        "FORMAT",
+        Choice(&["text", "json"], |t| &mut t.check_format),
+        "How findings are printed (default: text)",
+    ),
+    works(
+        Check,
+        "error",
+        "",
+        Switch(|t| &mut t.check_error),
+        "End with exit code 1 where there are findings, whatever the Dockerfile says",
+    ),
     always(
         Run,
         "cleanup",
@@ -557,8 +663,6 @@ pub(super) const FLAGS: &[Flag] = &[
         "cache layers are never pushed",
     ),
     not_yet(Source, "bucket", NoText, &[""]).short('b'),
-    not_yet(Source, "git", NoText, &[]),
-    not_yet(Source, "secret", NoText, &[]),
     // What lies in /var/run goes into the image, as BuildKit has it; `false` asks for just that.
     not_yet(Run, "ignore-var-run", NoSwitch, &[]).aliases(&["whitelist-var-run"]),
     not_yet(Run, "ignore-path", NoText, &[]),
@@ -592,38 +696,15 @@ pub(super) fn find(name: &str) -> Option<&'static Flag> {
 
 /// Finds what somebody may have meant by an unknown name: the one flag that starts with it, else
 /// the nearest within a third of its length.
-pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let mut starting = FLAGS.iter().filter(|flag| flag.long.starts_with(name));
+pub(super) fn nearest(name: &str, verb: Verb) -> Option<&'static str> {
+    let flags = || FLAGS.iter().filter(|flag| flag.is_for(verb));
+    let mut starting = flags().filter(|flag| flag.long.starts_with(name));
     if name.len() >= 3
         && let (Some(flag), None) = (starting.next(), starting.next())
     {
         return Some(flag.long);
     }
-    FLAGS
-        .iter()
-        .map(|flag| (distance(name, flag.long), flag.long))
-        .min()
-        .filter(|(distance, _)| *distance <= (name.len() / 3).max(1))
-        .map(|(_, long)| long)
-}
-
-/// Counts the letters to insert, delete or replace.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut next = Vec::with_capacity(row.len());
-        next.push(i + 1);
-        for ((pair, y), left) in row.windows(2).zip(&b).zip(0..) {
-            let (diagonal, above) = (pair[0], pair[1]);
-            let left: usize = next[left];
-            next.push(
-                (diagonal + usize::from(x != *y))
-                    .min(above + 1)
-                    .min(left + 1),
-            );
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
+    let mut names: Vec<&str> = flags().map(|flag| flag.long).collect();
+    names.sort_unstable();
+    spelling::nearest_within(name, &names, (name.len() / 3).max(1))
 }

@@ -1,16 +1,20 @@
 //! What was typed to what is meant: defaults, environment, look-ups, and the rules between flags.
 
+mod context;
+mod export;
+mod fields;
+mod registry;
+mod secret;
+
 use super::flags::Typed;
 use super::parse::{Called, Usage, truth};
 use super::surroundings::Surroundings;
-use crate::oci::{Digest, Format, Platform, Reference};
-use crate::request::{
-    Compression, ContextSource, Layout, NamedContext, Output, Place, RegistryOptions, Request,
-    RootfsChoice,
-};
-use std::collections::BTreeMap;
+use crate::oci::{Format, Platform, Reference};
+use crate::request::{Compression, Output, Request, RootfsChoice};
+use context::{Sources, scheme};
+use export::Exports;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// How much is logged; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,10 +62,16 @@ pub(super) struct Options {
     pub stamp: Stamp,
     /// Where the page of spans goes.
     pub timeline: Option<PathBuf>,
+    /// Gets what was built as JSON.
+    pub metadata_file: Option<PathBuf>,
+    /// What the image is called at its destinations, whether or not it is pushed there.
+    pub names: Vec<Reference>,
     /// Google Cloud Build's directory for results.
     pub builder_output: Option<PathBuf>,
     /// Kubernetes' file for a container's last words, where it wants the digest.
     pub termination_log: Option<PathBuf>,
+    /// The working directory, which files are shown relative to.
+    pub cwd: PathBuf,
     /// What is odd about the command line or the environment.
     pub warnings: Vec<String>,
 }
@@ -98,34 +108,52 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
             .ok_or_else(|| Usage::new(format!("KANIKO_NO_PUSH: `{text}` is no truth value")))?,
         None => typed.no_push,
     };
-    rules(&typed, no_push)?;
+    let exports = export::exports(&typed, around)?;
+    let destinations = typed
+        .destinations
+        .iter()
+        .map(|text| reference("--destination", text))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut pushed = destinations;
+    for name in &exports.push {
+        if !pushed.contains(name) {
+            pushed.push(name.clone());
+        }
+    }
+    let mut named = pushed.clone();
+    named.extend(exports.unpushed.iter().cloned());
+    rules(&typed, &exports, &named, no_push)?;
 
-    let context = context(&typed, around)?;
-    let dockerfile = dockerfile(&typed, around, &context)?;
+    let Sources {
+        context,
+        sub_path,
+        dockerfile,
+    } = context::sources(&typed, around, &mut warnings)?;
     let build_args = build_args(&typed.build_args, around)?;
     let format = match typed.image_format.as_deref() {
         Some("docker") => Some(Format::Docker),
         Some(_) => Some(Format::Oci),
         // zstd has a media type in OCI alone.
-        None if typed.compression.as_deref() == Some("zstd") => Some(Format::Oci),
+        None if typed.compression.as_deref() == Some("zstd") || exports.wants_oci => {
+            Some(Format::Oci)
+        }
         None => None,
     };
-    let destinations = typed
-        .destinations
-        .iter()
-        .map(|text| destination(text))
-        .collect::<Result<Vec<_>, _>>()?;
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(|path| around.cwd.join(path));
     let request = Request {
-        contexts: contexts(&typed.build_contexts, around)?,
-        secrets: BTreeMap::new(),
-        ssh: BTreeMap::new(),
-        allow_insecure: false,
+        contexts: context::named(&typed.build_contexts, around)?,
+        secrets: secret::secrets(&typed.secrets, around, &mut warnings)?,
+        ssh: secret::ssh(&typed.ssh, around)?,
+        allow_insecure: secret::allow_insecure(&typed)?,
         build_args: build_args.clone(),
         target: typed.targets.first().cloned(),
         labels: labels(&typed.labels)?,
         platform: platform(typed.custom_platform.as_deref())?,
-        outputs: outputs(&typed, &absolute),
+        names: match exports.names.is_empty() {
+            true => named.clone(),
+            false => exports.names,
+        },
+        outputs: exports.outputs,
         digest_file: local(absolute(&typed.digest_file), &typed.digest_file)?,
         image_name_with_digest_file: absolute(&typed.image_name_with_digest_file),
         image_name_tag_with_digest_file: absolute(&typed.image_name_tag_with_digest_file),
@@ -137,16 +165,11 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         epoch: epoch(&build_args, around)?,
         rootfs: rootfs(typed.rootfs.as_deref())?,
         check_push: !typed.skip_push_permission_check,
-        registry: registry(&typed, around)?,
+        registry: registry::registry(&typed, around)?,
         threads: threads(typed.threads)?,
-        destinations: if no_push {
-            Vec::new()
-        } else {
-            destinations.clone()
-        },
-        names: destinations,
-        context: ContextSource::Directory(context),
-        context_sub_path: PathBuf::new(),
+        destinations: if no_push { Vec::new() } else { pushed },
+        context,
+        context_sub_path: sub_path,
         dockerfile,
     };
     if around.called == Called::Executor && !typed.force && around.container.is_none() {
@@ -164,9 +187,12 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
             Stamp::Elapsed
         },
         timeline: absolute(&typed.timeline),
+        metadata_file: absolute(&typed.metadata_file),
+        names: named,
         builder_output: around.path("BUILDER_OUTPUT"),
         termination_log: (around.called == Called::Executor && around.container.is_some())
             .then(|| PathBuf::from("/dev/termination-log")),
+        cwd: around.cwd.clone(),
         warnings,
     };
     Ok((request, options))
@@ -190,11 +216,16 @@ fn environment_not_yet(around: &Surroundings, warnings: &mut Vec<String>) -> Res
 }
 
 /// The rules between flags.
-fn rules(typed: &Typed, no_push: bool) -> Result<(), Usage> {
-    if typed.destinations.is_empty() {
-        if !no_push {
+fn rules(
+    typed: &Typed,
+    exports: &Exports,
+    named: &[Reference],
+    no_push: bool,
+) -> Result<(), Usage> {
+    if named.is_empty() {
+        if !no_push && !exports.is_given {
             return Err(Usage::new("there is no --destination")
-                .hint("give one, or --no-push to push nothing"));
+                .hint("give one, or --output, or --no-push to push nothing"));
         }
         for (file, flag) in [
             (
@@ -212,7 +243,15 @@ fn rules(typed: &Typed, no_push: bool) -> Result<(), Usage> {
         }
     }
     let zstd = typed.compression.as_deref() == Some("zstd");
-    let tar = typed.tar_path.is_some();
+    // An archive of Docker's that an --output asks for is bound by the same rules.
+    let tar = exports
+        .outputs
+        .iter()
+        .any(|output| matches!(output, Output::DockerTar(_)));
+    let flag = match typed.tar_path {
+        Some(_) => "--tar-path",
+        None => "--output type=docker",
+    };
     match typed.image_format.as_deref() {
         Some("docker") if zstd => {
             return Err(Usage::new(
@@ -222,16 +261,16 @@ fn rules(typed: &Typed, no_push: bool) -> Result<(), Usage> {
         }
         Some("oci") if tar => {
             return Err(
-                Usage::new("--tar-path and --image-format=oci exclude each other")
-                    .hint("--oci-layout-path writes an OCI image"),
+                Usage::new(format!("{flag} and --image-format=oci exclude each other"))
+                    .hint("--oci-layout-path and --output type=oci write an OCI image"),
             );
         }
         _ => {}
     }
     if zstd && tar {
         return Err(
-            Usage::new("--compression=zstd and --tar-path exclude each other")
-                .hint("--oci-layout-path writes an OCI image"),
+            Usage::new(format!("--compression=zstd and {flag} exclude each other"))
+                .hint("--oci-layout-path and --output type=oci write an OCI image"),
         );
     }
     if let [_, second, ..] = typed.targets.as_slice() {
@@ -242,127 +281,15 @@ fn rules(typed: &Typed, no_push: bool) -> Result<(), Usage> {
     Ok(())
 }
 
-/// Splits `scheme://rest`.
-fn scheme(path: &Path) -> Option<(&str, &str)> {
-    let (scheme, rest) = path.to_str()?.split_once("://")?;
-    let is_scheme = !scheme.is_empty()
-        && scheme
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c));
-    is_scheme.then_some((scheme, rest))
-}
-
-fn context(typed: &Typed, around: &Surroundings) -> Result<PathBuf, Usage> {
-    let given = match (&typed.context, &typed.positional) {
-        (Some(flag), Some(word)) if flag != word => {
-            return Err(Usage::new(format!(
-                "the context is given twice: --context {} and `{}`",
-                flag.display(),
-                word.display()
-            )));
-        }
-        (Some(path), _) | (None, Some(path)) => path.clone(),
-        (None, None) => match around.called {
-            Called::Executor => PathBuf::from("/workspace/"),
-            Called::Shutter => PathBuf::from("."),
-        },
-    };
-    let dir = match scheme(&given) {
-        Some(("dir", rest)) => PathBuf::from(rest),
-        Some((scheme, _)) => {
-            return Err(
-                Usage::new(format!("--context: {scheme}:// is not yet supported"))
-                    .hint("a directory is, as PATH or dir://PATH"),
-            );
-        }
-        None => given,
-    };
-    let mut dir = around.cwd.join(dir);
-    if let Some(below) = &typed.context_sub_path {
-        // kaniko appends it whether or not it starts with a slash.
-        dir.push(below.strip_prefix("/").unwrap_or(below));
-    }
-    match std::fs::metadata(&dir) {
-        Ok(meta) if meta.is_dir() => Ok(clean(&dir)),
-        Ok(_) => Err(Usage::new(format!(
-            "context {}: not a directory",
-            dir.display()
-        ))),
-        Err(error) => Err(Usage::new(format!(
-            "context {}: {}",
-            dir.display(),
-            plain(&error)
-        ))),
-    }
-}
-
-/// Drops `.` parts and doubled slashes; `..` stays, for what is before it may be a link.
-fn clean(path: &Path) -> PathBuf {
-    path.components()
-        .filter(|part| !matches!(part, std::path::Component::CurDir))
-        .collect()
-}
-
-fn dockerfile(typed: &Typed, around: &Surroundings, context: &Path) -> Result<PathBuf, Usage> {
-    if let Some(given) = &typed.dockerfile
-        && let Some((scheme, _)) = scheme(given)
-    {
-        return Err(Usage::new(format!(
-            "--dockerfile: {scheme}:// is not yet supported"
-        )));
-    }
-    let candidates = match &typed.dockerfile {
-        Some(path) => vec![around.cwd.join(path), context.join(path)],
-        None if around.called == Called::Executor => {
-            vec![around.cwd.join("Dockerfile"), context.join("Dockerfile")]
-        }
-        // Where nothing was typed, the working directory's Dockerfile has nothing to do with the
-        // context of `shutter build CONTEXT`.
-        None => vec![context.join("Dockerfile")],
-    };
-    let mut candidates: Vec<PathBuf> = candidates.iter().map(|path| clean(path)).collect();
-    candidates.dedup();
-    for path in &candidates {
-        match std::fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => {
-                if typed.dockerfile.is_some() && candidates.len() == 1 {
-                    return Err(Usage::new(format!(
-                        "dockerfile {}: is a directory",
-                        path.display()
-                    )));
-                }
-            }
-            Ok(_) => return Ok(path.clone()),
-            Err(error) if is_missing(&error) => {}
-            Err(error) => {
-                return Err(Usage::new(format!(
-                    "dockerfile {}: {}",
-                    path.display(),
-                    plain(&error)
-                )));
-            }
-        }
-    }
-    let tried: Vec<String> = candidates
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    Err(Usage::new(format!(
-        "there is no Dockerfile at {}",
-        tried.join(" nor at ")
-    ))
-    .hint("--dockerfile names it, --context the directory it belongs to"))
-}
-
 fn is_missing(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     matches!(error.kind(), NotFound | NotADirectory)
 }
 
-/// Words an I/O error without its number.
-fn plain(error: &std::io::Error) -> String {
+/// Words an I/O error without its number; `missing` is said where nothing is there.
+fn plain(error: &std::io::Error, missing: &str) -> String {
     if is_missing(error) {
-        return "no such directory".into();
+        return missing.to_owned();
     }
     let text = error.to_string().to_lowercase();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
@@ -405,13 +332,13 @@ fn labels(given: &[String]) -> Result<Vec<(String, String)>, Usage> {
         .collect()
 }
 
-fn destination(text: &str) -> Result<Reference, Usage> {
+fn reference(flag: &str, text: &str) -> Result<Reference, Usage> {
     let reference: Reference = text
         .parse()
-        .map_err(|error| Usage::new(format!("--destination: {error}")))?;
+        .map_err(|error| Usage::new(format!("{flag}: {error}")))?;
     if reference.digest.is_some() {
         return Err(Usage::new(format!(
-            "--destination: `{text}` has a digest, and a digest is the build's result"
+            "{flag}: `{text}` has a digest, and a digest is the build's result"
         )));
     }
     Ok(reference)
@@ -425,70 +352,13 @@ fn platform(given: Option<&str>) -> Result<Platform, Usage> {
     let wanted: Platform = text
         .parse()
         .map_err(|error| Usage::new(format!("--custom-platform: {error}")))?;
-    if wanted == host || (wanted.accepts(&host) && host.accepts(&wanted)) {
-        Ok(wanted)
-    } else {
-        Err(Usage::new(format!(
-            "--custom-platform: {wanted} is not yet supported on {host}"
-        )))
+    if wanted.os != host.os {
+        return Err(Usage::new(format!(
+            "--custom-platform: {wanted} is not yet supported: only {} is",
+            host.os
+        )));
     }
-}
-
-fn outputs(typed: &Typed, absolute: &dyn Fn(&Option<PathBuf>) -> Option<PathBuf>) -> Vec<Output> {
-    let tar = absolute(&typed.tar_path).map(|path| Output::DockerTar(Place::File(path)));
-    let layout = absolute(&typed.oci_layout_path).map(Output::OciLayout);
-    layout.into_iter().chain(tar).collect()
-}
-
-fn contexts(
-    given: &BTreeMap<String, String>,
-    around: &Surroundings,
-) -> Result<BTreeMap<String, NamedContext>, Usage> {
-    let mut out = BTreeMap::new();
-    for (name, text) in given {
-        let rest = match text.split_once("://") {
-            Some(("oci-layout", rest)) => rest,
-            Some((scheme, _)) => {
-                return Err(Usage::new(format!(
-                    "--build-context {name}: {scheme}:// is not yet supported"
-                ))
-                .hint("oci-layout://DIR[:TAG][@DIGEST] is"));
-            }
-            None => {
-                return Err(Usage::new(format!(
-                    "--build-context {name}: a directory is not yet supported"
-                ))
-                .hint("oci-layout://DIR[:TAG][@DIGEST] is"));
-            }
-        };
-        let (rest, digest) = match rest.rsplit_once('@') {
-            Some((rest, digest)) => {
-                let digest: Digest = digest
-                    .parse()
-                    .map_err(|error| Usage::new(format!("--build-context {name}: {error}")))?;
-                (rest, Some(digest))
-            }
-            None => (rest, None),
-        };
-        let (dir, tag) = match rest.rsplit_once(':') {
-            Some((dir, tag)) if !tag.contains('/') && !tag.is_empty() => (dir, Some(tag)),
-            _ => (rest, None),
-        };
-        if dir.is_empty() {
-            return Err(Usage::new(format!(
-                "--build-context {name}: `{text}` names no directory"
-            )));
-        }
-        out.insert(
-            name.clone(),
-            NamedContext::Layout(Layout {
-                dir: around.cwd.join(dir),
-                tag: tag.map(str::to_owned),
-                digest,
-            }),
-        );
-    }
-    Ok(out)
+    Ok(wanted.normalized())
 }
 
 /// Refuses a URL where a file is wanted.
@@ -577,88 +447,6 @@ fn threads(given: Option<i64>) -> Result<Option<usize>, Usage> {
     }
 }
 
-fn registry(typed: &Typed, around: &Surroundings) -> Result<RegistryOptions, Usage> {
-    let push_retry = typed.push_retry.unwrap_or(0);
-    let path = |file: &str| around.cwd.join(file);
-    let mut client_certificates = BTreeMap::new();
-    for (host, files) in &typed.registry_client_certs {
-        let (cert, key) = files
-            .split_once(',')
-            .filter(|(cert, key)| !cert.is_empty() && !key.is_empty() && !key.contains(','))
-            .ok_or_else(|| {
-                Usage::new(format!(
-                    "--registry-client-cert: `{host}={files}` is not HOST=CERT,KEY"
-                ))
-            })?;
-        client_certificates.insert(host.clone(), (path(cert), path(key)));
-    }
-    Ok(RegistryOptions {
-        insecure_push: typed.insecure,
-        insecure_pull: typed.insecure_pull,
-        insecure: typed.insecure_registries.clone(),
-        skip_tls_push: typed.skip_tls_verify,
-        skip_tls_pull: typed.skip_tls_verify_pull,
-        skip_tls: typed.skip_tls_verify_registries.clone(),
-        certificates: typed
-            .registry_certificates
-            .iter()
-            .map(|(host, file)| (host.clone(), path(file)))
-            .collect(),
-        client_certificates,
-        push_retry: u32::try_from(push_retry)
-            .map_err(|_| Usage::new(format!("--push-retry: {push_retry} is no count")))?,
-        auth_files: auth_files(around),
-        auth_inline: around.text("DOCKER_AUTH_CONFIG").map(str::to_owned),
-        proxies: proxies(around),
-        certificate_file: around.path("SSL_CERT_FILE"),
-        certificate_dirs: around
-            .var("SSL_CERT_DIR")
-            .map(|dirs| std::env::split_paths(dirs).collect())
-            .unwrap_or_default(),
-    })
-}
-
-/// Where credentials may lie, nearest first: Docker's directory, then podman's files.
-fn auth_files(around: &Surroundings) -> Vec<PathBuf> {
-    let mut out = Vec::new();
-    match around.path("DOCKER_CONFIG") {
-        Some(dir) => out.push(dir),
-        None => {
-            let home = around.path("HOME");
-            if let Some(home) = home.or((around.uid == 0).then(|| "/root".into())) {
-                out.push(home.join(".docker"));
-            }
-        }
-    }
-    out.extend(around.path("REGISTRY_AUTH_FILE"));
-    if let Some(dir) = around.path("XDG_RUNTIME_DIR") {
-        out.push(dir.join("containers/auth.json"));
-    }
-    if around.called == Called::Executor {
-        out.push("/kaniko/.docker".into());
-    }
-    let mut seen = Vec::new();
-    for path in out {
-        let path = clean(&around.cwd.join(path));
-        if !seen.contains(&path) {
-            seen.push(path);
-        }
-    }
-    seen
-}
-
-/// Proxies by lower-case name; the lower-case variable counts more, as in curl and Go.
-fn proxies(around: &Surroundings) -> BTreeMap<String, String> {
-    let mut out = BTreeMap::new();
-    for name in ["http_proxy", "https_proxy", "no_proxy", "all_proxy"] {
-        let upper = name.to_ascii_uppercase();
-        if let Some(value) = around.text(name).or_else(|| around.text(&upper)) {
-            out.insert(name.to_owned(), value.to_owned());
-        }
-    }
-    out
-}
-
 fn verbosity(given: Option<&str>) -> Verbosity {
     match given {
         Some("trace" | "debug") => Verbosity::Debug,
@@ -671,3 +459,7 @@ fn verbosity(given: Option<&str>) -> Verbosity {
 #[cfg(test)]
 #[path = "meaning_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "meaning/source_tests.rs"]
+mod source_tests;

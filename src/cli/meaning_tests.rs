@@ -1,9 +1,12 @@
 use super::*;
 use crate::cli::parse::{Command, parse};
+use crate::request::{ContextSource, Layout, NamedContext};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 
 /// A directory with a Dockerfile in `ctx`, and another in `.`.
-fn place() -> tempfile::TempDir {
+pub(super) fn place() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(dir.path().join("ctx/sub")).unwrap();
     for file in ["Dockerfile", "ctx/Dockerfile", "ctx/sub/other"] {
@@ -12,7 +15,7 @@ fn place() -> tempfile::TempDir {
     dir
 }
 
-fn mean_in(
+pub(super) fn mean_in(
     dir: &Path,
     called: Called,
     args: &[&str],
@@ -30,6 +33,7 @@ fn mean_in(
         env: env.iter().map(|(k, v)| (k.into(), v.into())).collect(),
         cwd: dir.to_path_buf(),
         uid: 0,
+        stdout_is_terminal: false,
         container: Some("a test".into()),
     };
     mean(*typed, &around)
@@ -65,12 +69,44 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
         (
             &["-d=x", "-c=s3://b/k"],
             &[],
-            "--context: s3:// is not yet supported",
+            "context: s3:// is not yet supported",
         ),
         (
-            &["-d=x", "-c=tar://stdin"],
+            &["-d=x", "-c=https://a.blob.core.windows.net/b/c.tar.gz"],
             &[],
-            "--context: tar:// is not yet supported",
+            "context: blobs of Azure are not yet supported",
+        ),
+        (&["-d=x", "-c=tar://none"], &[], "none: no such file"),
+        (&["-d=x", "-c=tar://ctx"], &[], "an archive is wanted"),
+        (
+            &["-d=x", "-", "-f=-"],
+            &[],
+            "both the context and the Dockerfile",
+        ),
+        (
+            &["-d=x", "-", "--context-sub-path=a/../../b"],
+            &[],
+            "--context-sub-path: a/../../b leads out of the context",
+        ),
+        (
+            &["ctx", "-d=x", "--git=branch"],
+            &[],
+            "--git: `branch` is not KEY=VALUE",
+        ),
+        (
+            &["ctx", "-d=x", "--git=twig=x"],
+            &[],
+            "--git: unknown key `twig`",
+        ),
+        (
+            &["ctx", "-d=x", "--git=depth=x"],
+            &[],
+            "--git depth: `x` is not a whole number",
+        ),
+        (
+            &["ctx", "-d=x", "--git=insecure-skip-tls=true"],
+            &[],
+            "--git insecure-skip-tls is not yet supported",
         ),
         (&["ctx", "-d=x", "-f=none"], &[], "none nor at "),
         (
@@ -153,14 +189,29 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
             "--registry-client-cert: `h=/c` is not HOST=CERT,KEY",
         ),
         (
-            &["ctx", "-d=x", "--build-context=a=docker-image://b"],
+            &["ctx", "-d=x", "--build-context=a=docker-image://B"],
             &[],
-            "--build-context a: docker-image:// is not yet supported",
+            "--build-context a: `B` is not an image reference",
         ),
         (
-            &["ctx", "-d=x", "--build-context=a=dir"],
+            &["ctx", "-d=x", "--build-context=a=none"],
             &[],
-            "--build-context a: a directory is not yet supported",
+            "--build-context a ",
+        ),
+        (
+            &["ctx", "-d=x", "--build-context=a=-"],
+            &[],
+            "--build-context a: only --context can be standard input",
+        ),
+        (
+            &["ctx", "-d=x", "--build-context=a=target:b"],
+            &[],
+            "a target of a bake file",
+        ),
+        (
+            &["ctx", "-d=x", "--build-context=a=s3://b"],
+            &[],
+            "--build-context a: s3:// is not yet supported",
         ),
         (
             &["ctx", "-d=x", "--build-context=a=oci-layout://d@sha256:1"],
@@ -175,7 +226,7 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
         (
             &["ctx", "-d=x", "--custom-platform=plan9/mips"],
             &[],
-            "--custom-platform: plan9/mips is not yet supported",
+            "--custom-platform: plan9/mips is not yet supported: only linux is",
         ),
         (
             &["ctx", "-d=x", "--custom-platform=amiga"],
@@ -401,6 +452,7 @@ fn the_executor_stays_inside_containers_unless_forced() {
             env: BTreeMap::new(),
             cwd: dir.path().to_path_buf(),
             uid: 0,
+            stdout_is_terminal: false,
             container: None,
         };
         mean(*typed, &around)

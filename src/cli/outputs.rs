@@ -1,7 +1,7 @@
 //! The small files that say what was built: digest, image names, results for the surroundings.
 
 use super::meaning::Options;
-use crate::build::Built;
+use crate::build::{Built, Identity};
 use crate::oci::Reference;
 use crate::request::Request;
 use std::io::{self, Write};
@@ -22,9 +22,14 @@ pub(super) struct Error {
 /// Writes what the request and the surroundings want written after a build. Each file is put in
 /// place by a rename, so that a reader finds all of it or none.
 pub(super) fn write(request: &Request, options: &Options, built: &Built) -> Result<(), Error> {
-    let digest = built.digest.to_string();
+    // Every note but the metadata is of an image; where one is asked for there is an image.
+    let digest = built
+        .image
+        .as_ref()
+        .map(|image| image.manifest.digest.to_string());
+    let digest = digest.unwrap_or_default();
     let lines = |line: &dyn Fn(&Reference) -> String| -> String {
-        request.names.iter().map(line).collect()
+        options.names.iter().map(line).collect()
     };
     let files = [
         ("--digest-file", &request.digest_file, digest.clone()),
@@ -48,6 +53,14 @@ pub(super) fn write(request: &Request, options: &Options, built: &Built) -> Resu
             })?;
         }
     }
+    if let Some(path) = &options.metadata_file {
+        let text = metadata(options, built).to_string() + "\n";
+        replace(path, text.as_bytes()).map_err(|source| Error {
+            flag: "--metadata-file",
+            path: path.clone(),
+            source,
+        })?;
+    }
     if let Some(dir) = &options.builder_output
         && !built.pushed.is_empty()
     {
@@ -66,13 +79,37 @@ pub(super) fn write(request: &Request, options: &Options, built: &Built) -> Resu
             source,
         })?;
     }
-    if let Some(path) = &options.termination_log {
+    if let Some(path) = &options.termination_log
+        && built.image.is_some()
+    {
         // Kubernetes mounts this file where it wants last words, and does not want it replaced;
         // not having one, or not being allowed to write, is no fault of the build.
         let file = std::fs::OpenOptions::new().write(true).open(path);
         let _ = file.and_then(|mut file| file.write_all(digest.as_bytes()));
     }
     Ok(())
+}
+
+/// Says what was built under the names that buildx has for it.
+fn metadata(options: &Options, built: &Built) -> serde_json::Value {
+    let mut out = serde_json::Map::new();
+    let Some(Identity { manifest, config }) = &built.image else {
+        return out.into();
+    };
+    let mut put = |key: &str, value: serde_json::Value| out.insert(key.into(), value);
+    put("containerimage.config.digest", config.to_string().into());
+    let descriptor = serde_json::json!({
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest.to_string(),
+        "size": manifest.size,
+    });
+    put("containerimage.descriptor", descriptor);
+    put("containerimage.digest", manifest.digest.to_string().into());
+    let names: Vec<String> = options.names.iter().map(ToString::to_string).collect();
+    if !names.is_empty() {
+        put("image.name", names.join(",").into());
+    }
+    out.into()
 }
 
 /// Gives `registry/repository` as go-containerregistry spells it, which kaniko's readers expect.
@@ -129,7 +166,7 @@ mod tests {
     use crate::cli::meaning::{self, Options};
     use crate::cli::parse::{Called, Command, parse};
     use crate::cli::surroundings::Surroundings;
-    use crate::oci::Digest;
+    use crate::oci::{Descriptor, Digest};
 
     /// Means a command line in a directory that has a Dockerfile.
     fn meant(dir: &Path, args: &[&str]) -> (Request, Options) {
@@ -146,9 +183,26 @@ mod tests {
             env: Default::default(),
             cwd: dir.to_path_buf(),
             uid: 0,
+            stdout_is_terminal: false,
             container: None,
         };
         meaning::mean(*typed, &around).unwrap()
+    }
+
+    fn built(pushed: &[Reference]) -> Built {
+        Built {
+            image: Some(Identity {
+                manifest: Descriptor {
+                    media_type: "application/x".into(),
+                    digest: Digest::of(b""),
+                    size: 7,
+                    urls: Vec::new(),
+                    annotations: Default::default(),
+                },
+                config: Digest::of(b"config"),
+            }),
+            pushed: pushed.to_vec(),
+        }
     }
 
     #[test]
@@ -162,16 +216,14 @@ mod tests {
                 "--digest-file=sub/digest",
                 "--image-name-with-digest-file=names",
                 "--image-name-tag-with-digest-file=tags",
+                "--metadata-file=meta.json",
             ],
         );
         options.builder_output = Some(dir.path().to_path_buf());
         options.termination_log = Some(dir.path().join("last-words"));
         std::fs::write(dir.path().join("last-words"), "").unwrap();
+        let built = built(&request.destinations[..1]);
         let digest = Digest::of(b"");
-        let built = Built {
-            digest,
-            pushed: request.destinations[..1].to_vec(),
-        };
         write(&request, &options, &built).unwrap();
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!(read("sub/digest"), digest.to_string());
@@ -190,6 +242,18 @@ mod tests {
             read("images"),
             format!("{{\"name\":\"localhost:5000/a/b:v1\",\"digest\":\"{digest}\"}}\n")
         );
+        let metadata: serde_json::Value = serde_json::from_str(&read("meta.json")).unwrap();
+        assert_eq!(
+            metadata,
+            serde_json::json!({
+                "containerimage.config.digest": Digest::of(b"config").to_string(),
+                "containerimage.descriptor": {
+                    "mediaType": "application/x", "digest": digest.to_string(), "size": 7,
+                },
+                "containerimage.digest": digest.to_string(),
+                "image.name": "localhost:5000/a/b:v1,docker.io/library/debian:latest",
+            })
+        );
         let left: Vec<_> = std::fs::read_dir(dir.path())
             .unwrap()
             .map(|e| e.unwrap().file_name())
@@ -207,10 +271,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("taken")).unwrap();
         let (request, options) = meant(dir.path(), &["-d=x/y", "--digest-file=taken"]);
-        let built = Built {
-            digest: Digest::of(b""),
-            pushed: vec![],
-        };
+        let built = built(&[]);
         let error = write(&request, &options, &built).unwrap_err();
         assert_eq!(
             error.to_string(),

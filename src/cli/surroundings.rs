@@ -3,6 +3,7 @@
 use super::parse::Called;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// Everything outside the command line that the meaning of flags depends on.
@@ -16,6 +17,8 @@ pub(super) struct Surroundings {
     pub cwd: PathBuf,
     /// The effective user's number.
     pub uid: u32,
+    /// Whether standard output is a terminal.
+    pub stdout_is_terminal: bool,
     /// What tells that this is a container, where it is one.
     pub container: Option<String>,
 }
@@ -30,6 +33,7 @@ impl Surroundings {
             env,
             cwd: std::env::current_dir()?,
             uid: rustix::process::geteuid().as_raw(),
+            stdout_is_terminal: std::io::stdout().is_terminal(),
             container,
         })
     }

@@ -1,23 +1,31 @@
 use super::chmod::Chmod;
+use super::owner::Names;
+use super::pick::Pick;
+use super::select::{self, Selected};
 use super::target::{NewDir, Target};
 use super::view::{Inode, Item};
-use super::{Error, Fetched, Origin, clean, owner, unpack};
+use super::{Error, Fetched, Origin, clean, owner, pick, unpack};
 use crate::changeset::Changeset;
-use crate::dockerfile::ignore;
+use crate::dockerfile::ignore::{self, Ignore};
 use crate::fs::{Kind, Meta, RelPath, Source, Time, Tree};
 use crate::plan::{CopyOp, CopySource, Unpack};
 use crate::sys::Cancel;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Carries out a COPY or ADD on paper: what it would put where on `dest`, as a changeset that is not
-/// settled yet. No root is needed. `fetched` are the remote sources in their order. `scratch` is an empty directory for what is unpacked from
-/// archives; it must live as long as the changeset's sources. `now` is the time of directories and
-/// files that the step itself makes.
+/// settled yet. No root is needed. `fetched` are the remote sources in their order. `scratch` is an
+/// empty directory for what is unpacked from archives; it must live as long as the changeset's
+/// sources. `now` is the time of directories and files that the step itself makes.
 ///
-/// Directories that have to be made are root's, or whom `--chown` names, with mode 0755 or what
-/// `--chmod` says. The destination itself and what lies above it stay as they are where they exist;
-/// a directory inside a copied one hands its metadata on, as with BuildKit.
+/// Directories that have to be made are root's, or whom `--chown` names, with mode 0755 or what an
+/// octal `--chmod` says. The destination itself and what lies above it stay as they are where they
+/// exist; a directory inside a copied one hands its metadata on, as with BuildKit.
+///
+/// A linked one ([`CopyOp::is_linked`]) takes no notice of `dest`: what it puts, it puts on nothing,
+/// and it is to be settled against nothing. The patterns of `--exclude` are asked for what is in a
+/// directory that is copied, not for what is named as a source or matches a source's wildcard, and
+/// not for what is in an archive: so it is with BuildKit.
 pub fn copy(
     op: &CopyOp,
     from: &Origin<'_>,
@@ -35,114 +43,59 @@ pub fn copy(
         chown,
         chmod,
         unpack,
-        // Not carried out yet; `plan` refuses them.
         link: _,
-        parents: _,
-        exclude: _,
+        parents,
+        exclude,
         instruction: _,
     } = op;
-    // Nor are sources that are fetched.
-    let _ = fetched;
+    let nothing = Tree::default();
+    let (dest, names) = if op.is_linked() {
+        (&nothing, Names::Nowhere("with --link"))
+    } else if dest.layers().is_empty() {
+        (dest, Names::Nowhere("in a stage that starts from scratch"))
+    } else {
+        (dest, Names::Tree(dest))
+    };
+    let chown = chown.as_deref().filter(|chown| !chown.is_empty());
+    let chmod = chmod.as_deref().filter(|chmod| !chmod.is_empty());
     let mut work = Work {
         target: Target::new(dest),
         dest: clean(written)?,
         into: written.ends_with('/'),
-        chown: chown
-            .as_deref()
-            .map(|spec| owner::chown(spec, dest))
-            .transpose()?,
-        chmod: chmod.as_deref().map(Chmod::parse).transpose()?,
+        chown: chown.map(|spec| owner::chown(spec, names)).transpose()?,
+        chmod: chmod.map(Chmod::parse).transpose()?,
         now,
         inodes: 0,
+        scratch,
+        archives: 0,
+        cancel,
     };
-    let mut archives = 0;
+    let without = pick::without(exclude)?;
+    let mut fetched = fetched.iter();
     for source in sources {
-        let CopySource::Path(source) = source else {
-            continue;
-        };
-        for name in select(source, from)? {
-            if cancel.is_set() {
-                return Err(Error::Cancelled);
+        if cancel.is_set() {
+            return Err(Error::Cancelled);
+        }
+        match source {
+            CopySource::Path(source) => {
+                let selected = match parents {
+                    true => select::with_parents(source, from, &without)?,
+                    false => select::plain(source, from, &without)?,
+                };
+                work.source(source, &selected, from, *unpack)?;
             }
-            let path = from.resolve(&name)?;
-            let Some(item) = from.get(&path)? else {
-                return Err(match from.is_left_out(&path) {
-                    true => Error::LeftOut(name),
-                    false => Error::NotFound(name),
-                });
-            };
-            if *unpack != Unpack::Never && item.meta.kind == Kind::File {
-                let content = from.source(&path);
-                let room = scratch.join(archives.to_string());
-                archives += 1;
-                if work.unpack(&path, content.as_ref(), &room, cancel)? {
-                    continue;
-                }
-            }
-            let below = match item.meta.kind {
-                Kind::Dir => from.below(&path)?,
-                _ => Vec::new(),
-            };
-            // A directory that the ignore file leaves out is there only for what is kept in it.
-            if item.meta.kind == Kind::Dir && below.is_empty() && from.is_hollow(&path) {
-                if ignore::has_wildcards(source) {
-                    continue;
-                }
-                return Err(Error::LeftOut(name));
-            }
-            work.place(name.name(), &item, below, |path| from.source(path))?;
+            CopySource::Remote(remote) => match fetched.next() {
+                Some(fetched) => work.fetched(fetched, &without, *unpack)?,
+                None => return Err(Error::NotFetched(format!("{remote:?}"))),
+            },
         }
     }
     for (name, content) in inline {
         let meta = Meta::file(0o644, content.len() as u64, now);
-        let item = Item {
-            path: RelPath::root(),
-            meta,
-            inode: None,
-        };
-        let content = Source::Bytes(content.as_slice().into());
         let name = clean(name)?;
-        work.place(name.name(), &item, Vec::new(), |_| Some(content.clone()))?;
+        work.file(name.name(), meta, Source::Bytes(content.as_slice().into()))?;
     }
     Ok(work.target.finish())
-}
-
-/// Gives the paths a source means: itself, or what its pattern matches, in order; links are not
-/// followed yet.
-fn select(source: &str, from: &Origin<'_>) -> Result<Vec<RelPath>, Error> {
-    let cleaned = clean(source)?;
-    if !ignore::has_wildcards(source) {
-        return Ok(vec![cleaned]);
-    }
-    let parts: Vec<&[u8]> = cleaned.components().collect();
-    let is_pattern = |part: &[u8]| ignore::has_wildcards(&String::from_utf8_lossy(part));
-    let fixed = parts.iter().take_while(|part| !is_pattern(part)).count();
-    let mut base = RelPath::root();
-    for part in &parts[..fixed] {
-        base = base.join(part);
-    }
-    let mut found = vec![from.resolve(&base)?];
-    for (depth, part) in parts.iter().enumerate().skip(fixed) {
-        let last = depth + 1 == parts.len();
-        let mut next = Vec::new();
-        for dir in &found {
-            for (name, kind) in from.children(dir)? {
-                // The way to a match does not lead through links.
-                if !last && kind != Kind::Dir {
-                    continue;
-                }
-                let matches = ignore::glob(part, &name).map_err(|error| Error::Pattern {
-                    pattern: source.to_owned(),
-                    source: error,
-                })?;
-                if matches {
-                    next.push(dir.join(&name));
-                }
-            }
-        }
-        found = next;
-    }
-    Ok(found)
 }
 
 /// One COPY under way.
@@ -157,15 +110,97 @@ pub(super) struct Work<'a> {
     now: Time,
     /// The last inode number given.
     inodes: u64,
+    scratch: &'a Path,
+    /// How many archives have been unpacked.
+    archives: u64,
+    cancel: &'a Cancel,
 }
 
 impl Work<'_> {
     fn new_dir(&self) -> NewDir {
-        let mode = match &self.chmod {
-            Some(chmod) => chmod.apply(0o755, true),
-            None => 0o755,
-        };
+        let mode = self.chmod.as_ref().map_or(0o755, Chmod::made);
         NewDir::of(mode, self.chown.unwrap_or((0, 0)), self.now)
+    }
+
+    /// Copies what a source of the origin means.
+    fn source(
+        &mut self,
+        written: &str,
+        selected: &Selected<'_>,
+        from: &Origin<'_>,
+        unpack: Unpack,
+    ) -> Result<(), Error> {
+        if let Some((root, below)) = &selected.wanted {
+            let wanted = from.resolve(root)?.join_path(below);
+            if from.get(&wanted)?.is_none() {
+                return Err(from.missing(&root.join_path(below), &wanted)?);
+            }
+        }
+        for name in &selected.names {
+            if self.cancel.is_set() {
+                return Err(Error::Cancelled);
+            }
+            let path = from.resolve(name)?;
+            let Some(item) = from.get(&path)? else {
+                return Err(from.missing(name, &path)?);
+            };
+            if unpack != Unpack::Never && item.meta.kind == Kind::File {
+                let content = from.source(&path);
+                if self.unpack(&path, content.as_ref())? {
+                    continue;
+                }
+            }
+            let source = |path: &RelPath| from.source(path);
+            if item.meta.kind != Kind::Dir {
+                self.place(name.name(), &item, Vec::new(), source)?;
+                continue;
+            }
+            let below = from.below(&path, &selected.pick)?;
+            // A directory that the ignore file leaves out is there only for what is kept in it.
+            match below.alive {
+                true => self.place(name.name(), &item, below.items, source)?,
+                false if ignore::has_wildcards(written) => {}
+                false => return Err(Error::LeftOut(name.clone())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what was fetched for a source.
+    fn fetched(
+        &mut self,
+        fetched: &Fetched,
+        without: &Ignore,
+        unpack: Unpack,
+    ) -> Result<(), Error> {
+        match fetched {
+            Fetched::File { name, meta, source } => {
+                let path = RelPath::clean(name).unwrap_or_default();
+                if unpack == Unpack::All && self.unpack(&path, Some(source))? {
+                    return Ok(());
+                }
+                self.file(path.name(), meta.clone(), source.clone())
+            }
+            Fetched::Directory(context) => {
+                let (from, root) = (Origin::Context(context), RelPath::root());
+                let Some(item) = from.get(&root)? else {
+                    return Err(Error::NotFound(root));
+                };
+                let below = from.below(&root, &Pick::all(without))?;
+                self.place(b"", &item, below.items, |path| from.source(path))
+            }
+        }
+    }
+
+    /// Copies a file that has no origin.
+    fn file(&mut self, name: &[u8], meta: Meta, content: Source) -> Result<(), Error> {
+        let item = Item {
+            path: RelPath::root(),
+            meta,
+            inode: None,
+            bare: false,
+        };
+        self.place(name, &item, Vec::new(), |_| Some(content.clone()))
     }
 
     fn meta(&self, meta: &Meta) -> Meta {
@@ -247,8 +282,17 @@ impl Work<'_> {
         names: &mut HashMap<Inode, u64>,
     ) -> Result<(), Error> {
         let meta = self.meta(&item.meta);
-        let there = self.target.get(&to).map(|meta| meta.kind);
-        match (meta.kind, there) {
+        check_kind(&to, &meta)?;
+        let there = self.target.get(&to);
+        match (meta.kind, there.as_ref().map(|meta| meta.kind)) {
+            // A directory that only leads to what is copied has its mode from the source where it
+            // is there already, and nothing else.
+            (Kind::Dir, Some(Kind::Dir)) if item.bare => {
+                if let Some(there) = there {
+                    let mode = item.meta.mode;
+                    self.target.put_dir(to, Meta { mode, ..there });
+                }
+            }
             (Kind::Dir, None | Some(Kind::Dir)) => self.target.put_dir(to, meta),
             (Kind::Dir, Some(_)) => return Err(Error::OverFile(to)),
             (_, Some(Kind::Dir)) => return Err(Error::OverDirectory(to)),
@@ -273,23 +317,19 @@ impl Work<'_> {
     }
 
     /// Unpacks an archive into the destination; false where the file is none.
-    fn unpack(
-        &mut self,
-        path: &RelPath,
-        content: Option<&Source>,
-        room: &Path,
-        cancel: &Cancel,
-    ) -> Result<bool, Error> {
+    fn unpack(&mut self, path: &RelPath, content: Option<&Source>) -> Result<bool, Error> {
         let Some(content) = content else {
             return Ok(false);
         };
         if !unpack::is_archive(path, content)? {
             return Ok(false);
         }
+        let room: PathBuf = self.scratch.join(self.archives.to_string());
+        self.archives += 1;
         let to = self.target.resolve(&RelPath::root(), &self.dest)?;
-        let new = self.implied();
+        let new = NewDir::of(0o755, self.chown.unwrap_or((0, 0)), self.now);
         self.target.make_directories(&to, &new)?;
-        unpack::unpack(self, path, content, &to, room, cancel)?;
+        unpack::unpack(self, path, content, &to, &room, self.cancel)?;
         Ok(true)
     }
 
@@ -303,8 +343,17 @@ impl Work<'_> {
         meta
     }
 
-    /// Gives what a directory is like that an archive needs and does not have.
+    /// Gives what a directory is like that an archive needs and does not have: root's, whoever
+    /// `--chown` names.
     pub(super) fn implied(&self) -> NewDir {
-        NewDir::of(0o755, self.chown.unwrap_or((0, 0)), self.now)
+        NewDir::of(0o755, (0, 0), self.now)
     }
+}
+
+/// Refuses what would not be a file to those who take the layer up.
+pub(super) fn check_kind(to: &RelPath, meta: &Meta) -> Result<(), Error> {
+    if meta.kind == Kind::Char && meta.device == (0, 0) {
+        return Err(Error::Whiteout(to.clone()));
+    }
+    Ok(())
 }

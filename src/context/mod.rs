@@ -3,11 +3,14 @@
 mod chmod;
 mod copy;
 mod owner;
+mod pick;
+mod select;
 mod target;
 #[cfg(test)]
 mod tests;
 mod unpack;
 mod view;
+mod visible;
 
 use crate::changeset::Changeset;
 use crate::dockerfile::ignore::{self, Ignore};
@@ -20,6 +23,7 @@ use std::sync::Arc;
 
 pub use copy::copy;
 pub use owner::{User, user};
+pub use visible::{Making, Owner, Visible, locate, visible};
 
 /// The most bytes an ignore file may have: 4 MiB.
 const MAX_IGNORE: u64 = 4 << 20;
@@ -61,6 +65,25 @@ pub enum Error {
     /// The source is there, but the ignore file leaves it out.
     #[error("\"{0}\": not found: the ignore file leaves it out of the context")]
     LeftOut(RelPath),
+    /// The source leads to nothing.
+    #[error("\"{name}\": not found: \"{link}\" is a symbolic link to \"{}\", and that is not there", String::from_utf8_lossy(.target))]
+    Dangling {
+        /// The source.
+        name: RelPath,
+        /// The link that leads nowhere.
+        link: RelPath,
+        /// What it says.
+        target: Vec<u8>,
+    },
+    /// The source is a socket.
+    #[error("\"{0}\" is a socket, and an image holds none")]
+    Socket(RelPath),
+    /// A character device 0:0 is what stands for a deletion in the layers of an image.
+    #[error("{0} would be a character device 0:0, which stands for a deletion")]
+    Whiteout(RelPath),
+    /// Something that a step needs was not fetched for it.
+    #[error("source {0} was not fetched")]
+    NotFetched(String),
     /// A source or destination has a NUL byte.
     #[error("{0:?} is not a path: it has a NUL byte")]
     Nul(String),
@@ -81,6 +104,14 @@ pub enum Error {
     /// A directory on the way to the destination is none.
     #[error("mkdir {0}: not a directory")]
     NotDirectory(RelPath),
+    /// `--chown` names somebody where no names are to be had.
+    #[error("--chown: `{name}` cannot be looked up {why}: use numbers")]
+    NoNames {
+        /// The user or group.
+        name: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// `--chmod` cannot be understood.
     #[error("{0}")]
     Chmod(String),
@@ -125,8 +156,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Opens a directory as the context of a Dockerfile; the ignore file is `DOCKERFILE.dockerignore`
-    /// beside the Dockerfile where there is one, else `.dockerignore` in the context.
+    /// Opens a directory as the context of a Dockerfile, with its [ignore file](ignore_file()).
     pub fn open(dir: &Path, dockerfile: &Path) -> Result<Context, Error> {
         let fd = openat(
             rustix::fs::CWD,
@@ -139,16 +169,21 @@ impl Context {
             path: dir.to_owned(),
             source: errno.into(),
         })?;
-        let mut own = dockerfile.as_os_str().to_owned();
-        own.push(".dockerignore");
-        let ignore = match read_ignore(Path::new(&own))? {
-            Some(ignore) => Some(ignore),
-            None => read_ignore(&dir.join(".dockerignore"))?,
-        };
         Ok(Context {
             dir: Arc::new(fd),
-            ignore,
+            ignore: ignore_file(dir, dockerfile)?,
         })
+    }
+}
+
+/// Reads the ignore file of a Dockerfile in a directory: `DOCKERFILE.dockerignore` beside the
+/// Dockerfile where there is one, else `.dockerignore` in the directory.
+pub fn ignore_file(dir: &Path, dockerfile: &Path) -> Result<Option<Ignore>, Error> {
+    let mut own = dockerfile.as_os_str().to_owned();
+    own.push(".dockerignore");
+    match read_ignore(Path::new(&own))? {
+        Some(ignore) => Ok(Some(ignore)),
+        None => read_ignore(&dir.join(".dockerignore")),
     }
 }
 
@@ -205,7 +240,7 @@ pub fn workdir(path: &str, user: &str, dest: &Tree, now: Time) -> Result<Changes
     let owner = if user.is_empty() {
         (0, 0)
     } else {
-        owner::chown(user, dest)?
+        owner::chown(user, owner::Names::Tree(dest))?
     };
     let path = clean(path)?;
     let mut target = target::Target::new(dest);

@@ -79,27 +79,59 @@ pub fn user(spec: &str, tree: &Tree) -> Result<User, Error> {
     Ok(user)
 }
 
-/// Looks up `--chown=user[:group]` the way BuildKit does: a number stands for user and group, and a
-/// name that the image does not have for 0.
-pub(super) fn chown(spec: &str, tree: &Tree) -> Result<(u32, u32), Error> {
-    let (name, group) = spec.split_once(':').unwrap_or((spec, ""));
-    let (uid, mut gid) = match name.parse::<u32>() {
-        Ok(number) => (number, number),
-        Err(_) => accounts(tree)?
+/// Where `--chown` looks names up.
+#[derive(Clone, Copy)]
+pub(super) enum Names<'a> {
+    /// In the files of the image.
+    Tree(&'a Tree),
+    /// Nowhere, for this reason.
+    Nowhere(&'static str),
+}
+
+/// Looks up `--chown=user[:group]` the way BuildKit does: a number stands for user and group, a name
+/// that the image does not have for 0, and so does nothing at all on either side of the colon.
+/// `root` needs no entry.
+pub(super) fn chown(spec: &str, names: Names<'_>) -> Result<(u32, u32), Error> {
+    let (name, group) = match spec.split_once(':') {
+        Some((name, group)) => (name, Some(group)),
+        None => (spec, None),
+    };
+    let tree = |name: &str| match names {
+        Names::Tree(tree) => Ok(tree),
+        Names::Nowhere(why) => Err(Error::NoNames {
+            name: name.to_owned(),
+            why,
+        }),
+    };
+    let (uid, mut gid) = match id(name) {
+        Some(number) => (number, number),
+        None => accounts(tree(name)?)?
             .iter()
             .find(|account| account.name == name.as_bytes())
             .map_or((0, 0), |account| (account.uid, account.gid)),
     };
-    if !group.is_empty() {
-        gid = match group.parse::<u32>() {
-            Ok(number) => number,
-            Err(_) => groups(tree)?
+    if let Some(group) = group {
+        gid = match id(group) {
+            Some(number) => number,
+            None => groups(tree(group)?)?
                 .iter()
                 .find(|entry| entry.name == group.as_bytes())
                 .map_or(gid, |entry| entry.gid),
         };
     }
     Ok((uid, gid))
+}
+
+/// Gives the number that a word of `--chown` is without being looked up. Numbers that are no id pass
+/// for names.
+fn id(word: &str) -> Option<u32> {
+    match word {
+        "" | "root" => Some(0),
+        word => word
+            .parse::<i32>()
+            .ok()
+            .and_then(|id| u32::try_from(id).ok()),
+    }
 }
 
 struct Account {

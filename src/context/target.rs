@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 pub(super) struct Target<'a> {
     tree: &'a Tree,
     put: BTreeMap<RelPath, Put>,
+    /// What became of a file's metadata with a further name, by the number of the file.
+    relinked: HashMap<u64, Meta>,
 }
 
 struct Put {
@@ -50,6 +52,7 @@ impl<'a> Target<'a> {
         Target {
             tree,
             put: BTreeMap::new(),
+            relinked: HashMap::new(),
         }
     }
 
@@ -138,9 +141,10 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Gives a file one more name; `inode` is a new number for the case that it has none. False
-    /// where there is nothing that can have further names.
-    pub(super) fn link(&mut self, old: &RelPath, new: RelPath, inode: u64) -> bool {
+    /// Gives a file one more name, and all its names what `said` says of owner, mode and time;
+    /// `inode` is a new number for the case that it has none. False where there is nothing that can
+    /// have further names.
+    pub(super) fn link(&mut self, old: &RelPath, new: RelPath, inode: u64, said: &Meta) -> bool {
         if !self.put.contains_key(old) {
             // The name is the tree's: the layer needs the file too, or there is nothing to link to.
             let Some(meta) = self.get(old) else {
@@ -159,7 +163,13 @@ impl<'a> Target<'a> {
             return false;
         };
         let inode = *file.inode.get_or_insert(inode);
-        let (meta, source) = (file.meta.clone(), file.source.clone());
+        let source = file.source.clone();
+        let mut meta = self.relinked.get(&inode).unwrap_or(&file.meta).clone();
+        (meta.uid, meta.gid) = (said.uid, said.gid);
+        if meta.kind != Kind::Symlink {
+            (meta.mode, meta.mtime) = (said.mode, said.mtime);
+        }
+        self.relinked.insert(inode, meta.clone());
         if *old != new {
             self.put_other(new, meta, source, Some(inode));
         }
@@ -177,6 +187,8 @@ impl<'a> Target<'a> {
                 inode,
                 fresh,
             } = put;
+            let relinked = inode.and_then(|inode| self.relinked.get(&inode));
+            let meta = relinked.cloned().unwrap_or(meta);
             let hides = fresh
                 && meta.kind == Kind::Dir
                 && self
@@ -209,7 +221,7 @@ impl<'a> Target<'a> {
 }
 
 /// How many symbolic links are followed before giving up, as Linux does.
-const MAX_LINKS: usize = 40;
+pub(super) const MAX_LINKS: usize = 40;
 
 /// Follows symbolic links inside `root`; what does not exist stays as written.
 pub(super) fn follow(

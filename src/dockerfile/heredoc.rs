@@ -50,6 +50,11 @@ pub(super) fn in_word(word: &str) -> Result<Option<Heredoc>, Error> {
     }))
 }
 
+/// Tells whether a line is nothing but one heredoc word.
+pub fn is_heredoc(line: &str) -> bool {
+    matches!(in_word(line.trim()), Ok(Some(_)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

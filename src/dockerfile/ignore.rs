@@ -102,58 +102,150 @@ impl Ignore {
 
     /// Tells whether a path (cleaned, relative, bytes) is left out; parents are taken into account.
     pub fn is_ignored(&self, path: &[u8]) -> bool {
-        self.decide(path).0
+        self.matches_in(&self.above(parent(path)), path)
     }
 
     /// Tells what becomes of a directory, so that a walk need not enter what cannot match.
     pub fn directory(&self, path: &[u8]) -> Verdict {
-        let (ignored, decided_by) = self.decide(path);
+        self.enter(&self.above(parent(path)), path).0
+    }
+
+    /// Gives what the patterns made of a directory and those above it; the root is empty.
+    pub fn above(&self, dir: &[u8]) -> Above {
+        let mut above = Above(vec![false; self.rules.len()]);
+        if is_root(dir) {
+            return above;
+        }
+        let slashes = dir
+            .iter()
+            .enumerate()
+            .filter(|(at, b)| **b == b'/' && *at > 0)
+            .map(|(at, _)| at);
+        for end in slashes.chain([dir.len()]) {
+            above = self.go_on(&above, dir.get(..end).unwrap_or(dir)).1;
+        }
+        above
+    }
+
+    /// Tells whether a path directly in a directory is left out: [`is_ignored`](Self::is_ignored) for
+    /// a walk, which looks at every component once.
+    pub fn matches_in(&self, above: &Above, path: &[u8]) -> bool {
+        self.look(above, path, |_| {}).0
+    }
+
+    /// Tells what becomes of a directory directly in another, and gives what its own content is to be
+    /// asked with: [`directory`](Self::directory) for a walk.
+    pub fn enter(&self, above: &Above, path: &[u8]) -> (Verdict, Above) {
+        let ((ignored, decided_by), own) = self.go_on(above, path);
         if !ignored {
-            return Verdict::Keep;
+            return (Verdict::Keep, own);
         }
         // Whatever matched the directory matches all below it too, so only an exception that comes
         // after the deciding pattern can take something back in.
-        let mut below = path.to_vec();
-        below.push(b'/');
+        let below = with_slash(path);
         let looks = self
             .rules
             .iter()
             .skip(decided_by + 1)
             .any(|rule| rule.exception && rule.matcher.may_match_below(&below));
-        if looks {
+        let verdict = if looks {
             Verdict::LeaveOutButLook
         } else {
             Verdict::Prune
-        }
+        };
+        (verdict, own)
     }
 
-    /// Goes down from the first component and says whether the path is left out, and by which rule.
-    fn decide(&self, path: &[u8]) -> (bool, usize) {
-        if self.rules.is_empty() || path.is_empty() || path == b"." {
-            return (false, 0);
+    /// Tells whether nothing that a source of COPY may name is kept; where that cannot be told from
+    /// the patterns alone, it is no.
+    pub fn leaves_out(&self, source: &str) -> bool {
+        let mut rooted = b"/".to_vec();
+        rooted.extend(source.as_bytes());
+        let path = clean(&rooted);
+        let path = path.strip_prefix(b"/").unwrap_or(&path);
+        let parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+        let is_plain = |part: &&&[u8]| !part.iter().any(|b| b"*?[\\".contains(b));
+        let plain: Vec<&[u8]> = parts.iter().take_while(is_plain).copied().collect();
+        let fixed = plain.join(&b'/');
+        if !fixed.is_empty() && self.directory(&fixed) == Verdict::Prune {
+            return true;
         }
-        let mut matched = vec![false; self.rules.len()];
-        let mut decision = (false, 0);
-        let slashes = path
-            .iter()
-            .enumerate()
-            .filter(|(at, b)| **b == b'/' && *at > 0)
-            .map(|(at, _)| at);
-        for end in slashes.chain([path.len()]) {
-            let part = path.get(..end).unwrap_or(path);
-            decision = (false, 0);
-            for (at, (rule, matched)) in self.rules.iter().zip(&mut matched).enumerate() {
-                if !*matched {
-                    // A rule that would change nothing is not asked, and is not remembered either.
-                    if rule.exception != decision.0 || !rule.matcher.matches(part) {
-                        continue;
-                    }
-                    *matched = true;
+        // Of names that a pattern stands for these are left out only where all are.
+        const NAMES: [&[u8]; 3] = [b"\x01", b"\x01\x02\x03", b".\x01"];
+        let uncertain =
+            path.iter().any(|b| b"[\\".contains(b)) || self.rules.iter().any(|rule| rule.exception);
+        if uncertain || (plain.len() == parts.len() && !path.is_empty()) {
+            return false;
+        }
+        let pattern = if path.is_empty() { b"*" } else { path };
+        NAMES.iter().all(|name| {
+            let mut sample = Vec::new();
+            for &b in pattern {
+                match b {
+                    b'*' => sample.extend(*name),
+                    b'?' => sample.push(1),
+                    b => sample.push(b),
                 }
-                decision = (!rule.exception, at);
             }
+            self.is_ignored(&sample)
+        })
+    }
+
+    /// Tells whether a pattern may match something below a directory that none matches.
+    pub fn may_match_below(&self, dir: &[u8]) -> bool {
+        let below = with_slash(dir);
+        let mut rules = self.rules.iter();
+        rules.any(|rule| !rule.exception && rule.matcher.may_match_below(&below))
+    }
+
+    fn go_on(&self, above: &Above, path: &[u8]) -> ((bool, usize), Above) {
+        let mut own = above.clone();
+        let decision = self.look(above, path, |at| {
+            if let Some(matched) = own.0.get_mut(at) {
+                *matched = true;
+            }
+        });
+        (decision, own)
+    }
+
+    /// Says whether a path is left out and by which rule, and names the rules that match it beside
+    /// those that matched above it.
+    fn look(&self, above: &Above, path: &[u8], mut matched: impl FnMut(usize)) -> (bool, usize) {
+        let mut decision = (false, 0);
+        if is_root(path) {
+            return decision;
+        }
+        for (at, rule) in self.rules.iter().enumerate() {
+            if above.0.get(at) != Some(&true) {
+                // A rule that would change nothing is not asked, and is not remembered either.
+                if rule.exception != decision.0 || !rule.matcher.matches(path) {
+                    continue;
+                }
+                matched(at);
+            }
+            decision = (!rule.exception, at);
         }
         decision
+    }
+}
+
+/// Which patterns matched a directory or one above it.
+#[derive(Clone, Debug, Default)]
+pub struct Above(Vec<bool>);
+
+fn is_root(path: &[u8]) -> bool {
+    matches!(path, b"" | b".")
+}
+
+fn parent(path: &[u8]) -> &[u8] {
+    let cut = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
+    path.get(..cut).unwrap_or_default()
+}
+
+fn with_slash(dir: &[u8]) -> Vec<u8> {
+    match is_root(dir) {
+        true => Vec::new(),
+        false => [dir, b"/"].concat(),
     }
 }
 
@@ -171,11 +263,27 @@ fn bad(pattern: &[u8]) -> Error {
     Error(format!("syntax error in pattern: {pattern}"))
 }
 
-/// Matches one path against one pattern as Go's `path/filepath.Match`: `*`, `?`, `[...]`, `\`; a
-/// slash is matched only by a slash or a class.
-pub fn glob(pattern: &[u8], path: &[u8]) -> Result<bool, Error> {
-    let tokens = Tokens::plain(pattern).map_err(|pattern::Bad| bad(pattern))?;
-    Ok(tokens.matches(path))
+/// A compiled pattern of Go's `path/filepath.Match`: `*`, `?`, `[...]`, `\`; a slash is matched only
+/// by a slash or a class.
+#[derive(Debug)]
+pub struct Glob(Tokens);
+
+impl Glob {
+    /// Compiles a pattern.
+    pub fn new(pattern: &[u8]) -> Result<Glob, Error> {
+        let tokens = Tokens::plain(pattern).map_err(|pattern::Bad| bad(pattern))?;
+        Ok(Glob(tokens))
+    }
+
+    /// Tells whether it matches a path as a whole.
+    pub fn matches(&self, path: &[u8]) -> bool {
+        self.0.matches(path)
+    }
+
+    /// Tells whether it may match something below a directory.
+    pub fn may_match_below(&self, dir: &[u8]) -> bool {
+        self.0.may_go_on(&with_slash(dir))
+    }
 }
 
 /// Tells whether a source of COPY has wildcards (BuildKit's `containsWildcards`).

@@ -28,9 +28,10 @@ impl Source {
         }
     }
 
-    /// Opens the file behind it; `None` where the content is in memory.
+    /// Opens the file behind it; `None` where the content is in memory. An error where it is no
+    /// regular file any more: a device is not even read from.
     pub fn file(&self) -> io::Result<Option<File>> {
-        use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+        use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
         match self {
             Source::File { dir, path } => {
                 let fd = openat2(
@@ -44,7 +45,10 @@ impl Source {
                     Mode::empty(),
                     ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
                 )?;
-                Ok(Some(File::from(fd)))
+                match FileType::from_raw_mode(fstat(&fd)?.st_mode) {
+                    FileType::RegularFile => Ok(Some(File::from(fd))),
+                    _ => Err(io::Error::other("it is no regular file any more")),
+                }
             }
             Source::Bytes(_) => Ok(None),
         }

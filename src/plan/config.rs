@@ -3,6 +3,7 @@
 use crate::dockerfile::ast::{CommandLine, Healthcheck};
 use crate::oci::{self, Config, Image, Platform};
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// Where programs are looked for when neither image nor Dockerfile says.
@@ -10,7 +11,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// Gives the image a stage starts with: from scratch, or the base without its triggers. `PATH` is
 /// set in any case.
-pub(super) fn start(base: Option<&Image>, platform: &Platform) -> Image {
+pub(super) fn start(base: Option<&Image>, platform: &Platform) -> (Image, Env) {
     let mut image = match base {
         Some(base) => base.clone(),
         None => {
@@ -20,22 +21,58 @@ pub(super) fn start(base: Option<&Image>, platform: &Platform) -> Image {
         }
     };
     image.config.on_build.clear();
-    if image.config.env("PATH").is_none() {
-        set_env(&mut image.config, "PATH", DEFAULT_PATH);
+    let mut env = Env::of(&image.config);
+    if !env.places.contains_key("PATH") {
+        env.set(&mut image.config, "PATH", DEFAULT_PATH);
     }
-    image
+    (image, env)
 }
 
-/// Sets a variable: in place where there is one of the name, else at the end.
-pub(super) fn set_env(config: &mut Config, name: &str, value: &str) {
-    let entry = format!("{name}={value}");
-    let old = config
-        .env
-        .iter_mut()
-        .find(|old| old.split('=').next() == Some(name));
-    match old {
-        Some(old) => *old = entry,
-        None => config.env.push(entry),
+/// Puts the platform of the request on the image of the target: what a stage was built on may be for
+/// another one. A platform that nobody asked for leaves the base's.
+pub(super) fn finish(image: &mut Image, wanted: &Platform) {
+    let mut platform = image.platform();
+    if *wanted != Platform::host() {
+        let same = platform.os == wanted.os && platform.architecture == wanted.architecture;
+        let variant = match &wanted.variant {
+            None if same => platform.variant,
+            variant => variant.clone(),
+        };
+        platform = Platform {
+            variant,
+            ..wanted.clone()
+        };
+    }
+    let platform = platform.normalized();
+    image.os = platform.os;
+    image.architecture = platform.architecture;
+    image.variant = platform.variant;
+}
+
+/// Where a config's variables are in its `Env`.
+pub(super) struct Env {
+    places: HashMap<String, usize>,
+}
+
+impl Env {
+    fn of(config: &Config) -> Env {
+        let mut places = HashMap::new();
+        for (place, entry) in config.env.iter().enumerate() {
+            let name = entry.split('=').next().unwrap_or_default();
+            places.entry(name.to_owned()).or_insert(place);
+        }
+        Env { places }
+    }
+
+    /// Sets a variable: in place where there is one of the name, else at the end.
+    pub(super) fn set(&mut self, config: &mut Config, name: &str, value: &str) {
+        let entry = format!("{name}={value}");
+        if let Some(&place) = self.places.get(name) {
+            config.env[place] = entry;
+        } else {
+            self.places.insert(name.to_owned(), config.env.len());
+            config.env.push(entry);
+        }
     }
 }
 

@@ -1,9 +1,11 @@
-use super::{Base, Error, Plan, Stage, args, support};
+use super::{Base, Error, Named, Plan, Stage, args, check, support};
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind, Span};
-use crate::dockerfile::words;
+use crate::dockerfile::check::Finding;
+use crate::dockerfile::spelling::{self, quote};
+use crate::dockerfile::{parse_trigger, words};
 use crate::oci::{Platform, Reference};
-use crate::request::Request;
-use std::collections::{BTreeSet, HashMap};
+use crate::request::{NamedContext, Request};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A stage before pruning; places are those in the Dockerfile.
 struct Draft<'a> {
@@ -12,19 +14,77 @@ struct Draft<'a> {
     platform: Platform,
     /// The instructions to carry out; none where a named context took the stage's place.
     instructions: &'a [Instruction],
-    needs: BTreeSet<usize>,
+    replaced: bool,
+    /// By place: the stages that its instructions name.
+    needs: BTreeMap<usize, Need>,
+    /// What else they name.
+    names: Vec<Named>,
 }
+
+/// Which stages are planned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Those that the target needs.
+    Target,
+    /// All, where no target is named.
+    All,
+}
+
+impl Draft<'_> {
+    /// Gives the places of the stages that must be there before this one ends.
+    fn all_needs(&self) -> impl Iterator<Item = usize> {
+        let base = match self.base {
+            Base::Stage(other) => Some(other),
+            _ => None,
+        };
+        let named = self.needs.keys().copied();
+        base.into_iter()
+            .filter(|base| !self.needs.contains_key(base))
+            .chain(named)
+    }
+}
+
+/// Why a stage needs another one.
+struct Need {
+    /// The instruction.
+    span: Span,
+    /// What to say where the other one is not there yet.
+    late: String,
+}
+
+/// The ONBUILD triggers of a base that is an image or a named context, as its config has them.
+pub type Triggers<'a> = &'a dyn Fn(&Base, &Platform) -> Vec<String>;
 
 /// Makes the stage graph: expands FROM lines with the global ARGs, finds stages by name or number,
 /// prunes to the target, finds circles and unknown names, refuses by name and line what is not
-/// supported yet.
+/// supported.
 pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> {
+    graph_with(dockerfile, request, &|_, _| Vec::new())
+}
+
+/// Makes the graph as [`graph()`] does, once the triggers of bases are known: they may name stages
+/// that nothing else needs.
+pub fn graph_with(
+    dockerfile: &Dockerfile,
+    request: &Request,
+    triggers: Triggers<'_>,
+) -> Result<Plan, Error> {
+    graph_of(dockerfile, request, triggers, Reach::Target)
+}
+
+pub(super) fn graph_of(
+    dockerfile: &Dockerfile,
+    request: &Request,
+    triggers: Triggers<'_>,
+    reach: Reach,
+) -> Result<Plan, Error> {
     let Dockerfile {
         directives: _,
         escape,
-        globals,
+        globals: declared,
         stages,
-        warnings,
+        findings,
+        exceptions: _,
     } = dockerfile;
     let Some(last) = stages.last() else {
         return Err(Error {
@@ -33,51 +93,52 @@ pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> 
             hint: None,
         });
     };
-    let mut warnings: Vec<(Option<Span>, String)> = warnings
-        .iter()
-        .map(|(span, text)| (Some(*span), text.clone()))
-        .collect();
+    let mut findings = findings.clone();
 
     let target_name = match &request.target {
-        Some(target) if !target.is_empty() => target.to_ascii_lowercase(),
-        _ => last.from.name.clone().unwrap_or_default(),
+        Some(target) if !target.is_empty() => target.clone(),
+        _ => last.from.name.clone().unwrap_or_else(|| "default".into()),
     };
-    let target_name = if target_name.is_empty() {
-        "default".to_owned()
-    } else {
-        target_name
-    };
-    let globals = args::globals(
-        globals,
-        args::automatic(request, &target_name),
-        *escape,
-        request,
-    )?;
+    let automatic = args::automatic(request, &target_name);
+    check::default_bases(dockerfile, &automatic, &mut findings);
+    let globals = args::globals(declared, automatic, *escape, &request.build_args)?;
 
-    let names = Names::of(stages, &mut warnings);
+    let names = Names::of(stages);
     let mut drafts: Vec<Draft> = Vec::with_capacity(stages.len());
-    for stage in stages {
-        let draft = draft(stage, &drafts, *escape, &globals, request, &mut warnings)?;
+    let mut earlier: HashMap<&str, usize> = HashMap::new();
+    for (index, stage) in stages.iter().enumerate() {
+        let by_name = |name: &str| {
+            let place = *earlier.get(name.to_ascii_lowercase().as_str())?;
+            Some((place, drafts.get(place)?))
+        };
+        let draft = draft(stage, by_name, *escape, &globals, request, &mut findings)?;
         drafts.push(draft);
+        if let Some(name) = &stage.from.name {
+            earlier.insert(name, index);
+        }
     }
-    for index in 0..drafts.len() {
-        let needs = needs(index, &drafts, &names, request)?;
-        drafts[index].needs = needs;
-    }
-    refuse_circles(&drafts)?;
-    refuse_later(&drafts)?;
-
     let target = match &request.target {
         Some(target) if !target.is_empty() => find_target(target, &names, stages)?,
         _ => drafts.len() - 1,
     };
-    let kept = reachable(target, &drafts);
+    for index in 0..drafts.len() {
+        let instructions = drafts[index].instructions;
+        let (needs, named) = needs(index, instructions, &drafts, &names, request)?;
+        drafts[index].needs = needs;
+        drafts[index].names = named;
+    }
+    refuse_circles(&drafts)?;
+    let wanted = match reach {
+        Reach::All if request.target.as_deref().is_none_or(str::is_empty) => {
+            (0..drafts.len()).collect()
+        }
+        Reach::All | Reach::Target => vec![target],
+    };
+    let kept = fire(wanted, &mut drafts, &names, request, triggers)?;
+    refuse_later(&kept, &drafts)?;
     for &index in &kept {
         for instruction in drafts[index].instructions {
             support::check(instruction, request)?;
-        }
-        for trigger in triggers(index, &drafts) {
-            support::check(&at(trigger, drafts[index].stage.span), request)?;
         }
     }
 
@@ -101,16 +162,21 @@ pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> 
                 span: draft.stage.span,
                 text: draft.stage.text.clone(),
                 instructions: draft.instructions.to_vec(),
-                needs: draft.needs.iter().map(|other| place[other]).collect(),
+                replaced: draft.replaced,
+                names: draft.names.clone(),
+                needs: draft.all_needs().map(|other| place[&other]).collect(),
             }
         })
         .collect();
+    let names = names.0.into_iter();
+    let names = names.filter_map(|(name, index)| Some((name, *place.get(&index)?)));
     Ok(Plan {
         stages,
+        names: names.collect(),
         target: place[&target],
         globals,
         escape: *escape,
-        warnings,
+        findings,
     })
 }
 
@@ -118,21 +184,12 @@ pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> 
 struct Names(HashMap<String, usize>);
 
 impl Names {
-    fn of(stages: &[ast::Stage], warnings: &mut Vec<(Option<Span>, String)>) -> Names {
-        let mut names = HashMap::new();
-        for (index, stage) in stages.iter().enumerate() {
-            let Some(name) = &stage.from.name else {
-                continue;
-            };
-            let name = name.to_ascii_lowercase();
-            if names.insert(name.clone(), index).is_some() {
-                warnings.push((
-                    Some(stage.span),
-                    format!("duplicate stage name `{name}`, stage names should be unique"),
-                ));
-            }
-        }
-        Names(names)
+    fn of(stages: &[ast::Stage]) -> Names {
+        let named = stages.iter().zip(0..).filter_map(|(stage, index)| {
+            let name = stage.from.name.as_ref()?;
+            Some((name.to_ascii_lowercase(), index))
+        });
+        Names(named.collect())
     }
 
     fn get(&self, name: &str) -> Option<usize> {
@@ -140,13 +197,17 @@ impl Names {
     }
 }
 
-fn draft<'a>(
+/// What to do where a FROM's words are empty.
+const VALUE_BEFORE_FROM: &str =
+    "FROM sees the ARGs before the first FROM: give one a default there, or use --build-arg";
+
+fn draft<'a: 'd, 'd>(
     stage: &'a ast::Stage,
-    earlier: &[Draft<'a>],
+    earlier: impl Fn(&str) -> Option<(usize, &'d Draft<'a>)>,
     escape: char,
-    globals: &[(String, Option<String>)],
+    globals: &args::Globals,
     request: &Request,
-    warnings: &mut Vec<(Option<Span>, String)>,
+    findings: &mut Vec<Finding>,
 ) -> Result<Draft<'a>, Error> {
     let ast::Stage {
         from,
@@ -161,65 +222,60 @@ fn draft<'a>(
     } = from;
     let span = *span;
     let mut expand = |text: &str| {
-        let env = |name: &str| args::lookup(globals, name);
-        let word =
-            words::word(text, escape, &env).map_err(|error| Error::at(span, error.to_string()))?;
-        for name in word.unset {
-            warnings.push((
-                Some(span),
-                format!("FROM argument `{name}` is not declared before the first FROM"),
-            ));
-        }
-        Ok(word.text)
+        let word = check::FromWord::expand(text, escape, globals)
+            .map_err(|error| Error::at(span, error.to_string()))?;
+        word.undefined(globals, span, findings);
+        Ok::<_, Error>(word)
     };
 
-    let expanded = expand(base)?;
+    let expanded = expand(base)?.text;
     if expanded.is_empty() {
-        return Err(Error::at(
-            span,
-            format!("base name ({base}) should not be blank"),
-        ));
+        let error = Error::at(span, format!("base name ({base}) should not be blank"));
+        return Err(error.hint(VALUE_BEFORE_FROM));
     }
     let platform = match platform {
         None => None,
         Some(written) => {
-            let expanded = expand(written)?;
+            let word = expand(written)?;
+            let expanded = &word.text;
             if expanded.is_empty() {
-                return Err(Error::at(
-                    span,
-                    format!("empty platform value from expression {written}"),
-                ));
+                let message = format!("empty platform value from expression {written}");
+                return Err(Error::at(span, message).hint(VALUE_BEFORE_FROM));
             }
-            Some(parse_platform(&expanded).map_err(|error| {
-                Error::at(span, format!("failed to parse platform {written}: {error}"))
-            })?)
+            let parsed = parse_platform(expanded).map_err(|(error, hint)| Error {
+                span: Some(span),
+                message: format!("failed to parse platform {written}: {error}"),
+                hint,
+            })?;
+            word.platform(written, &parsed, name.as_deref(), globals, span, findings);
+            Some(parsed)
         }
     };
 
-    let as_context = name.as_deref().and_then(|name| layout(request, name));
-    let base_stage = earlier.iter().rposition(|other| {
-        let name = other.stage.from.name.as_deref();
-        name.is_some_and(|name| name.eq_ignore_ascii_case(&expanded))
-    });
+    let as_context = name.as_deref().and_then(|name| context(request, name));
+    let base_stage = earlier(&expanded);
     // A name that only a later stage has is an image's: `FROM alpine AS base` and then
     // `FROM base AS alpine` is no circle.
-    let (base, instructions) = match (as_context, base_stage) {
-        (Some(context), _) => (Base::Layout(context), &instructions[..0]),
-        (None, Some(other)) => (Base::Stage(other), &instructions[..]),
-        (None, None) => (image(&expanded, request), &instructions[..]),
+    let replaced = as_context.is_some();
+    let base = match (as_context, base_stage) {
+        (Some(context), _) => context,
+        (None, Some((other, _))) => Base::Stage(other),
+        (None, None) => image(&expanded, request),
     };
-    let inherited = match &base {
-        Base::Stage(other) => Some(earlier[*other].platform.clone()),
-        _ => None,
+    let platform = match &base {
+        Base::Stage(_) => base_stage.map(|(_, stage)| stage.platform.clone()),
+        // Nothing is for no platform: what is made of it is for the image's.
+        Base::Scratch => None,
+        _ => platform,
     };
     Ok(Draft {
         stage,
         base,
-        platform: inherited
-            .or(platform)
-            .unwrap_or_else(|| request.platform.clone()),
-        instructions,
-        needs: BTreeSet::new(),
+        platform: platform.unwrap_or_else(|| request.platform.clone()),
+        instructions: if replaced { &[] } else { instructions },
+        replaced,
+        needs: BTreeMap::new(),
+        names: Vec::new(),
     })
 }
 
@@ -228,102 +284,199 @@ fn image(name: &str, request: &Request) -> Base {
     if name == "scratch" {
         return Base::Scratch;
     }
-    match layout(request, name) {
-        Some(context) => Base::Layout(context),
-        None => Base::Image(name.to_owned()),
-    }
+    context(request, name).unwrap_or_else(|| Base::Image(name.to_owned()))
 }
 
 /// Gives the named context that stands for a name: of the same name, or of a name that means the
 /// same image.
-fn layout(request: &Request, name: &str) -> Option<String> {
+fn context(request: &Request, name: &str) -> Option<Base> {
     if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
         return None;
     }
-    if request.contexts.contains_key(name) {
-        return Some(name.to_owned());
-    }
-    let wanted: Reference = name.parse().ok()?;
-    request
-        .contexts
-        .keys()
-        .find(|key| key.parse::<Reference>().is_ok_and(|key| key == wanted))
-        .cloned()
+    let (key, context) = request.contexts.get_key_value(name).or_else(|| {
+        let wanted: Reference = name.parse().ok()?;
+        let means = |key: &str| key.parse::<Reference>().is_ok_and(|key| key == wanted);
+        request.contexts.iter().find(|(key, _)| means(key))
+    })?;
+    Some(match context {
+        NamedContext::Files(_) => Base::Files(key.clone()),
+        NamedContext::Layout(_) => Base::Layout(key.clone()),
+        // What it stands for is no name of another context.
+        NamedContext::Image(image) => Base::Image(image.to_string()),
+    })
 }
 
-/// Reads a platform; an architecture by itself means Linux.
-fn parse_platform(text: &str) -> Result<Platform, String> {
-    match text.parse() {
-        Err(_) if !text.contains('/') && text != "linux" => format!("linux/{text}").parse(),
-        Err(_) if text == "linux" => Ok(Platform {
-            os: "linux".into(),
+/// The architectures that may stand by themselves, by Go's names.
+const ARCHITECTURES: [&str; 16] = [
+    "386", "amd64", "arm", "arm64", "i386", "x86_64", "x86-64", "aarch64", "armhf", "armel",
+    "loong64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x",
+];
+
+/// Reads a platform: `os/architecture[/variant]`, or one of the first two by itself.
+fn parse_platform(text: &str) -> Result<Platform, (String, Option<String>)> {
+    const SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
+    let letter = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
+    if let Some(part) = text
+        .split('/')
+        .find(|part| part.is_empty() || !part.bytes().all(letter))
+    {
+        let message = format!(
+            "{} is an invalid component of {}: letters, digits, and any of `_.-` are wanted",
+            quote(part),
+            quote(text)
+        );
+        return Err((message, None));
+    }
+    if text.contains('/') {
+        return text.parse().map_err(|error| (error, None));
+    }
+    let lower = text.to_ascii_lowercase();
+    if SYSTEMS.contains(&lower.as_str()) {
+        return Ok(Platform {
+            os: lower,
             ..Platform::host()
-        }),
-        parsed => parsed,
+        });
     }
+    if !ARCHITECTURES.contains(&lower.as_str()) {
+        let message = format!("{}: unknown operating system or architecture", quote(text));
+        let meant = spelling::nearest(&lower, &ARCHITECTURES);
+        return Err((message, meant.map(|name| format!("did you mean {name}?"))));
+    }
+    format!("linux/{lower}")
+        .parse()
+        .map_err(|error| (error, None))
 }
 
-/// Gives the instructions that a stage leaves to those that start from it, as they fire in `index`.
-fn triggers<'a>(index: usize, drafts: &[Draft<'a>]) -> impl Iterator<Item = &'a Instruction> {
-    let base = match &drafts[index].base {
-        Base::Stage(other) => drafts[*other].instructions,
-        _ => &[],
+/// Gives the stages that a target needs, in order, with what the triggers of their bases need: they
+/// fire in a stage that is built, not in another one.
+fn fire(
+    wanted: Vec<usize>,
+    drafts: &mut [Draft],
+    names: &Names,
+    request: &Request,
+    triggers: Triggers<'_>,
+) -> Result<BTreeSet<usize>, Error> {
+    let mut kept = BTreeSet::new();
+    let mut open = wanted;
+    while let Some(index) = open.pop() {
+        if !kept.insert(index) {
+            continue;
+        }
+        let fired = fired(&drafts[index], drafts, triggers)?;
+        for trigger in &fired {
+            support::check(trigger, request)?;
+        }
+        let (needs, named) = needs(index, &fired, drafts, names, request)?;
+        for (other, need) in needs {
+            drafts[index].needs.entry(other).or_insert(need);
+        }
+        drafts[index].names.extend(named);
+        open.extend(drafts[index].all_needs());
+    }
+    Ok(kept)
+}
+
+/// Gives the triggers that fire in a stage, at the place of its FROM.
+fn fired(
+    draft: &Draft,
+    drafts: &[Draft],
+    triggers: Triggers<'_>,
+) -> Result<Vec<Instruction>, Error> {
+    let texts = match &draft.base {
+        Base::Stage(other) => {
+            let texts = drafts[*other].instructions.iter();
+            let texts = texts.filter_map(|instruction| match &instruction.kind {
+                Kind::Onbuild(_, text) => Some(text.clone()),
+                _ => None,
+            });
+            texts.collect()
+        }
+        Base::Scratch => Vec::new(),
+        _ if draft.replaced => Vec::new(),
+        base => triggers(base, &draft.platform),
     };
-    base.iter()
-        .filter_map(|instruction| match &instruction.kind {
-            Kind::Onbuild(trigger, _) => Some(&**trigger),
-            _ => None,
-        })
+    texts
+        .iter()
+        .map(|text| trigger(text, draft.stage.span))
+        .collect()
 }
 
-/// Gives a trigger with the place of the FROM that makes it fire.
-fn at(trigger: &Instruction, span: Span) -> Instruction {
-    Instruction {
-        span,
-        ..trigger.clone()
+/// Reads a trigger, which stands at the place of the FROM that makes it fire.
+pub(super) fn trigger(text: &str, span: Span) -> Result<Instruction, Error> {
+    match parse_trigger(text) {
+        Ok(instruction) => Ok(Instruction {
+            span,
+            ..instruction
+        }),
+        Err(error) => Err(Error {
+            span: Some(span),
+            message: format!("trigger `{text}` of the base image: {error}"),
+            hint: error.hint,
+        }),
     }
 }
 
-/// Gives the stages that must be there before one ends.
+/// Gives the stages that a stage's instructions name, and what else they do.
 fn needs(
     index: usize,
+    instructions: &[Instruction],
     drafts: &[Draft],
     names: &Names,
     request: &Request,
-) -> Result<BTreeSet<usize>, Error> {
-    let mut out = BTreeSet::new();
-    if let Base::Stage(other) = drafts[index].base {
-        out.insert(other);
-    }
-    let own = drafts[index].instructions.iter().cloned();
-    let fired = triggers(index, drafts).map(|trigger| at(trigger, drafts[index].stage.span));
-    for instruction in own.chain(fired) {
-        let find = |name: &str| match name.parse::<usize>() {
-            Ok(number) if number < drafts.len() => Found::Stage(number),
-            Ok(_) => Found::NoSuchNumber,
-            Err(_) => names.get(name).map_or(Found::NoStage, Found::Stage),
-        };
-        for from in named(&instruction)? {
-            if let Base::Stage(other) = base_of(from, instruction.span, request, find)? {
-                out.insert(other);
+) -> Result<(BTreeMap<usize, Need>, Vec<Named>), Error> {
+    let mut needs = BTreeMap::new();
+    let mut others = Vec::new();
+    let find = |name: &str| match name.parse::<usize>() {
+        Ok(number) if number < drafts.len() => Found::Stage(number),
+        Ok(_) => Found::NoSuchNumber,
+        Err(_) => names.get(name).map_or(Found::NoStage, Found::Stage),
+    };
+    let this = name_of(index, drafts[index].stage);
+    for instruction in instructions {
+        for name in named_in(instruction)? {
+            match base_of(name.from, instruction.span, request, find)? {
+                Base::Scratch => {}
+                Base::Stage(other) => {
+                    needs.entry(other).or_insert_with(|| Need {
+                        span: instruction.span,
+                        late: name.late(&this),
+                    });
+                }
+                base => others.push(Named {
+                    base,
+                    span: instruction.span,
+                    text: instruction.text.clone(),
+                }),
             }
         }
     }
-    Ok(out)
+    Ok((needs, others))
 }
 
-/// What a name after `--from=` is among the stages.
-pub(super) enum Found {
-    /// A stage, by its place.
-    Stage(usize),
-    /// A number that no stage has.
-    NoSuchNumber,
-    /// No stage: an image or a named context.
-    NoStage,
+/// A name after `from=`, in a flag of COPY or in a mount of RUN.
+pub(super) struct Name<'a> {
+    pub(super) from: &'a str,
+    /// A mount's target, as written.
+    pub(super) target: Option<&'a str>,
+}
+
+impl Name<'_> {
+    /// Says that what is named is a stage that is not there yet when `this` one is built.
+    pub(super) fn late(&self, this: &str) -> String {
+        let Name { from, target } = self;
+        match target {
+            None => format!(
+                "cannot copy from stage \"{from}\", it needs to be defined before current stage \"{this}\""
+            ),
+            Some(target) => format!(
+                "cannot mount from stage \"{from}\" to \"{target}\", stage needs to be defined before current command"
+            ),
+        }
+    }
 }
 
 /// Gives what an instruction names after `--from=` and in its mounts.
-fn named(instruction: &Instruction) -> Result<Vec<&str>, Error> {
+fn named_in(instruction: &Instruction) -> Result<Vec<Name<'_>>, Error> {
     match &instruction.kind {
         Kind::Copy(copy) => {
             let Some(from) = &copy.from else {
@@ -338,11 +491,27 @@ fn named(instruction: &Instruction) -> Result<Vec<&str>, Error> {
                      using ARG from global scope as a workaround",
                 ));
             }
-            Ok(vec![from])
+            Ok(vec![Name { from, target: None }])
         }
-        Kind::Run(run) => Ok(run.mounts.iter().filter_map(ast::Mount::from).collect()),
+        Kind::Run(run) => {
+            let named = run.mounts.iter().filter_map(|mount| {
+                let target = Some(mount.target().unwrap_or_default());
+                mount.from().map(|from| Name { from, target })
+            });
+            Ok(named.collect())
+        }
         _ => Ok(Vec::new()),
     }
+}
+
+/// What a name after `--from=` is among the stages.
+pub(super) enum Found {
+    /// A stage, by its place.
+    Stage(usize),
+    /// A number that no stage has.
+    NoSuchNumber,
+    /// No stage: an image or a named context.
+    NoStage,
 }
 
 /// Gives what a name after `from=` means.
@@ -354,53 +523,67 @@ pub(super) fn base_of(
 ) -> Result<Base, Error> {
     match find(from) {
         Found::Stage(place) => Ok(Base::Stage(place)),
-        Found::NoSuchNumber => Err(Error::at(span, format!("invalid stage index {from}"))),
+        Found::NoSuchNumber => Err(Error::at(span, format!("invalid stage index {from}"))
+            .hint("stages are counted from 0, in the order of their FROMs")),
         Found::NoStage => Ok(image(from, request)),
     }
 }
 
-/// Finds a stage that needs itself, be it through others.
+/// Finds a stage whose instructions need itself, be it through others'.
 fn refuse_circles(drafts: &[Draft]) -> Result<(), Error> {
-    fn visit(index: usize, drafts: &[Draft], state: &mut [u8]) -> Option<usize> {
-        match state[index] {
-            0 => {}
-            1 => return Some(index),
-            _ => return None,
-        }
-        state[index] = 1;
-        let found = (drafts[index].needs.iter()).find_map(|&other| visit(other, drafts, state));
-        state[index] = 2;
-        found
+    /// How far a stage has been looked at.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Seen {
+        No,
+        OnTheWay,
+        Yes,
     }
-    let mut state = vec![0; drafts.len()];
-    for index in 0..drafts.len() {
-        if let Some(found) = visit(index, drafts, &mut state) {
-            let stage = drafts[found].stage;
-            return Err(Error::at(
-                stage.span,
-                format!(
-                    "circular dependency detected on stage: {}",
-                    name_of(found, stage)
-                ),
-            ));
+    let mut seen = vec![Seen::No; drafts.len()];
+    for start in 0..drafts.len() {
+        if seen[start] != Seen::No {
+            continue;
+        }
+        seen[start] = Seen::OnTheWay;
+        // The way from the start: each with its needs that are still to be looked at, and the one
+        // that was looked at last. There may be more stages than a stack of calls has room for.
+        let mut way = vec![(start, drafts[start].needs.iter(), None)];
+        while let Some((index, needs, last)) = way.last_mut() {
+            let Some((&other, need)) = needs.next() else {
+                seen[*index] = Seen::Yes;
+                way.pop();
+                continue;
+            };
+            *last = Some(need);
+            match seen[other] {
+                Seen::Yes => {}
+                Seen::No => {
+                    seen[other] = Seen::OnTheWay;
+                    way.push((other, drafts[other].needs.iter(), None));
+                }
+                Seen::OnTheWay => {
+                    let step = way.iter().find(|(index, ..)| *index == other);
+                    let need = step.and_then(|(_, _, last)| *last).unwrap_or(need);
+                    let name = name_of(other, drafts[other].stage);
+                    let message = format!("circular dependency detected on stage: {name}");
+                    return Err(Error::at(need.span, message)
+                        .hint("a stage takes from stages that stand before it"));
+                }
+            }
         }
     }
     Ok(())
 }
 
-/// Finds a COPY from a stage that is not there yet.
-fn refuse_later(drafts: &[Draft]) -> Result<(), Error> {
-    for (index, draft) in drafts.iter().enumerate() {
-        if let Some(&later) = draft.needs.iter().find(|&&other| other >= index) {
-            let message = format!(
-                "cannot copy from stage \"{}\", it needs to be defined before current stage \"{}\"",
-                name_of(later, drafts[later].stage),
-                name_of(index, draft.stage),
-            );
-            return Err(Error::at(draft.stage.span, message));
-        }
+/// Finds an instruction that needs a stage which is not there yet.
+fn refuse_later(kept: &BTreeSet<usize>, drafts: &[Draft]) -> Result<(), Error> {
+    let late = kept.iter().find_map(|&index| {
+        let mut needs = drafts[index].needs.iter();
+        needs.find(|&(&other, _)| other >= index)
+    });
+    match late {
+        Some((_, need)) => Err(Error::at(need.span, need.late.clone())),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn find_target(target: &str, names: &Names, stages: &[ast::Stage]) -> Result<usize, Error> {
@@ -412,44 +595,30 @@ fn find_target(target: &str, names: &Names, stages: &[ast::Stage]) -> Result<usi
     {
         return Ok(index);
     }
-    let nearest = stages
+    let known: Vec<&str> = stages
         .iter()
         .filter_map(|stage| stage.from.name.as_deref())
-        .map(|name| (distance(&target.to_ascii_lowercase(), name), name))
-        .filter(|(distance, name)| *distance <= name.len().max(target.len()) / 2)
-        .min();
+        .collect();
+    let meant = spelling::nearest(&target.to_ascii_lowercase(), &known);
     Err(Error {
         span: None,
         message: format!("target stage \"{target}\" could not be found"),
-        hint: nearest.map(|(_, name)| format!("did you mean {name}?")),
+        hint: meant.map(|name| format!("did you mean {name}?")),
     })
 }
 
-/// Gives the number of letters to change, add or take away to make one text of the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(128).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(128).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-fn reachable(target: usize, drafts: &[Draft]) -> BTreeSet<usize> {
-    let mut out = BTreeSet::new();
-    let mut open = vec![target];
-    while let Some(index) = open.pop() {
-        if out.insert(index) {
-            open.extend(&drafts[index].needs);
-        }
-    }
-    out
+/// Gives what somebody may have meant by an image that cannot be had: a stage, or an image that
+/// many start from.
+pub fn meant(base: &Base, dockerfile: &Dockerfile) -> Option<String> {
+    const COMMON: [&str; 7] = [
+        "alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu",
+    ];
+    let Base::Image(name) = base else { return None };
+    let stages = dockerfile.stages.iter();
+    let mut known: Vec<&str> = stages.filter_map(|s| s.from.name.as_deref()).collect();
+    known.extend(COMMON);
+    let name = name.to_ascii_lowercase();
+    spelling::nearest(&name, &known).map(|name| format!("did you mean {name}?"))
 }
 
 fn name_of(index: usize, stage: &ast::Stage) -> String {

@@ -6,6 +6,7 @@
 //! build knows all of a stage before anything of it runs.
 
 mod args;
+mod check;
 mod config;
 mod graph;
 mod mounts;
@@ -13,15 +14,19 @@ mod ports;
 mod remote;
 mod steps;
 mod support;
+mod table;
 #[cfg(test)]
 mod tests;
 
 use crate::dockerfile::ast::{Instruction, Span};
+use crate::dockerfile::check::Finding;
 use crate::oci::{Digest, Image, Platform};
 use crate::request::GitSource;
+use std::collections::HashMap;
 
-pub use args::Scope;
-pub use graph::graph;
+pub use args::{Scope, idle_args};
+pub use check::{Checked, check, foreign_base, ignored, options, options_at};
+pub use graph::{Triggers, graph, graph_with, meant};
 pub use steps::{bases, steps};
 
 /// A mistake in the Dockerfile or between it and the request, with the lines it is about.
@@ -44,6 +49,13 @@ impl Error {
             hint: None,
         }
     }
+
+    fn hint(self, hint: impl Into<String>) -> Error {
+        Error {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
 }
 
 /// The stages that the target needs.
@@ -54,11 +66,13 @@ pub struct Plan {
     /// Place of the target in `stages`.
     pub target: usize,
     /// Global ARGs with their values, for the stages' ARGs; the automatic platform ARGs are first.
-    pub globals: Vec<(String, Option<String>)>,
+    globals: args::Globals,
+    /// Places in `stages` by name.
+    names: HashMap<String, usize>,
     /// The escape character.
     pub escape: char,
-    /// Warnings with lines.
-    pub warnings: Vec<(Option<Span>, String)>,
+    /// What the checks found in the text and in the FROM lines, in no order; nothing is left out yet.
+    pub findings: Vec<Finding>,
 }
 
 /// One stage.
@@ -76,11 +90,27 @@ pub struct Stage {
     pub span: Span,
     /// The FROM as written.
     pub text: String,
-    /// The instructions, not expanded. Triggers of a base image are put in front by `steps`.
+    /// The instructions, not expanded. Triggers of the base are put in front by `steps`.
     pub instructions: Vec<Instruction>,
+    /// Whether a named context of its name took its place: it is that context as it is.
+    pub replaced: bool,
+    /// The images and named contexts that its COPYs and mounts name, those of its base's triggers
+    /// among them. They are wanted for the platform of the request.
+    pub names: Vec<Named>,
     /// Places in `Plan::stages` that must be there before this one ends: its base stage and the
-    /// stages its COPYs name.
+    /// stages its COPYs and mounts name, those of its base's triggers among them.
     pub needs: Vec<usize>,
+}
+
+/// What an instruction takes from, beside stages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// What.
+    pub base: Base,
+    /// Where the instruction is.
+    pub span: Span,
+    /// The instruction as written.
+    pub text: String,
 }
 
 /// What a stage starts from, or what a COPY takes from.
@@ -107,6 +137,8 @@ pub struct Staged {
     pub image: Image,
     /// What a stage that starts from this one inherits beside the image.
     pub scope: Scope,
+    /// What the checks found in its instructions, in no order; nothing is left out yet.
+    pub findings: Vec<Finding>,
 }
 
 /// One step, ready to be carried out.
@@ -118,8 +150,6 @@ pub struct Step {
     pub text: String,
     /// What to do.
     pub op: Op,
-    /// The image (config, author) after the step; layers and history are added by `build`.
-    pub image: Image,
     /// `created_by` of the history entry.
     pub history: String,
 }
@@ -154,6 +184,8 @@ pub struct RunOp {
     pub cwd: String,
     /// USER, empty for root.
     pub user: String,
+    /// The host's name as the command sees it, where the request has one.
+    pub hostname: Option<String>,
     /// A heredoc with `#!`: its name and content; it lies at `/dev/pipes/NAME` while the command runs.
     pub script: Option<(String, String)>,
     /// What is mounted while it runs, in the order written.
@@ -292,6 +324,13 @@ pub struct CopyOp {
     pub exclude: Vec<String>,
     /// `COPY` or `ADD`, for messages.
     pub instruction: &'static str,
+}
+
+impl CopyOp {
+    /// Tells whether its layer stands for itself. BuildKit ignores `--link` beside `--chmod`.
+    pub fn is_linked(&self) -> bool {
+        self.link && self.chmod.as_deref().is_none_or(str::is_empty)
+    }
 }
 
 /// What a COPY or ADD names.

@@ -69,6 +69,8 @@ pub(super) struct Place<'a> {
     pub(super) cwd: &'a str,
     /// How many SSH mounts the RUN has before this one.
     pub(super) agents: usize,
+    /// What is put before the names of caches.
+    pub(super) namespace: Option<&'a str>,
     /// Expands a word.
     pub(super) expand: &'a dyn Fn(&str) -> Result<String, Error>,
     /// Finds what a name after `from=` means; the second argument is the mount's target.
@@ -253,12 +255,9 @@ impl Given {
                 writable: self.readonly == Some(false),
             },
             Kind::Cache => Mount::Cache {
-                id: match self.id.as_str() {
-                    // As BuildKit has it, from what is written: caches outlive a Dockerfile's WORKDIR.
-                    "" if self.target.starts_with('/') => join_path("/", &self.target),
-                    "" if self.target.is_empty() => ".".to_owned(),
-                    "" => join_path("/", &self.target)[1..].to_owned(),
-                    id => id.to_owned(),
+                id: match place.namespace {
+                    None | Some("") => self.cache_id(),
+                    Some(namespace) => format!("{namespace}/{}", self.cache_id()),
                 },
                 target,
                 sharing: self.sharing.unwrap_or_default(),
@@ -310,6 +309,19 @@ impl Given {
                 }
             }
         })
+    }
+}
+
+impl Given {
+    /// Gives the name of a cache: by default the target as written, cleaned, wherever WORKDIR is.
+    fn cache_id(&self) -> String {
+        let clean = join_path("/", &self.target);
+        match self.id.as_str() {
+            "" if self.target.is_empty() => ".".to_owned(),
+            "" if self.target.starts_with('/') => clean,
+            "" => clean[1..].to_owned(),
+            id => id.to_owned(),
+        }
     }
 }
 

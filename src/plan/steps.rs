@@ -1,12 +1,12 @@
-use super::graph::{Found, base_of};
+use super::graph::{Found, Name, base_of, trigger};
 use super::{
     Base, CopyOp, Error, From, Mount, Network, Op, Plan, RunOp, Scope, Staged, Step, Unpack, args,
-    config, mounts, ports, remote, support,
+    check, config, mounts, ports, remote, support,
 };
 use crate::dockerfile::ast::{
     self, Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span,
 };
-use crate::dockerfile::{parse_trigger, words};
+use crate::dockerfile::{is_heredoc, words};
 use crate::oci::Image;
 use crate::request::Request;
 
@@ -28,30 +28,27 @@ pub fn steps(
             hint: None,
         });
     };
+    let (image, env) = config::start(base, &this.platform);
     let mut walk = Walk {
         plan,
         stage,
         request,
-        image: config::start(base, &this.platform),
+        image,
+        env,
+        hostname: args::hostname(request)?,
         scope: inherited.clone(),
         cmd_is_set: false,
         steps: Vec::new(),
+        notes: check::Notes::default(),
     };
     for entry in &walk.image.config.env {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         walk.scope.set(name, value);
     }
     let triggers = base.map_or(&[][..], |base| &base.config.on_build);
-    // A stage that a named context took the place of is that context's image as it is.
-    if !matches!(&this.base, Base::Layout(name) if this.instructions.is_empty() && *name == this.name)
-    {
-        for trigger in triggers {
-            let mut instruction = parse_trigger(trigger).map_err(|error| Error {
-                span: Some(this.span),
-                message: format!("trigger `{trigger}` of the base image: {error}"),
-                hint: error.hint.clone(),
-            })?;
-            instruction.span = this.span;
+    if !this.replaced {
+        for text in triggers {
+            let instruction = trigger(text, this.span)?;
             support::check(&instruction, request)?;
             walk.take(&instruction)?;
         }
@@ -59,17 +56,16 @@ pub fn steps(
     for instruction in &this.instructions {
         walk.take(instruction)?;
     }
-    if stage == plan.target && !request.labels.is_empty() {
+    if stage == plan.target {
         let labels = request.labels.iter().cloned();
         walk.image.config.labels.extend(labels);
-        if let Some(last) = walk.steps.last_mut() {
-            last.image = walk.image.clone();
-        }
+        config::finish(&mut walk.image, &request.platform);
     }
     Ok(Staged {
         steps: walk.steps,
         image: walk.image,
         scope: walk.scope,
+        findings: walk.notes.findings.into_inner(),
     })
 }
 
@@ -109,20 +105,29 @@ struct Walk<'a> {
     stage: usize,
     request: &'a Request,
     image: Image,
+    env: config::Env,
+    hostname: Option<String>,
     scope: Scope,
     cmd_is_set: bool,
     steps: Vec<Step>,
+    notes: check::Notes,
 }
 
 impl Walk<'_> {
     fn take(&mut self, instruction: &Instruction) -> Result<(), Error> {
         let Instruction { span, text, kind } = instruction;
-        let (op, history) = self.carry_out(kind, *span)?;
+        let shell = self.image.config.shell.as_deref().unwrap_or_default();
+        self.notes.instruction(instruction, shell, self.plan.escape);
+        let carried_out = self.carry_out(kind, *span);
+        if self.notes.is_unsure(&self.scope) {
+            // What the words come to is not known, nor whether a mistake is one.
+            return Ok(());
+        }
+        let (op, history) = carried_out?;
         self.steps.push(Step {
             span: *span,
             text: text.clone(),
             op,
-            image: self.image.clone(),
             history,
         });
         Ok(())
@@ -140,7 +145,8 @@ impl Walk<'_> {
                 // Every pair of a line sees the variables as they were before the line.
                 let pairs = self.pairs(pairs, span)?;
                 for (name, value) in &pairs {
-                    config::set_env(&mut self.image.config, name, value);
+                    self.notes.secret("ENV", name, span);
+                    self.env.set(&mut self.image.config, name, value);
                     self.scope.set(name, value);
                 }
                 format!("ENV{}", joined(&pairs))
@@ -174,13 +180,15 @@ impl Walk<'_> {
             Kind::Expose(specs) => {
                 let mut all = Vec::new();
                 for spec in specs {
-                    let env = |name: &str| self.scope.get(name).map(str::to_owned);
+                    let env = |name: &str| self.lookup(name);
                     let expanded = words::split(spec, self.plan.escape, &env)
                         .map_err(|error| Error::at(span, error.to_string()))?;
                     for spec in expanded {
+                        self.notes.port(&spec, &self.scope, span);
                         all.extend(ports::parse(&spec).map_err(|why| Error::at(span, why))?);
                     }
                 }
+                let config = &mut self.image.config;
                 for port in &all {
                     config.exposed_ports.insert(port.clone(), config::present());
                 }
@@ -231,10 +239,20 @@ impl Walk<'_> {
         Ok((Op::Config, history))
     }
 
+    fn lookup(&self, name: &str) -> Option<String> {
+        let value = self.scope.get(name).map(str::to_owned);
+        self.notes
+            .missed
+            .set(self.notes.missed.get() || value.is_none());
+        value
+    }
+
     fn word(&self, text: &str, span: Span) -> Result<String, Error> {
-        let env = |name: &str| self.scope.get(name).map(str::to_owned);
-        match words::word(text, self.plan.escape, &env) {
-            Ok(word) => Ok(word.text),
+        match words::word(text, self.plan.escape, &|name| self.lookup(name)) {
+            Ok(word) => {
+                self.notes.undefined(&word.unset, &self.scope, span);
+                Ok(word.text)
+            }
             Err(error) => Err(Error::at(span, error.to_string())),
         }
     }
@@ -265,7 +283,8 @@ impl Walk<'_> {
     fn arg(&mut self, pairs: &[(String, Option<String>)], span: Span) -> Result<String, Error> {
         let mut history = "ARG".to_owned();
         for (name, default) in pairs {
-            let value = match (args::build_arg(self.request, name), default) {
+            self.notes.secret("ARG", name, span);
+            let value = match (self.request.build_arg(name), default) {
                 (Some(value), _) => Some(value.to_owned()),
                 (None, Some(default)) => Some(self.word(default, span)?),
                 (None, None) => args::lookup(&self.plan.globals, name),
@@ -298,12 +317,12 @@ impl Walk<'_> {
             (CommandLine::Exec(_), _) => {
                 return Err(Error::at(span, "a heredoc needs RUN in shell form"));
             }
-            (CommandLine::Shell(line), [only]) if is_one_heredoc(line) => {
+            (CommandLine::Shell(line), [only]) if is_heredoc(line) => {
                 let body = body(only);
                 if body.starts_with("#!") {
                     let path = format!("/dev/pipes/{}", only.name);
                     script = Some((only.name.clone(), body));
-                    vec![path]
+                    config::with_shell(config, &path)
                 } else {
                     config::with_shell(config, &body)
                 }
@@ -345,6 +364,7 @@ impl Walk<'_> {
             env,
             cwd,
             user: config.user.clone(),
+            hostname: self.hostname.clone(),
             script,
             mounts,
             network: match network.as_deref() {
@@ -365,13 +385,10 @@ impl Walk<'_> {
                 cwd,
                 agents: agents.count(),
                 expand: &|text| self.word(text, span),
-                find: &|name, target| {
-                    self.from(name, span, |this| {
-                        format!(
-                            "cannot mount from stage \"{name}\" to \"{target}\", stage needs to be \
-                             defined before current command in stage \"{this}\""
-                        )
-                    })
+                namespace: self.request.build_arg("BUILDKIT_CACHE_MOUNT_NS"),
+                find: &|from, target| {
+                    let target = Some(target);
+                    self.from(&Name { from, target }, span)
                 },
             };
             out.push(mounts::mount(mount, &place)?);
@@ -381,6 +398,7 @@ impl Walk<'_> {
 
     fn workdir(&mut self, path: &str, span: Span) -> Result<(Op, String), Error> {
         let path = self.word(path, span)?;
+        self.notes.workdir(&path, &mut self.scope, span);
         let config = &mut self.image.config;
         let path = config::join_path(&config.working_dir, &path);
         config.working_dir.clone_from(&path);
@@ -408,12 +426,7 @@ impl Walk<'_> {
         } = copy;
         let from = match from {
             None => From::Context,
-            Some(from) => From::Base(self.from(from, span, |this| {
-                format!(
-                    "cannot copy from stage \"{from}\", it needs to be defined before current stage \
-                     \"{this}\""
-                )
-            })?),
+            Some(from) => From::Base(self.from(&Name { from, target: None }, span)?),
         };
         let files = Files {
             instruction: "COPY",
@@ -467,26 +480,21 @@ impl Walk<'_> {
         self.files(files, span)
     }
 
-    /// Finds what a name after `from=` means; `late` says, of this stage's name, that it is a stage
-    /// that is not there yet.
-    fn from(&self, from: &str, span: Span, late: impl Fn(&str) -> String) -> Result<Base, Error> {
+    fn from(&self, named: &Name, span: Span) -> Result<Base, Error> {
         let stages = &self.plan.stages;
-        let base = base_of(from, span, self.request, |name| {
-            let place = match name.parse::<usize>() {
-                Ok(number) => stages.iter().position(|stage| stage.index == number),
-                Err(_) => stages
-                    .iter()
-                    .rposition(|stage| stage.name.eq_ignore_ascii_case(name)),
+        let base = base_of(named.from, span, self.request, |name| {
+            let Ok(number) = name.parse::<usize>() else {
+                let place = self.plan.names.get(&name.to_ascii_lowercase());
+                return place.map_or(Found::NoStage, |place| Found::Stage(*place));
             };
-            match place {
-                Some(place) => Found::Stage(place),
-                None if name.parse::<usize>().is_ok() => Found::NoSuchNumber,
-                None => Found::NoStage,
+            match stages.binary_search_by_key(&number, |stage| stage.index) {
+                Ok(place) => Found::Stage(place),
+                Err(_) => Found::NoSuchNumber,
             }
         })?;
         match base {
             Base::Stage(place) if place >= self.stage => {
-                Err(Error::at(span, late(&stages[self.stage].name)))
+                Err(Error::at(span, named.late(&stages[self.stage].name)))
             }
             base => Ok(base),
         }
@@ -514,18 +522,21 @@ impl Walk<'_> {
                 Item::Inline(heredoc) => {
                     let mut body = body(heredoc);
                     if heredoc.expand {
-                        let env = |name: &str| self.scope.get(name).map(str::to_owned);
                         // A body is always escaped with a backslash, whatever the directive says.
-                        body = words::raw(&body, '\\', &env)
-                            .map_err(|error| Error::at(span, error.to_string()))?
-                            .text;
+                        let expanded = words::raw(&body, '\\', &|name| self.lookup(name))
+                            .map_err(|error| Error::at(span, error.to_string()))?;
+                        self.notes.undefined(&expanded.unset, &self.scope, span);
+                        body = expanded.text;
                     }
                     inline.push((heredoc.name.clone(), body.into_bytes()));
                 }
             }
         }
-        let sources =
-            remote::sources(&paths, remote.as_ref()).map_err(|message| Error::at(span, message))?;
+        let sources = remote::sources(&paths, remote.as_ref()).map_err(|wrong| Error {
+            span: Some(span),
+            message: wrong.message,
+            hint: wrong.hint.map(str::to_owned),
+        })?;
         let dest = self.word(dest, span)?;
         let chown = self.optional(chown, span)?;
         let chmod = self.optional(chmod, span)?;
@@ -601,28 +612,4 @@ fn body(heredoc: &Heredoc) -> String {
     body.split_inclusive('\n')
         .map(|line| line.trim_start_matches('\t'))
         .collect()
-}
-
-/// Tells whether a line is nothing but one `<<NAME`.
-fn is_one_heredoc(line: &str) -> bool {
-    let line = line.trim();
-    let line = line.trim_start_matches(|c: char| c.is_ascii_digit());
-    let Some(name) = line.strip_prefix("<<") else {
-        return false;
-    };
-    let name = name.strip_prefix('-').unwrap_or(name);
-    let mut quote = None;
-    let mut escaped = false;
-    for c in name.chars() {
-        match (quote, c) {
-            _ if escaped => escaped = false,
-            (Some('"') | None, '\\') => escaped = true,
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, c) if c.is_whitespace() || c == '<' => return false,
-            (None, _) => {}
-        }
-    }
-    !name.is_empty()
 }

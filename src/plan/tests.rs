@@ -235,22 +235,32 @@ fn mistakes_have_lines() {
         ),
         (
             "FROM base AS a\nCOPY --from=a /x /y",
-            1,
+            2,
             "circular dependency detected on stage: a",
         ),
         (
             "FROM base\nCOPY --from=0 /x /y",
-            1,
+            2,
             "circular dependency detected on stage: 0",
         ),
         (
             "FROM base AS a\nCOPY --from=b /x /y\nFROM a AS b",
-            1,
+            2,
+            "cannot copy from stage \"b\", it needs to be defined before current stage \"a\"",
+        ),
+        (
+            "FROM base AS z\nRUN x\nCOPY --from=a /x /y\nFROM base AS a\nRUN --mount=from=b,target=/b x\nFROM base AS b\nCOPY --from=a /x /y",
+            5,
             "circular dependency detected on stage: a",
         ),
         (
+            "FROM base AS a\nRUN --mount=from=b,dst=/b x\nFROM base AS b\nFROM a",
+            2,
+            "cannot mount from stage \"b\" to \"/b\", stage needs to be defined before current command",
+        ),
+        (
             "FROM base AS a\nCOPY --from=b /x /y\nFROM base AS b\nFROM a",
-            1,
+            2,
             "cannot copy from stage \"b\", it needs to be defined before current stage \"a\"",
         ),
         ("FROM base\nCOPY --from=7 /x /y", 2, "invalid stage index 7"),
@@ -262,7 +272,7 @@ fn mistakes_have_lines() {
         (
             "FROM base\nRUN --device=vendor.com/d=x true",
             2,
-            "RUN --device is not supported yet",
+            "RUN --device is not yet supported",
         ),
         (
             "FROM base\nCOPY http://example.com/x /y",
@@ -272,7 +282,7 @@ fn mistakes_have_lines() {
         (
             "FROM base AS a\nONBUILD RUN --device=d true\nFROM a",
             3,
-            "RUN --device is not supported yet",
+            "RUN --device is not yet supported",
         ),
     ];
     for (text, line, message) in table {
@@ -293,6 +303,7 @@ fn mistakes_have_lines() {
     // What is not carried out is not refused.
     for text in [
         "FROM base AS a\nRUN --device=d true\nFROM base",
+        "FROM base AS a\nCOPY --from=b /x /y\nFROM base AS b\nFROM base",
         "FROM base\nONBUILD RUN --device=d true",
         "FROM base\nRUN --network=default --security=sandbox true",
     ] {
@@ -568,7 +579,7 @@ fn mounts_that_are_wrong() {
         ),
         (
             "from=later,target=/x",
-            "cannot copy from stage \"later\", it needs to be defined before current stage \"1\"",
+            "cannot mount from stage \"later\" to \"/x\", stage needs to be defined before current command",
         ),
     ];
     for (text, expected) in table {
@@ -813,6 +824,23 @@ fn stages_are_found_and_pruned() {
 }
 
 #[test]
+fn images_that_may_be_misspelled() {
+    let text = "FROM base AS builder\nFROM base";
+    let dockerfile = dockerfile::parse(text.as_bytes()).unwrap();
+    for (name, expected) in [
+        ("bulider", Some("did you mean builder?")),
+        ("Builder2", Some("did you mean builder?")),
+        ("debain", Some("did you mean debian?")),
+        ("debian", None),
+        ("registry/team/app:1", None),
+    ] {
+        let hint = meant(&Base::Image(name.into()), &dockerfile);
+        assert_eq!(hint.as_deref(), expected, "{name}");
+    }
+    assert_eq!(meant(&Base::Files("bulider".into()), &dockerfile), None);
+}
+
+#[test]
 fn targets() {
     let text = "FROM base AS build\nFROM base AS Test\nFROM base";
     let index = |target: &str| {
@@ -828,7 +856,7 @@ fn targets() {
     let error = index("biuld").unwrap_err();
     assert_eq!(error.message, "target stage \"biuld\" could not be found");
     assert_eq!(error.hint.as_deref(), Some("did you mean build?"));
-    assert_eq!(index("zzz").unwrap_err().hint, None);
+    assert_eq!(index("zzzzz").unwrap_err().hint, None);
     assert!(index("3").is_err());
 }
 
@@ -837,6 +865,54 @@ fn a_later_stage_of_the_name_of_an_image_is_no_circle() {
     let plan = plan("FROM alpine AS base\nFROM base AS alpine", &request()).unwrap();
     assert_eq!(plan.stages[0].base, Base::Image("alpine".into()));
     assert_eq!(plan.stages[1].base, Base::Stage(0));
+}
+
+#[test]
+fn named_contexts_of_every_kind() {
+    let files = NamedContext::Files(ContextSource::Directory("/d".into()));
+    let image = NamedContext::Image("docker.io/real/image:2".parse().unwrap());
+    let named = |name: &str, context: &NamedContext| (name.to_owned(), context.clone());
+    let request = Request {
+        contexts: BTreeMap::from([
+            named("files", &files),
+            named("image", &image),
+            named("docker.io/library/golang:1.25", &image),
+            // A name that an image's stands for is not looked up again.
+            named("real/image:2", &files),
+            named("scratch", &files),
+            named("stage", &image),
+        ]),
+        ..request()
+    };
+    let real = || Base::Image("docker.io/real/image:2".into());
+    for (text, expected) in [
+        ("FROM files", Base::Files("files".into())),
+        ("FROM image", real()),
+        ("FROM golang:1.25", real()),
+        ("FROM golang:1.24", Base::Image("golang:1.24".into())),
+        ("FROM real/image:2", Base::Files("real/image:2".into())),
+        ("FROM scratch", Base::Scratch),
+        ("FROM base AS files\nRUN x", Base::Files("files".into())),
+        ("FROM base AS stage\nRUN x", real()),
+        // A stage of that name counts more where it is not replaced itself.
+        ("FROM files AS golang\nFROM golang", Base::Stage(0)),
+    ] {
+        let plan = plan(text, &request).unwrap();
+        let last = plan.stages.last().unwrap();
+        assert_eq!(last.base, expected, "{text}");
+        assert_eq!(last.replaced, text.contains("RUN"), "{text}");
+    }
+    let text = "FROM base AS stage\nRUN x\nFROM base\nCOPY --from=files a /a\nCOPY --from=stage b /b\n\
+                RUN --mount=from=image,target=/x --mount=type=cache,from=files,target=/y x\n";
+    let staged = last(text, &request);
+    let named: Vec<_> = bases(&staged.steps).map(|(_, base)| base.clone()).collect();
+    let files = || Base::Files("files".into());
+    assert_eq!(named, [files(), Base::Stage(0), real(), files()]);
+    // What replaces a stage is as it is: no triggers, no steps.
+    let mut base = base();
+    base.config.on_build = vec!["RUN y".into()];
+    let all = stages(text, &request, &base).unwrap();
+    assert!(all[0].steps.is_empty());
 }
 
 #[test]
@@ -955,7 +1031,7 @@ fn heredocs_of_run() {
     let staged = last(text, &request());
     assert_eq!(run(&staged, 0).args, ["/bin/sh", "-c", "one\n  $two\n"]);
     assert_eq!(run(&staged, 0).script, None);
-    assert_eq!(run(&staged, 1).args, ["/dev/pipes/EOT"]);
+    assert_eq!(run(&staged, 1).args, ["/bin/sh", "-c", "/dev/pipes/EOT"]);
     let script = ("EOT".to_owned(), "#!/bin/x\nthree\n".to_owned());
     assert_eq!(run(&staged, 1).script, Some(script));
     assert_eq!(
@@ -1082,6 +1158,158 @@ fn triggers_fire_once_and_first() {
 }
 
 #[test]
+fn triggers_of_a_base_may_need_what_nothing_else_does() {
+    let text = "FROM base AS tool\nRUN t\nFROM other AS unused\nFROM parent AS middle\nFROM middle\n\
+                FROM chained\nFROM parent\n";
+    let with = |target: &str, triggers: &[&str]| {
+        let request = Request {
+            target: Some(target.into()),
+            ..request()
+        };
+        let given = |base: &Base, _: &Platform| match base {
+            Base::Image(name) if name == "parent" => {
+                triggers.iter().map(|text| (*text).to_owned()).collect()
+            }
+            _ => Vec::new(),
+        };
+        let dockerfile = dockerfile::parse(text.as_bytes()).unwrap();
+        graph_with(&dockerfile, &request, &given).map(|plan| {
+            let stages = plan.stages.iter().map(|stage| {
+                let names = stage.names.iter().map(|named| named.base.clone());
+                (stage.index, stage.needs.clone(), names.collect::<Vec<_>>())
+            });
+            stages.collect::<Vec<_>>()
+        })
+    };
+    let image = |name: &str| Base::Image(name.into());
+    assert_eq!(
+        with("middle", &["RUN x", "COPY . /src"]).unwrap(),
+        [(2, vec![], vec![])]
+    );
+    assert_eq!(
+        with(
+            "middle",
+            &[
+                "COPY --from=tool /a /b",
+                "RUN --mount=from=1,target=/x --mount=from=img,target=/y x"
+            ]
+        )
+        .unwrap(),
+        [
+            (0, vec![], vec![]),
+            (1, vec![], vec![]),
+            (2, vec![0, 1], vec![image("img")]),
+        ]
+    );
+    // They fire once, not in what starts from the stage.
+    assert_eq!(
+        with("3", &["COPY --from=tool /a /b"]).unwrap(),
+        [
+            (0, vec![], vec![]),
+            (2, vec![0], vec![]),
+            (3, vec![1], vec![]),
+        ]
+    );
+    for (trigger, expected) in [
+        (
+            "COPY --from=middle /a /b",
+            "cannot copy from stage \"middle\", it needs to be defined before current stage \"middle\"",
+        ),
+        ("COPY --from=9 /a /b", "invalid stage index 9"),
+        (
+            "COPY --from=$X /a /b",
+            "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround",
+        ),
+        ("RUN --device=x y", "RUN --device is not yet supported"),
+        (
+            "ONBUILD RUN x",
+            "trigger `ONBUILD RUN x` of the base image: Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
+        ),
+        (
+            "FROM x",
+            "trigger `FROM x` of the base image: FROM isn't allowed as an ONBUILD trigger",
+        ),
+        (
+            "RUN a\nRUN b",
+            "trigger `RUN a\nRUN b` of the base image: onbuild trigger should be a single expression",
+        ),
+    ] {
+        let error = with("middle", &[trigger]).unwrap_err();
+        assert_eq!(error.message, expected, "{trigger}");
+        assert_eq!(error.span.map(|span| span.first), Some(4), "{trigger}");
+    }
+}
+
+#[test]
+fn triggers_of_every_kind_fire() {
+    let text = "# escape=`\nFROM base AS tool\nFROM base AS b\nARG W=b\nENV V=b\n\
+                ONBUILD ENV V=c\nONBUILD ARG W=c\nONBUILD WORKDIR /w/$V\nONBUILD USER u\n\
+                ONBUILD COPY <<E <<-\"F\" ./\n$V\nE\n\t$V\nF\n\
+                ONBUILD RUN <<E\necho $V\nE\n\
+                ONBUILD RUN --mount=from=tool,target=t --network=none [\"x\"]\n\
+                ONBUILD ADD --checksum=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 http://h/a /\n\
+                ONBUILD LABEL l=$W\nONBUILD CMD c\nONBUILD ENTRYPOINT [\"e\"]\nONBUILD SHELL [\"/sh\"]\n\
+                ONBUILD EXPOSE 80\nONBUILD VOLUME /v\nONBUILD STOPSIGNAL 9\nONBUILD HEALTHCHECK NONE\n\
+                FROM b\n";
+    let all = stages(text, &request(), &base()).unwrap();
+    assert_eq!(all[1].image.config.on_build.len(), 16);
+    let child = &all[2];
+    let history: Vec<&str> = child
+        .steps
+        .iter()
+        .map(|step| step.history.as_str())
+        .collect();
+    assert_eq!(
+        history,
+        [
+            "ENV V=c",
+            "ARG W=c",
+            "WORKDIR /w/c",
+            "USER u",
+            "COPY <<E <<F ./",
+            "RUN |1 W=c /bin/sh -c echo $V\n",
+            "RUN |1 W=c x",
+            "ADD http://h/a /",
+            "LABEL l=c",
+            "CMD [\"/bin/sh\" \"-c\" \"c\"]",
+            "ENTRYPOINT [\"e\"]",
+            "SHELL [/sh]",
+            "EXPOSE [80/tcp]",
+            "VOLUME [/v]",
+            "STOPSIGNAL 9",
+        ]
+        .iter()
+        .copied()
+        .chain(["HEALTHCHECK {Test:[NONE] Interval:0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}"])
+        .collect::<Vec<_>>()
+    );
+    assert_eq!(
+        copies(child)[0].inline,
+        [
+            ("E".to_owned(), b"c\n".to_vec()),
+            ("F".to_owned(), b"$V\n".to_vec())
+        ]
+    );
+    assert_eq!(
+        run(child, 1).mounts,
+        [Mount::Bind {
+            target: "/w/c/t".into(),
+            from: From::Base(Base::Stage(0)),
+            source: "/".into(),
+            writable: false,
+        }]
+    );
+    assert_eq!(run(child, 1).network, Network::None);
+    assert!(child.image.config.on_build.is_empty());
+    assert!(
+        child
+            .steps
+            .iter()
+            .all(|step| step.span == child.steps[0].span)
+    );
+}
+
+#[test]
 fn labels_of_the_request_are_the_targets() {
     let request = Request {
         labels: vec![("a".into(), "2".into()), ("z".into(), "new".into())],
@@ -1095,6 +1323,142 @@ fn labels_of_the_request_are_the_targets() {
         if all.len() == 2 {
             assert_eq!(all[0].image.config.labels.len(), 1);
         }
+    }
+}
+
+#[test]
+fn arguments_that_are_there_by_themselves() {
+    let request = Request {
+        platform: "linux/arm/v7".parse().unwrap(),
+        target: Some("Out".into()),
+        ..with_args(&[
+            ("TARGETOS", "mine"),
+            ("BUILDKIT_SANDBOX_HOSTNAME", "box-1"),
+            ("BUILDKIT_CACHE_MOUNT_NS", "team"),
+            ("BUILDKIT_SBOM_SCAN_STAGE", "true"),
+            ("SOURCE_DATE_EPOCH", "7"),
+            ("no_proxy", ""),
+            ("All_Proxy", "http://a"),
+        ])
+    };
+    let text = "FROM base AS out\nRUN one\nARG TARGETPLATFORM\nARG TARGETOS\nARG TARGETOSVERSION\nARG TARGETARCH\n\
+                ARG TARGETVARIANT\nARG TARGETSTAGE\nARG BUILDOSVERSION\nARG BUILDKIT_SBOM_SCAN_STAGE\nARG SOURCE_DATE_EPOCH\nARG ALL_PROXY\n\
+                RUN --mount=type=cache,target=/c --mount=type=cache,id=x,target=/d two\n";
+    let staged = last(text, &request);
+    let proxies = ["ALL_PROXY=http://a", "all_proxy=http://a"];
+    assert_eq!(run(&staged, 0).env, [&["PATH=/bin"][..], &proxies].concat());
+    assert_eq!(run(&staged, 0).hostname.as_deref(), Some("box-1"));
+    let host = [
+        "PATH=/bin",
+        "TARGETPLATFORM=linux/arm/v7",
+        "TARGETOS=mine",
+        "TARGETOSVERSION=",
+        "TARGETARCH=arm",
+        "TARGETVARIANT=v7",
+        "TARGETSTAGE=Out",
+        "BUILDOSVERSION=",
+        "SOURCE_DATE_EPOCH=7",
+    ];
+    assert_eq!(run(&staged, 1).env, [&host[..], &proxies].concat());
+    assert!(staged.steps.last().unwrap().history.starts_with(
+        "RUN |10 TARGETPLATFORM=linux/arm/v7 TARGETOS=mine TARGETOSVERSION= TARGETARCH=arm TARGETVARIANT=v7 \
+         TARGETSTAGE=Out BUILDOSVERSION= BUILDKIT_SBOM_SCAN_STAGE=true SOURCE_DATE_EPOCH=7 ALL_PROXY= "
+    ));
+    let ids = run(&staged, 1).mounts.iter().map(|mount| match mount {
+        Mount::Cache { id, .. } => id.as_str(),
+        _ => "",
+    });
+    assert_eq!(ids.collect::<Vec<_>>(), ["team//c", "team/x"]);
+    assert_eq!(
+        run(&last("FROM base\nRUN x", &with_args(&[])), 0).hostname,
+        None
+    );
+    for (name, wrong) in [
+        ("a b", true),
+        ("a\nb", true),
+        ("x.y-z_1", false),
+        ("", false),
+    ] {
+        let request = with_args(&[("BUILDKIT_SANDBOX_HOSTNAME", name)]);
+        let error = stages("FROM base\nRUN x", &request, &base()).err();
+        assert_eq!(error.is_some(), wrong, "{name}");
+    }
+}
+
+#[test]
+fn build_args_without_effect() {
+    let idle = |text: &str, args: &[(&str, &str)]| {
+        idle_args(
+            &dockerfile::parse(text.as_bytes()).unwrap(),
+            &with_args(args),
+        )
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(
+        idle(
+            "ARG A\nFROM a\nARG B",
+            &[("A", "1"), ("B", "2"), ("Https_Proxy", "x")]
+        ),
+        none
+    );
+    assert_eq!(
+        idle(
+            "FROM a",
+            &[
+                ("A", "1"),
+                ("BUILDKIT_NO_SUCH", "1"),
+                ("BUILDKIT_SYNTAX", "x")
+            ]
+        ),
+        [
+            "no ARG declares the build args A, BUILDKIT_NO_SUCH: they have no effect",
+            "the build args BUILDKIT_SYNTAX are not yet supported: they have no effect",
+        ]
+    );
+    assert_eq!(
+        idle(
+            "FROM a",
+            &[
+                ("BUILDKIT_INLINE_CACHE", "0"),
+                ("SOURCE_DATE_EPOCH", "1"),
+                ("BUILDKIT_SANDBOX_HOSTNAME", "h")
+            ]
+        ),
+        none
+    );
+}
+
+#[test]
+fn long_files_are_planned_in_a_moment() {
+    let lines = |line: &dyn Fn(usize) -> String| -> String { (0..20_000).map(line).collect() };
+    for text in [
+        format!(
+            "FROM base\n{}RUN x\n",
+            lines(&|n| format!("ENV V{n}=$V{} W=$V{n}\n", n / 2))
+        ),
+        format!(
+            "FROM base\n{}RUN x\n",
+            lines(&|n| format!("ARG V{n}=$V{}\n", n / 2))
+        ),
+        format!("FROM base\n{}", lines(&|n| format!("LABEL l{n}=x\n"))),
+        format!(
+            "{}FROM base\nARG V1\nRUN x",
+            lines(&|n| format!("ARG V{n}=$V{}\n", n / 2))
+        ),
+        format!(
+            "FROM base AS s\n{}",
+            lines(&|n| format!("FROM s AS s{n}\nCOPY --from=s{} a b\n", n.max(1) - 1))
+        )
+        .replace("FROM s AS s0\nCOPY --from=s0 a b\n", "FROM s AS s0\n"),
+        format!(
+            "FROM base\n{}",
+            lines(&|n| format!("COPY --from=s{} a b\nFROM base AS s{n}\n", n + 1))
+        )
+        .replace("--from=s20000", "--from=s1"),
+    ] {
+        let start = std::time::Instant::now();
+        let _ = stages(&text, &request(), &base());
+        assert!(start.elapsed().as_secs() < 10, "{}", &text[..60]);
     }
 }
 
@@ -1114,17 +1478,87 @@ fn platforms() {
     assert_eq!(all("1"), host);
     assert_eq!(all("2"), "linux/s390x");
     assert_eq!(all("3"), "linux/riscv64");
+    for (platform, message) in [
+        (
+            "amd46",
+            "failed to parse platform amd46: \"amd46\": unknown operating system or architecture (did you mean amd64?)",
+        ),
+        (
+            "linux/",
+            "failed to parse platform linux/: \"\" is an invalid component of \"linux/\": letters, digits, and any of `_.-` are wanted",
+        ),
+        (
+            "a/b/c/d",
+            "failed to parse platform a/b/c/d: `a/b/c/d` is not a platform: os/architecture[/variant] is wanted, such as linux/amd64",
+        ),
+    ] {
+        let error = plan(&format!("FROM --platform={platform} base"), &request()).unwrap_err();
+        let hint = error
+            .hint
+            .map(|hint| format!(" ({hint})"))
+            .unwrap_or_default();
+        assert_eq!(format!("{}{hint}", error.message), message);
+    }
     let staged = last(text, &request());
     assert_eq!(staged.steps.len(), 0);
 }
 
 #[test]
-fn warnings() {
-    let plan = plan("FROM base$X AS a\nFROM base AS A", &request()).unwrap();
-    let lines: Vec<_> = plan
-        .warnings
-        .iter()
-        .map(|(span, _)| span.map(|s| s.first))
-        .collect();
-    assert_eq!(lines, [Some(2), Some(1)]);
+fn the_image_is_for_the_platform_that_was_asked_for() {
+    let host = Platform::host().to_string();
+    let image = |architecture: &str, variant: Option<&str>| Image {
+        architecture: architecture.into(),
+        variant: variant.map(str::to_owned),
+        ..base()
+    };
+    let (amd64, arm64) = (image("amd64", None), image("arm64", Some("v8")));
+    for (wanted, text, base, expected) in [
+        ("linux/arm/v7", "FROM scratch", &amd64, "linux/arm/v7"),
+        (
+            "linux/arm/v7",
+            "FROM --platform=$BUILDPLATFORM scratch",
+            &amd64,
+            "linux/arm/v7",
+        ),
+        (
+            "linux/arm64",
+            "FROM --platform=$BUILDPLATFORM base",
+            &amd64,
+            "linux/arm64",
+        ),
+        ("linux/arm64", "FROM base", &arm64, "linux/arm64"),
+        (
+            "linux/arm/v6",
+            "FROM base",
+            &image("arm", Some("v7")),
+            "linux/arm/v6",
+        ),
+        (
+            "linux/s390x",
+            "FROM base AS a\nFROM a",
+            &arm64,
+            "linux/s390x",
+        ),
+        // Nobody asked for a platform: the base's stays.
+        (
+            &host,
+            "FROM --platform=linux/arm64 base",
+            &arm64,
+            "linux/arm64",
+        ),
+        (
+            &host,
+            "FROM --platform=linux/arm base",
+            &image("arm", None),
+            "linux/arm/v7",
+        ),
+    ] {
+        let request = Request {
+            platform: wanted.parse().unwrap(),
+            ..request()
+        };
+        let staged = stages(text, &request, base).unwrap();
+        let platform = staged.last().unwrap().image.platform();
+        assert_eq!(platform.to_string(), expected, "{text} for {wanted}");
+    }
 }

@@ -197,6 +197,49 @@ pub struct Request {
     pub threads: Option<usize>,
 }
 
+impl Request {
+    /// Makes the request to build a Dockerfile in a directory for this machine and to bring the image
+    /// nowhere, with nothing else said.
+    pub fn local(dir: PathBuf, dockerfile: PathBuf) -> Request {
+        Request {
+            context: ContextSource::Directory(dir),
+            context_sub_path: PathBuf::new(),
+            dockerfile,
+            contexts: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            ssh: BTreeMap::new(),
+            allow_insecure: false,
+            destinations: Vec::new(),
+            names: Vec::new(),
+            build_args: Vec::new(),
+            target: None,
+            labels: Vec::new(),
+            platform: Platform::host(),
+            outputs: Vec::new(),
+            digest_file: None,
+            image_name_with_digest_file: None,
+            image_name_tag_with_digest_file: None,
+            store: PathBuf::new(),
+            compression: Compression::Gzip(1),
+            format: None,
+            single_snapshot: false,
+            reproducible: false,
+            epoch: None,
+            rootfs: RootfsChoice::Auto,
+            check_push: false,
+            registry: RegistryOptions::default(),
+            threads: None,
+        }
+    }
+
+    /// Gives the value of a build argument; the last of a name counts.
+    pub fn build_arg(&self, name: &str) -> Option<&str> {
+        let args = self.build_args.iter().rev();
+        args.map(|(key, value)| (key, value.as_str()))
+            .find_map(|(key, value)| (key == name).then_some(value))
+    }
+}
+
 /// An OCI layout on disk, as `oci-layout://DIR[:TAG][@DIGEST]` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {

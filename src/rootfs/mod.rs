@@ -1,8 +1,10 @@
 //! The root file system that commands run in, behind one trait.
 
 mod overlay;
+mod owners;
 
 pub use overlay::Overlay;
+pub use owners::Swapped;
 
 use crate::changeset::Changeset;
 use crate::fs::{Meta, Time};
@@ -64,6 +66,12 @@ pub trait Rootfs: Send {
     /// Gives a root for a stage that starts from this one as it is now; refused where there is one
     /// root only.
     fn fork(&self) -> Result<Box<dyn Rootfs>, Error>;
+}
+
+/// Writes a changeset of puts alone into an empty directory, whose own metadata is `top`. Ends early,
+/// with an error, once `cancel` is set.
+pub fn write(changeset: &Changeset, dir: &Path, top: &Meta, cancel: &Cancel) -> Result<(), Error> {
+    overlay::write(changeset, dir, top, cancel)
 }
 
 /// Finds out whether the strategy asked for works here, by really trying it in a scratch directory.

@@ -1,6 +1,6 @@
 //! The command's own process, from the fork to the exec.
 
-use super::helper::Request;
+use super::init::Streams;
 use super::wire::{Failure, Job};
 use crate::sys::{self, Insn};
 use rustix::fs::{Access, FileType, Gid, Mode, Uid};
@@ -15,15 +15,15 @@ use std::os::fd::OwnedFd;
 const CAPABILITIES: u64 = 0xa804_25fb;
 
 /// Becomes the command.
-pub(super) fn main(job: &Job, request: &Request, stdin: &OwnedFd, filter: &[Insn]) -> ! {
-    match become_command(job, request, stdin, filter) {
+pub(super) fn main(job: &Job, streams: &Streams, stdin: &OwnedFd, filter: &[Insn]) -> ! {
+    match become_command(job, streams, stdin, filter) {
         Ok(refusal) => {
             // What a shell would do; nobody is left to tell when this fails.
             let _ = rustix::io::write(rustix::stdio::stderr(), refusal.message.as_bytes());
             sys::exit_now(refusal.code)
         }
         Err(failure) => {
-            failure.report(&request.line);
+            failure.report(&streams.line);
             sys::exit_now(1)
         }
     }
@@ -38,7 +38,7 @@ struct Refusal {
 
 fn become_command(
     job: &Job,
-    request: &Request,
+    streams: &Streams,
     stdin: &OwnedFd,
     filter: &[Insn],
 ) -> Result<Refusal, Failure> {
@@ -51,7 +51,7 @@ fn become_command(
     let (args, env) = (strings(&job.args)?, strings(&job.env)?);
 
     rustix::process::setsid().map_err(Failure::of("start a session"))?;
-    streams(job, request, stdin).map_err(Failure::of("connect the standard streams"))?;
+    connect(job, streams, stdin).map_err(Failure::of("connect the standard streams"))?;
     sys::close_on_exec_from(3).map_err(Failure::of("close what the builder has open"))?;
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -69,9 +69,18 @@ fn become_command(
         return Err(directory()(errno));
     }
     // While there is still the capability it takes: `no_new_privs` stays off, sudo has to work.
-    sys::install_filter(filter).map_err(Failure::of("install the system call filter"))?;
-    drop_bounding().map_err(Failure::of("drop capabilities"))?;
-    take_identity(job).map_err(Failure::of("become the user"))?;
+    if !job.insecure {
+        sys::install_filter(filter).map_err(Failure::of("install the system call filter"))?;
+    }
+    let kept = match job.insecure {
+        true => rustix::thread::capabilities(None)
+            .map_err(Failure::of("read the builder's capabilities"))?
+            .permitted
+            .bits(),
+        false => CAPABILITIES,
+    };
+    drop_bounding(kept).map_err(Failure::of("drop capabilities"))?;
+    take_identity(job, kept).map_err(Failure::of("become the user"))?;
     if entered.is_err() {
         rustix::process::chdir(job.cwd.as_slice()).map_err(|errno| directory()(errno))?;
     }
@@ -90,26 +99,26 @@ fn become_command(
     })
 }
 
-fn streams(job: &Job, request: &Request, stdin: &OwnedFd) -> io::Result<()> {
+fn connect(job: &Job, streams: &Streams, stdin: &OwnedFd) -> io::Result<()> {
     rustix::stdio::dup2_stdin(stdin)?;
-    rustix::stdio::dup2_stdout(&request.out)?;
-    rustix::stdio::dup2_stderr(&request.err)?;
+    rustix::stdio::dup2_stdout(&streams.out)?;
+    rustix::stdio::dup2_stderr(&streams.err)?;
     if job.uid != 0 {
         // Else the user could not open /dev/stdout, which leads to the pipe.
-        for pipe in [&request.out, &request.err] {
+        for pipe in [&streams.out, &streams.err] {
             rustix::fs::fchown(pipe, Some(Uid::from_raw(job.uid)), None)?;
         }
     }
     Ok(())
 }
 
-/// Takes all capabilities but Docker's from the bounding set; those that the kernel does not know
-/// end the list.
-fn drop_bounding() -> io::Result<()> {
+/// Takes all capabilities but these from the bounding set; those that the kernel does not know end
+/// the list.
+fn drop_bounding(kept: u64) -> io::Result<()> {
     for number in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         match rustix::thread::capability_is_in_bounding_set(capability) {
-            Ok(true) if CAPABILITIES & (1 << number) == 0 => {
+            Ok(true) if kept & (1 << number) == 0 => {
                 rustix::thread::remove_capability_from_bounding_set(capability)?;
             }
             Ok(_) => {}
@@ -119,25 +128,39 @@ fn drop_bounding() -> io::Result<()> {
     Ok(())
 }
 
-fn take_identity(job: &Job) -> io::Result<()> {
+/// Becomes the user. A user has no capabilities, except in an insecure command, where as with
+/// BuildKit every user has all of them and hands them on.
+fn take_identity(job: &Job, kept: u64) -> io::Result<()> {
     let groups: Vec<Gid> = job.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(job.uid), Gid::from_raw(job.gid));
     rustix::thread::set_thread_groups(&groups)?;
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_keep_capabilities(job.insecure)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-    // Of a user's the kernel has kept none. Root keeps Docker's, of those the builder has.
+    // Of a user's the kernel has kept none. Root keeps these, of those the builder has.
     let held = rustix::thread::capabilities(None)?;
-    let kept = CapabilitySet::from_bits_retain(held.permitted.bits() & CAPABILITIES);
+    let kept = CapabilitySet::from_bits_retain(held.permitted.bits() & kept);
     rustix::thread::set_capabilities(
         None,
         CapabilitySets {
             effective: kept,
             permitted: kept,
-            inheritable: CapabilitySet::empty(),
+            inheritable: match job.insecure {
+                true => kept,
+                false => CapabilitySet::empty(),
+            },
         },
     )?;
     // A kernel without ambient capabilities has none to clear.
     let _ = rustix::thread::clear_ambient_capability_set();
+    if job.insecure {
+        for bit in (0..64).map(|number| 1 << number) {
+            if kept.bits() & bit != 0 {
+                let capability = CapabilitySet::from_bits_retain(bit);
+                rustix::thread::configure_capability_in_ambient_set(capability, true)?;
+            }
+        }
+    }
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 
 use super::init;
 use super::wire::{Failure, Report, Status, send};
-use crate::sys::{self, Insn, Namespaced};
+use crate::plan::Network;
+use crate::sys::{self, Insn, Namespaced, NetworkNamespace};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
@@ -21,6 +22,17 @@ pub(super) struct Request {
     pub(super) out: OwnedFd,
     /// Standard error.
     pub(super) err: OwnedFd,
+    /// What the processes of the command are in. Of all that a job says this alone matters before
+    /// there is a process to read it.
+    network: NetworkNamespace,
+}
+
+/// Gives the byte that a request says the network by.
+pub(super) fn network_byte(network: Network) -> u8 {
+    match network {
+        Network::Host => 0,
+        Network::None => 1,
+    }
 }
 
 /// A command that runs.
@@ -37,7 +49,7 @@ pub(super) fn main(builder: Pid, control: OwnedFd, filter: &[Insn]) -> ! {
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let helper = detach(builder)?;
         match serve(control)? {
-            Some(request) => init::main(&request, &helper, filter),
+            Some(request) => init::main(request, &helper, filter),
             None => Ok::<_, io::Error>(()),
         }
     }));
@@ -90,7 +102,7 @@ fn serve(control: OwnedFd) -> io::Result<Option<Request>> {
         let Some(request) = receive(&control)? else {
             return Ok(None);
         };
-        match sys::clone_into_namespaces() {
+        match sys::clone_into_namespaces(request.network) {
             Ok(Namespaced::Child) => return Ok(Some(request)),
             Ok(Namespaced::Parent(process, descriptor)) => runs.push(Run {
                 process,
@@ -99,9 +111,20 @@ fn serve(control: OwnedFd) -> io::Result<Option<Request>> {
                 killed: false,
             }),
             Err(error) => {
-                Failure::of("make the command's namespaces")(error).report(&request.line);
+                Failure::of(refusal(request.network))(error).report(&request.line);
                 send(&request.line, &Report::Gone(Status::Code(1)));
             }
+        }
+    }
+}
+
+/// Says what was tried when namespaces were refused.
+fn refusal(network: NetworkNamespace) -> &'static str {
+    match network {
+        NetworkNamespace::Shared => "make the command's namespaces",
+        NetworkNamespace::Own => {
+            "make the command's namespaces with a network of its own (as many as \
+             user.max_net_namespaces says can be there)"
         }
     }
 }
@@ -171,6 +194,10 @@ fn receive(control: &OwnedFd) -> io::Result<Option<Request>> {
                 job,
                 out,
                 err,
+                network: match byte {
+                    [0] => NetworkNamespace::Shared,
+                    _ => NetworkNamespace::Own,
+                },
             }))
         }
         _ => Err(io::Error::other("a request without its descriptors")),

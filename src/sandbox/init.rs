@@ -3,20 +3,21 @@
 //! Everything that touches the image's own names happens after the root was changed, so that no
 //! symlink in the image can lead out of it.
 
+use super::attach;
 use super::child;
 use super::helper::Request;
-use super::wire::{Failure, File, Job, Report, Status, send};
+use super::mountinfo;
+use super::wire::{Failure, File, Job, Report, Status, send, wipe};
+use crate::plan::Network;
 use crate::sys::{self, Fork, Insn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{
-    CWD, FileType, Mode, OFlags, StatVfsMountFlags, makedev, mkdirat, mknodat, symlinkat,
-};
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_move, mount_remount,
     unmount,
 };
-use rustix::process::{Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 use std::ffi::CStr;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
@@ -59,6 +60,24 @@ const DEVICES: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
+/// What an insecure command has besides, as with BuildKit: the kernel's log, file systems in
+/// programs, virtual machines, virtual networks, loop devices (of which there are more, see
+/// `loop_devices`). They are there whether or not the kernel has a driver.
+const MORE_DEVICES: [(&str, u32, u32); 6] = [
+    ("kmsg", 1, 11),
+    ("cuse", 10, 203),
+    ("fuse", 10, 229),
+    ("kvm", 10, 232),
+    ("net/tun", 10, 200),
+    ("loop-control", 10, 237),
+];
+
+/// The major number of loop devices.
+const LOOP: u32 = 7;
+
+/// How many loop devices there are beyond the last that the kernel has already.
+const SPARE_LOOPS: u32 = 8;
+
 /// Symlinks in `/dev`.
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -78,15 +97,33 @@ const RESTRICTED: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
 
+/// What connects a run with the builder.
+pub(super) struct Streams {
+    /// Where reports go, and where the trees to mount come from.
+    pub(super) line: OwnedFd,
+    /// Standard output.
+    pub(super) out: OwnedFd,
+    /// Standard error.
+    pub(super) err: OwnedFd,
+}
+
 /// Is process 1: carries a request out and ends the process.
-pub(super) fn main(request: &Request, helper: &OwnedFd, filter: &[Insn]) -> ! {
-    let code = match start(request, helper, filter) {
+pub(super) fn main(request: Request, helper: &OwnedFd, filter: &[Insn]) -> ! {
+    let Request {
+        line,
+        job,
+        out,
+        err,
+        ..
+    } = request;
+    let streams = Streams { line, out, err };
+    let code = match start(job, &streams, helper, filter) {
         Ok(status) => {
-            send(&request.line, &Report::Ended(status));
+            send(&streams.line, &Report::Ended(status));
             0
         }
         Err(failure) => {
-            failure.report(&request.line);
+            failure.report(&streams.line);
             1
         }
     };
@@ -94,31 +131,52 @@ pub(super) fn main(request: &Request, helper: &OwnedFd, filter: &[Insn]) -> ! {
     sys::exit_now(code)
 }
 
-fn start(request: &Request, helper: &OwnedFd, filter: &[Insn]) -> Result<Status, Failure> {
+fn start(
+    job: OwnedFd,
+    streams: &Streams,
+    helper: &OwnedFd,
+    filter: &[Insn],
+) -> Result<Status, Failure> {
     outlive_nobody(helper).map_err(Failure::of("tie the command to the helper"))?;
-    let job = read(&request.job).map_err(Failure::of("read the command"))?;
+    let mut job = read(job).map_err(Failure::of("read the command"))?;
+    let trees = attach::receive(&streams.line, job.targets.len())
+        .map_err(Failure::of("receive what the command mounts"))?;
     rustix::process::umask(Mode::empty());
     enter(&job.root)?;
     rustix::system::sethostname(&job.hostname).map_err(Failure::of("set the host name"))?;
-    set_up(&job)?;
+    if job.network == Network::None {
+        sys::loopback_up().map_err(Failure::of(
+            "turn on the loopback device of the command's own network, which takes CAP_NET_ADMIN",
+        ))?;
+    }
+    let trees = set_up(&job, trees)?;
+    // Before something may be mounted over it.
     let stdin = rustix::fs::open(
         c"/dev/null",
         OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )
     .map_err(Failure::of("open /dev/null"))?;
+    attach::attach(&job.targets, trees)?;
     match sys::fork().map_err(Failure::of("fork the command"))? {
-        Fork::Child => child::main(&job, request, &stdin, filter),
-        Fork::Parent(command) => loop {
-            // Orphans of the command come here too.
-            match rustix::process::wait(WaitOptions::empty()) {
-                Ok(Some((process, status))) if process == command => {
-                    return Ok(Status::of(status));
-                }
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(Failure::of("wait for the command")(errno)),
+        Fork::Child => child::main(&job, streams, &stdin, filter),
+        Fork::Parent(command) => {
+            job.env.iter_mut().for_each(|variable| wipe(variable));
+            reap(command)
+        }
+    }
+}
+
+/// Waits for the command, and for its orphans meanwhile.
+fn reap(command: Pid) -> Result<Status, Failure> {
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((process, status))) if process == command => {
+                return Ok(Status::of(status));
             }
-        },
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Failure::of("wait for the command")(errno)),
+        }
     }
 }
 
@@ -137,12 +195,17 @@ fn outlive_nobody(helper: &OwnedFd) -> io::Result<()> {
     }
 }
 
-fn read(job: &OwnedFd) -> io::Result<Job> {
-    let mut file = std::fs::File::from(job.try_clone()?);
-    let mut bytes = Vec::new();
+/// Reads the job, which nobody else can afterwards: its memory goes with the last descriptor.
+fn read(job: OwnedFd) -> io::Result<Job> {
+    let mut file = std::fs::File::from(job);
+    // At once, so that no copy of a secret stays behind where it grew.
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(length + 1);
     file.rewind()?;
     file.read_to_end(&mut bytes)?;
-    Job::decode(&bytes).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADMSG))
+    let job = Job::decode(&bytes);
+    wipe(&mut bytes);
+    job.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADMSG))
 }
 
 /// Makes a mount the root and lets go of everything else.
@@ -150,45 +213,79 @@ fn enter(root: &[u8]) -> Result<(), Failure> {
     let name = String::from_utf8_lossy(root).into_owned();
     rustix::process::chdir(root).map_err(Failure::of(format!("enter the root {name}")))?;
     // The old root comes to lie on top of the new one, at the same place (pivot_root(2)).
-    rustix::process::pivot_root(c".", c".").map_err(|errno| {
-        let why = match errno {
-            Errno::PERM => {
-                " by pivot_root, which Docker's default seccomp profile forbids even with \
-                 CAP_SYS_ADMIN (privileged or seccomp=unconfined allow it)"
+    match rustix::process::pivot_root(c".", c".") {
+        Ok(()) => {
+            unmount(c".", UnmountFlags::DETACH).map_err(Failure::of("leave the old root"))?;
+        }
+        // Forbidden by Docker's default seccomp profile, even with CAP_SYS_ADMIN; impossible where
+        // the old root is the kernel's first file system.
+        Err(errno @ (Errno::PERM | Errno::NOSYS | Errno::INVAL)) => {
+            if let Err(moved) = move_root(root) {
+                let why = match errno {
+                    Errno::INVAL => String::new(),
+                    _ => format!(" (pivot_root: {}, so by moving it)", io::Error::from(errno)),
+                };
+                return Err(Failure::of(format!("make {name} the root{why}"))(moved));
             }
-            _ => "",
-        };
-        Failure::of(format!("make {name} the root{why}"))(errno)
-    })?;
-    unmount(c".", UnmountFlags::DETACH).map_err(Failure::of("leave the old root"))?;
+        }
+        Err(errno) => return Err(Failure::of(format!("make {name} the root"))(errno)),
+    }
     rustix::process::chdir(c"/").map_err(Failure::of("enter the new root"))
 }
 
-fn set_up(job: &Job) -> Result<(), Failure> {
-    no_devices("/").map_err(Failure::of("shut devices out of the root"))?;
+/// Makes the current directory, a mount, the root by moving it there. What it hides is unmounted, so
+/// that nobody finds it again and no file system is kept busy.
+fn move_root(root: &[u8]) -> io::Result<()> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    mount_move(c".", c"/")?;
+    // Until the root is changed a path still begins at the old one.
+    let mounts: Vec<mountinfo::Mount> = mountinfo::mounts(&table).collect();
+    for mount in mounts.iter().rev() {
+        if mount.point != b"/" && mount.point != root {
+            // Those below one that is gone already are gone too.
+            let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+            let _ = unmount(mount.point.as_slice(), flags);
+        }
+    }
+    rustix::process::chroot(c".")?;
+    Ok(())
+}
+
+/// Mounts what every command has, and gives the trees as they are to be mounted over that.
+fn set_up(job: &Job, trees: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+    let mut dev = MountFlags::NOSUID | MountFlags::STRICTATIME;
+    let mut sys = RESTRICTED;
+    if !job.insecure {
+        dev |= MountFlags::NODEV;
+        sys |= MountFlags::RDONLY;
+        // A command has CAP_MKNOD, as with Docker, but there is no device cgroup to keep it from
+        // the machine's disks.
+        attach::add_flags(b"/", MountFlags::NODEV)
+            .map_err(Failure::of("shut devices out of the root"))?;
+    }
     // What is bound from a place comes from a tmpfs that goes away again; the binds keep it. `/dev`
     // is built at `/proc`, which is free till last.
     mount_at("tmpfs", SOURCE, MountFlags::NOSUID, Some(c"mode=0755"))?;
-    mount_at(
-        "tmpfs",
-        STAGE,
-        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::STRICTATIME,
-        Some(c"mode=755,size=65536k"),
-    )?;
+    mount_at("tmpfs", STAGE, dev, Some(c"mode=755,size=65536k"))?;
     bind_files(&job.binds)?;
+    let trees = attach::take_files(&job.targets, trees, SOURCE)?;
     devices(&job.devices)?;
     unmount(SOURCE, UnmountFlags::DETACH).map_err(Failure::of("unmount the files' source"))?;
     mount_move(STAGE, "/dev").map_err(Failure::of("mount /dev"))?;
     special_mounts()?;
     mount_at("proc", "/proc", RESTRICTED, None)?;
-    mount_at("sysfs", "/sys", RESTRICTED | MountFlags::RDONLY, None)?;
+    mount_at("sysfs", "/sys", sys, None)?;
+    if job.insecure {
+        more_devices()?;
+        return Ok(trees);
+    }
     for path in READ_ONLY {
         read_only(path).map_err(Failure::of(format!("make {path} read-only")))?;
     }
     for path in MASKED {
         mask(path).map_err(Failure::of(format!("hide {path}")))?;
     }
-    Ok(())
+    Ok(trees)
 }
 
 fn mount_at(
@@ -198,24 +295,6 @@ fn mount_at(
     options: Option<&CStr>,
 ) -> Result<(), Failure> {
     mount(kind, target, kind, flags, options).map_err(Failure::of(format!("mount {target}")))
-}
-
-/// Makes device nodes in a mount mere files: a command has CAP_MKNOD, as with Docker, but there is
-/// no device cgroup to keep it from the machine's disks.
-fn no_devices(path: &str) -> io::Result<()> {
-    let now = rustix::fs::statvfs(path)?.f_flag;
-    let mut flags = MountFlags::BIND | MountFlags::NODEV;
-    for (set, keep) in [
-        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
-        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
-        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
-    ] {
-        if now.contains(set) {
-            flags |= keep;
-        }
-    }
-    mount_remount(path, flags, c"")?;
-    Ok(())
 }
 
 /// Binds files over their places, read-only.
@@ -280,6 +359,46 @@ fn devices(files: &[File]) -> Result<(), Failure> {
             )))?;
     }
     Ok(())
+}
+
+/// Makes the further devices of an insecure command.
+fn more_devices() -> Result<(), Failure> {
+    let made = |name: &str, kind, major, minor| {
+        let place = format!("/dev/{name}");
+        if let Some((parent, _)) = name.rsplit_once('/') {
+            match mkdirat(CWD, format!("/dev/{parent}"), Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(Failure::of(format!("make {place}"))(errno)),
+            }
+        }
+        let mode = Mode::from_raw_mode(0o666);
+        mknodat(CWD, &*place, kind, mode, makedev(major, minor))
+            .map_err(Failure::of(format!("make {place}")))
+    };
+    for (name, major, minor) in MORE_DEVICES {
+        made(name, FileType::CharacterDevice, major, minor)?;
+    }
+    for number in 0..loop_devices() {
+        made(
+            &format!("loop{number}"),
+            FileType::BlockDevice,
+            LOOP,
+            number,
+        )?;
+    }
+    Ok(())
+}
+
+/// Gives how many loop devices an insecure command has: those of the kernel, and some that it may
+/// get from `loop-control`.
+fn loop_devices() -> u32 {
+    let number = |name: &std::ffi::OsStr| name.to_str()?.strip_prefix("loop")?.parse::<u32>().ok();
+    let known = std::fs::read_dir("/sys/block").into_iter().flatten();
+    let next = known
+        .filter_map(|entry| number(&entry.ok()?.file_name()))
+        .max()
+        .map_or(0, |last| last.saturating_add(1));
+    next.saturating_add(SPARE_LOOPS)
 }
 
 /// Mounts what `/dev` has in it.

@@ -1,21 +1,34 @@
 //! One command in one root: namespaces, mounts, user, capabilities, seccomp, reaping.
 //!
-//! A command passes through four processes. The builder's thread ([`Sandbox::run`]) makes the mount
-//! points the command needs (`scaffold`), describes it as a `Job` and relays what it prints. The
-//! helper (`helper`), forked before the builder had threads, clones process 1 of new namespaces and
-//! watches it. Process 1 (`init`) sets the root up, starts the command and reaps. The command's own
-//! process (`child`) takes its identity, capabilities and filter and executes.
+//! A command passes through four processes. The builder's thread ([`Sandbox::run`]) makes what the
+//! command mounts (`trees`) and the mount points for it (`scaffold`), describes it as a `Job`
+//! (`prepare`) and relays what it prints (`relay`). The helper (`helper`), forked before the builder
+//! had threads, clones process 1 of new namespaces and watches it. Process 1 (`init`) sets the root
+//! up, mounts (`attach`), starts the command and reaps. The command's own process (`child`) takes
+//! its identity, capabilities and filter and executes.
 //!
 //! They are chained so that nothing outlives the builder: the helper dies with the builder, process
 //! 1 with the helper, everything in the namespace with process 1, and the mounts with the namespace.
+//!
+//! Mounts that the Dockerfile asks for are made in the builder, mounted nowhere, and travel as
+//! descriptors from there to process 1 alone. So no path of the builder is looked up in the root or
+//! the other way round, a secret is in no message and no file but the one that is mounted, and all
+//! of them are gone when the last process that holds them is.
 
+mod attach;
 mod child;
+mod foreign;
 mod helper;
 mod init;
+mod mountinfo;
+mod prepare;
 mod relay;
 mod scaffold;
 mod seccomp;
+mod trees;
 mod wire;
+
+pub use foreign::Machine;
 
 use crate::plan::Network;
 use crate::progress::Stream;
@@ -44,6 +57,9 @@ pub enum Error {
     },
 }
 
+/// How long a file in memory can be: as long as a secret of BuildKit's.
+pub const MEMORY_LIMIT: usize = 500 * 1024;
+
 /// One command.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -59,15 +75,20 @@ pub struct Command {
     pub files: Vec<(Vec<u8>, u32, Vec<u8>)>,
     /// The host name.
     pub hostname: String,
-    /// What is mounted, in order, a later one over an earlier one.
+    /// What is mounted over everything else, in BuildKit's order: what lies above another one comes
+    /// before it, wherever it is in this list; of several on one target there is only the last.
     pub mounts: Vec<Mount>,
     /// Which network it sees.
     pub network: Network,
-    /// Whether it has all the builder's capabilities, all devices and no filter.
+    /// Whether it has all the builder's capabilities, all devices, no filter, and nothing hidden or
+    /// read-only in `/proc` and `/sys`.
     pub insecure: bool,
 }
 
-/// Something that is mounted while a command runs. Its place is made where the root lacks it.
+/// Something that is mounted while a command runs. Its place is made where the root lacks it, and
+/// taken away after it. A place that is missing in something else mounted above it is made there and
+/// stays, as with BuildKit; that cannot be where the one above is read-only. Nothing can be mounted
+/// on the root itself, on `/proc` or in it.
 #[derive(Clone, Debug)]
 pub struct Mount {
     /// Where: absolute, inside the root; symbolic links are followed inside the root.
@@ -81,16 +102,19 @@ pub struct Mount {
 /// What is mounted.
 #[derive(Clone, Debug)]
 pub enum What {
-    /// A file, directory or socket, by an open descriptor (`O_PATH` will do).
+    /// A file, directory or socket, by an open descriptor (`O_PATH` will do), and whatever is mounted
+    /// below it. Where the builder's own mount of it is read-only so is this one. A descriptor in a
+    /// mount that is mounted nowhere takes Linux 6.15.
     Bind(Arc<OwnedFd>),
-    /// An empty file system in memory.
+    /// An empty file system in memory, of the mode of the directory it hides, or 1777.
     Tmpfs {
-        /// Its bound in bytes.
+        /// Its bound in bytes; half of the memory where there is none or it is 0.
         size: Option<u64>,
     },
-    /// A file that is in memory alone.
+    /// A file that is in memory alone, and never in swap from Linux 6.4 on. It can only be read, and
+    /// has at most [`MEMORY_LIMIT`] bytes.
     Memory {
-        /// Its mode.
+        /// Its mode; bits other than 0777 are left out.
         mode: u32,
         /// Its owner.
         uid: u32,
@@ -180,9 +204,9 @@ impl Sandbox {
     ///
     /// A program that cannot be found or executed is no error: as with Docker the reason is printed
     /// on standard error and the exit code is 127, 126 or 255. The host name and the host's name
-    /// servers are in `/etc/hosts` and `/etc/resolv.conf`, which cannot be written to. The network
-    /// is the host's. A device node that the command makes is a mere file while it runs: only those
-    /// in `/dev` lead to devices.
+    /// servers are in `/etc/hosts` and `/etc/resolv.conf`, which cannot be written to. A device node
+    /// that the command makes, or finds anywhere but in `/dev`, is a mere file while it runs, unless
+    /// the command is insecure.
     ///
     /// Two commands in the same root at the same time must find their mount points there.
     pub fn run(
@@ -196,8 +220,9 @@ impl Sandbox {
             return Ok(Exit::Cancelled);
         }
         let Entry::Pivot(path) = entry;
-        let (job, scaffold) = wire::Job::prepare(path, command)?;
-        let result = relay::run(&self.control, &job, output, cancel);
+        let mut scaffold = scaffold::Scaffold::new(path)?;
+        let result = prepare::prepare(command, path, &mut scaffold)
+            .and_then(|prepared| relay::run(&self.control, prepared, output, cancel));
         // What the run says comes first; litter in the root must not go unnoticed either.
         let removed = scaffold.remove();
         let exit = result?;

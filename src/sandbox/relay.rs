@@ -1,6 +1,9 @@
 //! The builder's side of one run: hands a job to the helper and what the command prints on.
 
-use super::wire::{Job, REPORT_LIMIT, Report, Status};
+use super::attach::BATCH;
+use super::helper::network_byte;
+use super::prepare::Prepared;
+use super::wire::{REPORT_LIMIT, Report, Status, wipe};
 use super::{Error, Exit};
 use crate::progress::Stream;
 use crate::sys::Cancel;
@@ -28,11 +31,11 @@ struct Line {
 /// Runs a job to its end.
 pub(super) fn run(
     control: &OwnedFd,
-    job: &Job,
+    prepared: Prepared,
     output: &mut dyn FnMut(Stream, &[u8]),
     cancel: &Cancel,
 ) -> Result<Exit, Error> {
-    let line = submit(control, job)?;
+    let line = submit(control, prepared)?;
     let outcome = line.follow(output, cancel)?;
     outcome.exit()
 }
@@ -63,18 +66,26 @@ impl Outcome {
     }
 }
 
-/// Sends a job to the helper.
-fn submit(control: &OwnedFd, job: &Job) -> Result<Line, Error> {
+/// Sends a job to the helper, and the trees it mounts to process 1.
+fn submit(control: &OwnedFd, prepared: Prepared) -> Result<Line, Error> {
+    let Prepared { job, trees } = prepared;
     let connect = || -> io::Result<(Line, [OwnedFd; 4])> {
         let file = rustix::fs::memfd_create(c"shutter-job", MemfdFlags::CLOEXEC)?;
         let mut file = std::fs::File::from(file);
-        file.write_all(&job.encode())?;
+        let mut bytes = job.encode();
+        let written = file.write_all(&bytes);
+        wipe(&mut bytes);
+        written?;
         let (reports, line) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
             SocketFlags::CLOEXEC,
             None,
         )?;
+        // They wait in the socket until process 1 is there to take them.
+        for batch in trees.chunks(BATCH) {
+            send(&reports, &[0], batch)?;
+        }
         let (out, out_there) = pipe_with(PipeFlags::CLOEXEC)?;
         let (err, err_there) = pipe_with(PipeFlags::CLOEXEC)?;
         let streams = vec![(Stream::Out, out), (Stream::Err, err)];
@@ -84,20 +95,26 @@ fn submit(control: &OwnedFd, job: &Job) -> Result<Line, Error> {
         ))
     };
     let (line, theirs) = connect().map_err(Error::setup("connect the command"))?;
-    let descriptors: Vec<BorrowedFd<'_>> = theirs.iter().map(AsFd::as_fd).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    send(control, &[network_byte(job.network)], &theirs)
+        .map_err(|errno| Error::Helper(format!("does not answer: {errno}")))?;
+    Ok(line)
+}
+
+/// Sends a message with descriptors, at most `BATCH`.
+fn send(socket: &OwnedFd, message: &[u8], descriptors: &[OwnedFd]) -> Result<(), Errno> {
+    let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
     rustix::io::retry_on_intr(|| {
         rustix::net::sendmsg(
-            control,
-            &[IoSlice::new(&[0])],
+            socket,
+            &[IoSlice::new(message)],
             &mut ancillary,
             SendFlags::NOSIGNAL,
         )
-    })
-    .map_err(|errno| Error::Helper(format!("does not answer: {errno}")))?;
-    Ok(line)
+    })?;
+    Ok(())
 }
 
 impl Line {

@@ -85,8 +85,8 @@ fn files_are_found_or_made_inside_the_root_and_taken_away() {
         let outer = root(directories, files, links);
         let before = listing(outer.path());
         let mut scaffold = Scaffold::new(&outer.path().join("root")).expect("a root");
-        let found = scaffold.file(path.as_bytes()).expect(path);
-        assert_eq!(String::from_utf8_lossy(&found), *expected);
+        let found = scaffold.place(path.as_bytes(), Kind::File).expect(path);
+        assert_eq!(String::from_utf8_lossy(&found.path), *expected);
         assert!(outer.path().join("root").join(&expected[1..]).is_file());
         scaffold.remove().expect("removal");
         assert_eq!(listing(outer.path()), before, "{path}");
@@ -103,7 +103,7 @@ fn what_cannot_be_mounted_over_is_refused() {
     let before = listing(outer.path());
     let mut scaffold = Scaffold::new(&outer.path().join("root")).expect("a root");
     for path in ["/etc/dir", "/etc/loop", "/file/x", "/", "/etc/.."] {
-        scaffold.file(path.as_bytes()).expect_err(path);
+        scaffold.place(path.as_bytes(), Kind::File).expect_err(path);
     }
     for name in ["proc", "sys", "file"] {
         scaffold.directory(name).expect_err(name);
@@ -120,7 +120,7 @@ fn what_the_command_made_of_them_stays() {
     scaffold.directory("proc").expect("a directory");
     scaffold.directory("dev").expect("a directory");
     for path in ["/etc/hosts", "/etc/full", "/etc/other"] {
-        scaffold.file(path.as_bytes()).expect(path);
+        scaffold.place(path.as_bytes(), Kind::File).expect(path);
     }
     fs::write(root.join("etc/full"), b"x").expect("a write");
     fs::remove_file(root.join("etc/other")).expect("a removal");

@@ -3,10 +3,9 @@
 //! A job travels as bytes in a memory file, because a socket message is bounded and an environment
 //! or a script is not. Reports travel back as short messages on a socket of the run's own.
 
-use super::scaffold::Scaffold;
-use super::{Command, Error};
+use super::scaffold::Kind;
+use crate::plan::Network;
 use std::io;
-use std::path::Path;
 
 /// A command and the root it runs in, as process 1 needs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,10 +23,42 @@ pub(super) struct Job {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
+    /// Which network it sees.
+    pub(super) network: Network,
+    /// Whether nothing is kept from it.
+    pub(super) insecure: bool,
     /// Files to bind over what is at these paths: absolute inside the root, free of symlinks, there.
     pub(super) binds: Vec<File>,
     /// Files in `/dev`: relative to it.
     pub(super) devices: Vec<File>,
+    /// What is mounted over all that, in order. The trees themselves come by the run's line.
+    pub(super) targets: Vec<Target>,
+}
+
+/// The place of one mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Where: absolute inside the root, free of symlinks; there, unless it is in `/dev`.
+    pub(super) path: Vec<u8>,
+    /// What it is.
+    pub(super) kind: Kind,
+    /// What every mount of the tree gets: `MOUNT_ATTR_*`.
+    pub(super) attributes: u32,
+    /// How much of the tree is mounted.
+    pub(super) part: Part,
+}
+
+/// How much of a tree is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of it.
+    Whole,
+    /// The one file in it, of the name `Part::NAME`.
+    File,
+}
+
+impl Part {
+    pub(super) const NAME: &str = "file";
 }
 
 /// One file that is there during the command only.
@@ -39,69 +70,20 @@ pub(super) struct File {
 }
 
 impl Job {
-    /// Describes a command and makes the mount points that its root lacks.
-    pub(super) fn prepare(root: &Path, command: &Command) -> Result<(Job, Scaffold), Error> {
-        use std::os::unix::ffi::OsStrExt;
-        if command.args.is_empty() {
-            return Err(invalid("execute the command", "it has no program"));
-        }
-        let has_nul = |string: &Vec<u8>| string.contains(&0);
-        if command.args.iter().chain(&command.env).any(has_nul) || has_nul(&command.cwd) {
-            return Err(invalid("execute the command", "it contains a NUL byte"));
-        }
-        let mut job = Job {
-            root: root.as_os_str().as_bytes().to_vec(),
-            args: command.args.clone(),
-            env: command.env.clone(),
-            cwd: command.cwd.clone(),
-            hostname: command.hostname.clone().into_bytes(),
-            uid: command.identity.uid,
-            gid: command.identity.gid,
-            groups: command.identity.groups.clone(),
-            ..Job::default()
-        };
-        let mut files = vec![
-            (b"/etc/resolv.conf".to_vec(), 0o644, resolvers()),
-            (b"/etc/hosts".to_vec(), 0o644, hosts(&command.hostname)),
-        ];
-        files.extend(command.files.iter().cloned());
-        let mut scaffold = Scaffold::new(root)?;
-        for directory in ["proc", "sys", "dev"] {
-            if let Err(error) = scaffold.directory(directory) {
-                scaffold.remove()?;
-                return Err(error);
-            }
-        }
-        for (path, mode, content) in files {
-            let mut file = File {
-                path,
-                mode,
-                content,
-            };
-            let target = match device(&file.path) {
-                Some(path) => {
-                    file.path = path;
-                    &mut job.devices
-                }
-                None => match scaffold.file(&file.path) {
-                    Ok(path) => {
-                        file.path = path;
-                        &mut job.binds
-                    }
-                    Err(error) => {
-                        scaffold.remove()?;
-                        return Err(error);
-                    }
-                },
-            };
-            target.push(file);
-        }
-        Ok((job, scaffold))
-    }
-
     /// Gives the job as bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Writer(Vec::new());
+        // With room for all, so that no copy of a secret stays behind where it grew.
+        let size = |list: &[Vec<u8>]| list.iter().map(|item| item.len() + 8).sum::<usize>();
+        let files = |list: &[File]| {
+            let each = list
+                .iter()
+                .map(|file| file.path.len() + file.content.len() + 24);
+            each.sum::<usize>()
+        };
+        let targets = self.targets.iter().map(|target| target.path.len() + 24);
+        let room = size(&self.args) + size(&self.env) + files(&self.binds) + files(&self.devices);
+        let room = room + self.root.len() + self.cwd.len() + self.groups.len() * 4 + 256;
+        let mut out = Writer(Vec::with_capacity(room + targets.sum::<usize>()));
         out.bytes(&self.root);
         out.list(&self.args, |out, arg| out.bytes(arg));
         out.list(&self.env, |out, variable| out.bytes(variable));
@@ -110,6 +92,8 @@ impl Job {
         out.number(self.uid);
         out.number(self.gid);
         out.list(&self.groups, |out, group| out.number(*group));
+        out.flag(self.network == Network::None);
+        out.flag(self.insecure);
         for files in [&self.binds, &self.devices] {
             out.list(files, |out, file| {
                 out.bytes(&file.path);
@@ -117,6 +101,12 @@ impl Job {
                 out.bytes(&file.content);
             });
         }
+        out.list(&self.targets, |out, target| {
+            out.bytes(&target.path);
+            out.flag(target.kind == Kind::Directory);
+            out.number(target.attributes);
+            out.flag(target.part == Part::File);
+        });
         out.0
     }
 
@@ -130,6 +120,22 @@ impl Job {
                 content: from.bytes()?,
             })
         };
+        let target = |from: &mut Reader<'_>| {
+            Some(Target {
+                path: from.bytes()?,
+                kind: if from.flag()? {
+                    Kind::Directory
+                } else {
+                    Kind::File
+                },
+                attributes: from.number()?,
+                part: if from.flag()? {
+                    Part::File
+                } else {
+                    Part::Whole
+                },
+            })
+        };
         let job = Job {
             root: from.bytes()?,
             args: from.list(Reader::bytes)?,
@@ -139,38 +145,17 @@ impl Job {
             uid: from.number()?,
             gid: from.number()?,
             groups: from.list(Reader::number)?,
+            network: if from.flag()? {
+                Network::None
+            } else {
+                Network::Host
+            },
+            insecure: from.flag()?,
             binds: from.list(file)?,
             devices: from.list(file)?,
+            targets: from.list(target)?,
         };
         from.0.is_empty().then_some(job)
-    }
-}
-
-/// Gives the path of a file in `/dev`, relative to it; `None` for another place. A path with `..`
-/// is another place and refused there.
-fn device(path: &[u8]) -> Option<Vec<u8>> {
-    let path = path.strip_prefix(b"/").unwrap_or(path);
-    let path = path.strip_prefix(b"dev/")?;
-    let plain = path
-        .split(|byte| *byte == b'/')
-        .all(|name| !matches!(name, b"" | b"." | b".."));
-    plain.then(|| path.to_vec())
-}
-
-/// Gives the host's name servers: the network is the host's, so they answer in there too.
-fn resolvers() -> Vec<u8> {
-    std::fs::read("/etc/resolv.conf").unwrap_or_default()
-}
-
-fn hosts(hostname: &str) -> Vec<u8> {
-    format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-        .into_bytes()
-}
-
-pub(super) fn invalid(action: &str, why: &'static str) -> Error {
-    Error::Setup {
-        action: action.to_owned(),
-        source: io::Error::new(io::ErrorKind::InvalidInput, why),
     }
 }
 
@@ -179,6 +164,10 @@ struct Writer(Vec<u8>);
 impl Writer {
     fn number(&mut self, number: u32) {
         self.0.extend(number.to_le_bytes());
+    }
+
+    fn flag(&mut self, flag: bool) {
+        self.0.push(u8::from(flag));
     }
 
     fn length(&mut self, length: usize) {
@@ -207,6 +196,16 @@ impl Reader<'_> {
         Some(u32::from_le_bytes(*number))
     }
 
+    fn flag(&mut self) -> Option<bool> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        match byte {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
     fn length(&mut self) -> Option<usize> {
         let (number, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
@@ -224,6 +223,13 @@ impl Reader<'_> {
         let length = self.length()?;
         (0..length).map(|_| each(self)).collect()
     }
+}
+
+/// Overwrites what may have been a secret and is not needed any more.
+pub(super) fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    // Else the compiler may see that nobody reads it.
+    std::hint::black_box(bytes);
 }
 
 /// What comes back during a run.
@@ -335,6 +341,12 @@ mod tests {
             mode: 0o755,
             content: content.to_vec(),
         };
+        let target = |path: &[u8], kind, part| Target {
+            path: path.to_vec(),
+            kind,
+            attributes: 15,
+            part,
+        };
         Job {
             root: b"/r".to_vec(),
             args: vec![b"sh".to_vec(), b"-c".to_vec(), b"\xff".to_vec()],
@@ -344,8 +356,14 @@ mod tests {
             uid: 1,
             gid: 2,
             groups: vec![3, u32::MAX],
+            network: Network::None,
+            insecure: true,
             binds: vec![file(b"/etc/hosts", b"x")],
             devices: vec![file(b"pipes/EOF", &[0; 300])],
+            targets: vec![
+                target(b"/cache", Kind::Directory, Part::Whole),
+                target(b"/run/secrets/x", Kind::File, Part::File),
+            ],
         }
     }
 
@@ -377,21 +395,6 @@ mod tests {
         }
         for message in [&b""[..], b"\x00", b"\x05\x00\x00\x00\x00"] {
             assert_eq!(Report::decode(message), None);
-        }
-    }
-
-    #[test]
-    fn files_of_dev_are_told_from_others() {
-        let cases: [(&[u8], Option<&[u8]>); 6] = [
-            (b"/dev/pipes/EOF", Some(b"pipes/EOF")),
-            (b"dev/x", Some(b"x")),
-            (b"/device/x", None),
-            (b"/dev/../etc/passwd", None),
-            (b"/dev/", None),
-            (b"/etc/hosts", None),
-        ];
-        for (path, expected) in cases {
-            assert_eq!(device(path).as_deref(), expected);
         }
     }
 }

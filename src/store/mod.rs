@@ -1,4 +1,4 @@
-//! Content-addressed blobs and unpacked layers on disk: ingest, locks.
+//! Content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks.
 //!
 //! ```text
 //! STORE/
@@ -10,6 +10,11 @@
 //!   tmp/NAME/                 what one opening of the store is making; the directory is locked
 //!   run/NAME/                 scratch directories of running builds, locked likewise
 //!   locks/HEX                 one file a unit of work that is done once
+//!   caches/HEX/               a directory that commands keep between builds, by id and beginning
+//!     id                      its id
+//!     lock                    held while a copy is chosen or made
+//!     N/files/                the Nth copy
+//!     N/lock                  held while that is in use
 //! ```
 //!
 //! Everything is made in `tmp/` and renamed into place, so a name outside of `tmp/` and `run/` is
@@ -20,6 +25,7 @@
 //! its bytes; a blob is then found out by its size or by the registry that it is pushed to. Whoever
 //! cannot live with that removes the store, which costs no more than a slower build.
 
+mod caches;
 mod ingest;
 mod remove;
 mod session;
@@ -27,6 +33,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 
+pub use caches::{Cache, CacheKey, CacheSharing, Fill};
 pub use ingest::Ingest;
 pub use remove::remove_tree;
 pub use slot::{LayerSlot, Scratch, VacantLayer};
@@ -46,6 +53,7 @@ const TOCS: &str = "tocs";
 const LAYERS: &str = "layers";
 const REFS: &str = "refs";
 const LOCKS: &str = "locks";
+const CACHES: &str = "caches";
 const RUN: &str = "run";
 
 /// The content of the version file.
@@ -81,6 +89,14 @@ pub enum Error {
         got: Digest,
         /// How many bytes came.
         size: u64,
+    },
+    /// What a new cache starts with could not be put into it.
+    #[error("fill the new cache {id}")]
+    Fill {
+        /// Its id.
+        id: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The build was cancelled while it waited for another one.
     #[error("cancelled")]
@@ -148,7 +164,9 @@ impl Store {
         }
         let dir = dir.canonicalize().map_err(|e| fail("open", dir, e))?;
         check_version(&dir)?;
-        for room in ["blobs", BLOBS, TOCS, LAYERS, REFS, "tmp", RUN, LOCKS] {
+        for room in [
+            "blobs", BLOBS, TOCS, LAYERS, REFS, "tmp", RUN, LOCKS, CACHES,
+        ] {
             let path = dir.join(room);
             match session::make_dir(&path) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
@@ -197,6 +215,41 @@ impl Store {
         }
     }
 
+    /// Gives a blob's file as `blob` does, where all of it is what its digest says; one that is not is
+    /// dropped.
+    pub fn check_blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        cancel: &Cancel,
+    ) -> Result<Option<PathBuf>, Error> {
+        let Some(path) = self.blob(digest, size)? else {
+            return Ok(None);
+        };
+        let fail = |action, e| self.session.fail(action, &path, e);
+        let mut file = fs::File::open(&path).map_err(|e| fail("open", e))?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            if cancel.is_set() {
+                return Err(Error::Cancelled);
+            }
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => hash.update(&buffer[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(fail("read", e)),
+            }
+        }
+        if hash.finish() == *digest {
+            return Ok(Some(path));
+        }
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(fail("drop the damaged blob", e)),
+            _ => Ok(None),
+        }
+    }
+
     /// Starts taking in a blob; nothing is seen of it before `commit`.
     pub fn ingest(&self) -> Result<Ingest, Error> {
         Ingest::start(&self.session, Some(Sha256::new()))
@@ -211,7 +264,9 @@ impl Store {
     /// Takes in a small blob whole.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
-        if self.blob(&digest, bytes.len() as u64)?.is_none() {
+        let there = self.blob(&digest, bytes.len() as u64)?;
+        let whole = there.is_some_and(|path| fs::read(path).is_ok_and(|old| old == bytes));
+        if !whole {
             let mut ingest = self.ingest_unhashed()?;
             ingest.append(bytes)?;
             ingest.commit_as(&digest)?;
@@ -258,6 +313,21 @@ impl Store {
         let (dir, lock) = locked_dir(&run)
             .map_err(|e| self.session.fail("create a scratch directory in", &run, e))?;
         Ok(Scratch { dir, lock })
+    }
+
+    /// Gives a cache that commands keep between builds, to be used until it is dropped; a new one is
+    /// filled first, and is there whole or not at all. A lock dies with its holder. `waits` is told
+    /// once where all copies of a cache that is not shared are in use and one is waited for, which
+    /// the end of the build ends.
+    pub fn cache(
+        &self,
+        key: &CacheKey,
+        sharing: CacheSharing,
+        fill: Fill<'_>,
+        waits: &dyn Fn(),
+        cancel: &Cancel,
+    ) -> Result<Cache, Error> {
+        caches::take(&self.session, key, sharing, fill, waits, cancel)
     }
 
     /// Notes that a blob is the compressed form of a diff ID.

@@ -42,7 +42,7 @@ const AGAIN: Timespec = Timespec {
 };
 
 /// Waits for a file's lock; `None` where the build is cancelled before that.
-fn lock(file: &File, cancel: &Cancel) -> io::Result<Option<()>> {
+pub(super) fn lock(file: &File, cancel: &Cancel) -> io::Result<Option<()>> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Some(())),
@@ -50,12 +50,17 @@ fn lock(file: &File, cancel: &Cancel) -> io::Result<Option<()>> {
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(TryLockError::Error(e)) => return Err(e),
         }
-        if cancel.is_set() {
+        if pause(cancel)?.is_none() {
             return Ok(None);
         }
-        let mut switch = [PollFd::new(cancel, PollFlags::IN)];
-        rustix::io::retry_on_intr(|| poll(&mut switch, Some(&AGAIN)))?;
     }
+}
+
+/// Waits a moment; `None` where the build is cancelled.
+pub(super) fn pause(cancel: &Cancel) -> io::Result<Option<()>> {
+    let mut switch = [PollFd::new(cancel, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut switch, Some(&AGAIN)))?;
+    Ok((!cancel.is_set()).then_some(()))
 }
 
 pub(super) fn layer(

@@ -264,3 +264,130 @@ fn removal_stays_inside_and_reaches_any_depth() {
     assert!(outside.join("keep").exists());
     remove_tree(&top).unwrap();
 }
+
+/// Fills a cache with its ordinal number.
+fn counting(made: &std::sync::atomic::AtomicUsize) -> impl Fn(&Path) -> Filled + '_ {
+    |dir| {
+        let n = made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(fs::write(dir.join("n"), n.to_string())?)
+    }
+}
+
+type Filled = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+#[test]
+fn a_cache_is_kept_and_shared_as_asked() {
+    use CacheSharing::{Locked, Private, Shared};
+    // What is held when another one comes, what that one wants, and the number of the copy it gets.
+    let table: &[(&[CacheSharing], CacheSharing, &str)] = &[
+        (&[], Shared, "0"),
+        (&[], Private, "0"),
+        (&[], Locked, "0"),
+        (&[Shared], Shared, "0"),
+        (&[Shared], Private, "1"),
+        (&[Private], Private, "1"),
+        (&[Private, Private], Private, "2"),
+        (&[Locked], Shared, "1"),
+        (&[Private, Shared], Shared, "1"),
+    ];
+    for (held, wanted, expected) in table {
+        let (_dir, store) = store();
+        let (key, cancel) = (CacheKey::new("id", b""), Cancel::new().unwrap());
+        let made = std::sync::atomic::AtomicUsize::new(0);
+        let fill = counting(&made);
+        let take = |sharing| {
+            let cache = store.cache(&key, sharing, &fill, &|| panic!("waits"), &cancel);
+            cache.unwrap()
+        };
+        let holders: Vec<Cache> = held.iter().map(|sharing| take(*sharing)).collect();
+        let got = take(*wanted);
+        let number = fs::read_to_string(got.dir.join("n")).unwrap();
+        assert_eq!(number, *expected, "{held:?}, {wanted:?}");
+        fs::write(got.dir.join("kept"), b"x").unwrap();
+        drop((holders, got));
+        let copies = made.load(std::sync::atomic::Ordering::SeqCst);
+        // Another opening of the store, as another build has it, finds them all.
+        let other = Store::open(store.dir()).unwrap();
+        let again: Vec<Cache> = (0..copies)
+            .map(|_| other.cache(&key, Private, &fill, &|| (), &cancel).unwrap())
+            .collect();
+        assert_eq!(made.load(std::sync::atomic::Ordering::SeqCst), copies);
+        assert!(again.iter().any(|cache| cache.dir.join("kept").exists()));
+    }
+}
+
+#[test]
+fn keys_tell_ids_and_beginnings_apart() {
+    let table: &[(&str, &[u8])] = &[("a", b""), ("a", b"b"), ("ab", b""), ("", b"ab")];
+    for (at, one) in table.iter().enumerate() {
+        for other in &table[at + 1..] {
+            let (one, other) = (CacheKey::new(one.0, one.1), CacheKey::new(other.0, other.1));
+            assert_ne!(one, other);
+        }
+    }
+}
+
+#[test]
+fn a_locked_cache_is_waited_for() {
+    let (_dir, store) = store();
+    let (key, cancel) = (CacheKey::new("id", b""), Cancel::new().unwrap());
+    let (said, heard) = std::sync::mpsc::channel();
+    let held = store
+        .cache(&key, CacheSharing::Shared, &|_| Ok(()), &|| (), &cancel)
+        .unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let waits = || said.send(()).unwrap();
+            store.cache(&key, CacheSharing::Locked, &|_| Ok(()), &waits, &cancel)
+        });
+        heard.recv().unwrap();
+        let dir = held.dir.clone();
+        drop(held);
+        assert_eq!(waiting.join().unwrap().unwrap().dir, dir);
+    });
+}
+
+#[test]
+fn who_waits_for_a_cache_hears_of_the_end() {
+    let (_dir, store) = store();
+    let (key, cancel) = (CacheKey::new("id", b""), Cancel::new().unwrap());
+    let take =
+        |waits: &dyn Fn()| store.cache(&key, CacheSharing::Locked, &|_| Ok(()), waits, &cancel);
+    let _held = take(&|| ()).unwrap();
+    let waited = take(&|| cancel.cancel());
+    assert!(matches!(waited, Err(Error::Cancelled)), "{waited:?}");
+}
+
+#[test]
+fn a_cache_is_filled_whole_or_not_at_all() {
+    let (_dir, store) = store();
+    let (key, cancel) = (CacheKey::new("id", b""), Cancel::new().unwrap());
+    let half = |dir: &Path| -> Filled {
+        fs::write(dir.join("half"), b"x")?;
+        Err("no more".into())
+    };
+    let take = |fill: Fill<'_>| store.cache(&key, CacheSharing::Shared, fill, &|| (), &cancel);
+    let error = take(&half).unwrap_err();
+    assert_eq!(error.to_string(), "fill the new cache id");
+    assert!(names(&store.session.own).is_empty());
+    let cache = take(&|dir| Ok(fs::write(dir.join("all"), b"x")?)).unwrap();
+    assert_eq!(names(&cache.dir), ["all"]);
+}
+
+#[test]
+fn a_cache_is_made_once_however_many_come() {
+    let (_dir, store) = store();
+    let (key, cancel) = (CacheKey::new("id", b""), Cancel::new().unwrap());
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let fill = counting(&made);
+                store
+                    .cache(&key, CacheSharing::Shared, &fill, &|| (), &cancel)
+                    .unwrap()
+            });
+        }
+    });
+    assert_eq!(made.into_inner(), 1);
+}

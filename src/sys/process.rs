@@ -27,6 +27,15 @@ pub enum Namespaced {
     Child,
 }
 
+/// Which network a new process sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkNamespace {
+    /// That of the process that makes it.
+    Shared,
+    /// One of its own, with a loopback device that is off.
+    Own,
+}
+
 /// Fails unless the process has exactly one thread.
 fn single_threaded() -> Result<()> {
     let threads = std::fs::read_dir("/proc/self/task")?.take(2).count();
@@ -56,14 +65,18 @@ pub fn fork() -> Result<Fork> {
 }
 
 /// Forks the process, which must have one thread, into new mount, process id, IPC and host name
-/// namespaces.
-pub fn clone_into_namespaces() -> Result<Namespaced> {
+/// namespaces, and a new network namespace where that is asked for.
+pub fn clone_into_namespaces(network: NetworkNamespace) -> Result<Namespaced> {
     single_threaded()?;
     let flags = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
-        | libc::SIGCHLD;
+        | libc::SIGCHLD
+        | match network {
+            NetworkNamespace::Shared => 0,
+            NetworkNamespace::Own => libc::CLONE_NEWNET,
+        };
     // SAFETY: no crate offers clone without a new stack. Without CLONE_VM and with a null stack it
     // is a fork: the child runs on its copy of this stack. The order of the further arguments
     // differs between architectures, but all are null. With one thread no lock is held by anybody
@@ -188,6 +201,24 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tells whether the processor runs 32-bit programs of its family too: many for AArch64 do not.
+#[cfg(target_arch = "aarch64")]
+pub fn runs_arm32() -> bool {
+    const PER_LINUX32: libc::c_ulong = 8;
+    let ask = || {
+        // SAFETY: no crate offers personality. It changes nothing but how this thread, which ends
+        // right after, sees the machine; where the processor has no 32-bit mode the kernel refuses.
+        unsafe { libc::personality(PER_LINUX32) != -1 }
+    };
+    std::thread::spawn(ask).join().unwrap_or(false)
+}
+
+/// Tells whether the processor runs 32-bit programs of its family too: only AArch64 may.
+#[cfg(not(target_arch = "aarch64"))]
+pub fn runs_arm32() -> bool {
+    false
 }
 
 #[cfg(test)]

@@ -1,4 +1,8 @@
 mod archive;
+mod chmod;
+mod hostile;
+mod linked;
+mod picked;
 
 use super::*;
 use crate::changeset::Action;
@@ -142,6 +146,53 @@ fn op(sources: &[&str], dest: &str) -> CopyOp {
         parents: false,
         exclude: Vec::new(),
         instruction: "COPY",
+    }
+}
+
+/// Reads an instruction: flags and words as in a Dockerfile, none of them quoted.
+fn instruction(text: &str) -> CopyOp {
+    let mut words = text.split(' ');
+    let name = words.next().unwrap();
+    let mut out = CopyOp {
+        instruction: if name == "ADD" { "ADD" } else { "COPY" },
+        ..op(&[], "")
+    };
+    if name == "ADD" {
+        out.unpack = Unpack::Local;
+    }
+    let mut rest = Vec::new();
+    for word in words {
+        let (flag, value) = word.split_once('=').unwrap_or((word, ""));
+        match flag {
+            "--link" => out.link = true,
+            "--parents" => out.parents = true,
+            "--exclude" => out.exclude.push(value.to_owned()),
+            "--chown" => out.chown = Some(value.to_owned()),
+            "--chmod" => out.chmod = Some(value.to_owned()),
+            "--unpack" if value == "false" => out.unpack = Unpack::Never,
+            "--unpack" => out.unpack = Unpack::All,
+            _ => rest.push(word),
+        }
+    }
+    out.dest = rest.pop().unwrap().to_owned();
+    let path = |source: &&str| CopySource::Path((*source).to_owned());
+    out.sources = rest.iter().map(path).collect();
+    out
+}
+
+/// A table of instructions with what each makes, or why it fails.
+type Table<'a> = &'a [(&'a str, Result<&'a [&'a str], &'a str>)];
+
+fn check(table: Table<'_>, from: &Origin<'_>, dest: &Tree) {
+    for (text, expected) in table {
+        let expected = expected
+            .map(|lines| lines.iter().map(|line| (*line).to_owned()).collect())
+            .map_err(str::to_owned);
+        assert_eq!(
+            carry_out(&instruction(text), from, dest),
+            expected,
+            "{text}"
+        );
     }
 }
 
@@ -304,7 +355,9 @@ fn copies_from_the_context() {
         (
             &["links/dangling"],
             "/n",
-            Err("\"/links/dangling\": not found"),
+            Err(
+                "\"/links/dangling\": not found: \"/links/dangling\" is a symbolic link to \"/no/such\", and that is not there",
+            ),
         ),
         // Hard links stay.
         (
@@ -330,7 +383,24 @@ fn copies_from_the_context() {
         ),
         (&["d*r/s*"], "/w", Ok(&["w/ 755 0:0", "w/d.txt 644 0:0 d"])),
         (&["*.none"], "/w/", Ok(&[])),
-        (&["nodir/*"], "/w/", Ok(&[])),
+        (&["nodir/*"], "/w/", Err("\"/nodir\": not found")),
+        (&["a.txt/*"], "/w/", Ok(&[])),
+        (&["[^x]ir/c.txt"], "/w", Ok(&["w 755 0:0 c"])),
+        // A class may be a slash.
+        (&["dir[^x]c.txt"], "/w", Ok(&["w 755 0:0 c"])),
+        // A directory that matches is not gone into.
+        (
+            &["d*", "dir/*"],
+            "/w/",
+            Ok(&[
+                "w/ 755 0:0",
+                "w/.hid 644 0:0 h",
+                "w/c.txt 755 0:0 c",
+                "w/d.txt 644 0:0 d",
+                "w/sub/ 700 0:0",
+                "w/sub/d.txt 644 0:0 d",
+            ]),
+        ),
         (
             &["dirln/*.txt"],
             "/w/",
@@ -404,22 +474,49 @@ fn owners_and_modes() {
             ],
         ),
         ("", "+x", "a.txt", "/n", &["n 755 0:0 a"]),
-        ("", "+w", "a.txt", "/n", &["n 644 0:0 a"]),
+        ("", "+w", "a.txt", "/n", &["n 666 0:0 a"]),
         ("", "a+w,o-r", "a.txt", "/n", &["n 662 0:0 a"]),
         ("", "g=u,o=", "a.txt", "/n", &["n 660 0:0 a"]),
         ("", "u+s,+t", "a.txt", "/n", &["n 5644 0:0 a"]),
+        // Directories that have to be made get permissions of an octal mode, and nothing else.
+        (
+            "",
+            "4711",
+            "a.txt",
+            "/x/n",
+            &["x/ 711 0:0", "x/n 4711 0:0 a"],
+        ),
+        (
+            "",
+            "g=u,o=",
+            "a.txt",
+            "/x/n",
+            &["x/ 755 0:0", "x/n 660 0:0 a"],
+        ),
+        // Nothing is nobody; on one side of the colon it is root.
+        (":staff", "", "a.txt", "/n", &["n 644 0:50 a"]),
+        ("app:", "", "a.txt", "/n", &["n 644 1000:0 a"]),
+        ("app:root", "", "a.txt", "/n", &["n 644 1000:0 a"]),
+        ("root", "", "a.txt", "/n", &["n 644 0:0 a"]),
+        ("12:staff", "", "a.txt", "/n", &["n 644 12:50 a"]),
+        ("app:7", "", "a.txt", "/n", &["n 644 1000:7 a"]),
+        // These are no numbers of users, and nobody is called that.
+        ("2147483648", "", "a.txt", "/n", &["n 644 0:0 a"]),
+        ("-1", "", "a.txt", "/n", &["n 644 0:0 a"]),
     ];
     for (chown, chmod, source, dest, expected) in table {
         let mut op = op(&[source], dest);
-        op.chown = (!chown.is_empty()).then(|| (*chown).to_owned());
-        op.chmod = (!chmod.is_empty()).then(|| (*chmod).to_owned());
+        op.chown = Some((*chown).to_owned());
+        op.chmod = Some((*chmod).to_owned());
         let got = carry_out(&op, &from, &base()).unwrap();
         assert_eq!(
             &got, expected,
             "--chown={chown} --chmod={chmod} {source} {dest}"
         );
     }
-    for wrong in ["888", "10000", "u=q", "rwx", "u", "0x7", ""] {
+    for wrong in [
+        "888", "10000", "u=q", "rwx", "u", "0x7", "0o755", "7_7", "+7", ",", "+x,", "u+r,a", "u=a",
+    ] {
         let mut op = op(&["a.txt"], "/n");
         op.chmod = Some(wrong.to_owned());
         let error = carry_out(&op, &from, &base()).unwrap_err();

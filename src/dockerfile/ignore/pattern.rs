@@ -77,7 +77,7 @@ impl Matcher {
             Matcher::Exact(name) => name.starts_with(dir),
             Matcher::Prefix(prefix) => prefix.starts_with(dir) || dir.starts_with(prefix),
             Matcher::Suffix(_) => true,
-            Matcher::Tokens(tokens) => tokens.run(dir).below,
+            Matcher::Tokens(tokens) => tokens.may_go_on(dir),
         }
     }
 }
@@ -184,6 +184,11 @@ impl Tokens {
             return false;
         }
         self.run(path).whole
+    }
+
+    /// Tells whether something longer that begins with these bytes may match.
+    pub(super) fn may_go_on(&self, start: &[u8]) -> bool {
+        self.run(start).below
     }
 
     /// Follows all ways to match at once, token by token: for each the set of places in the path that

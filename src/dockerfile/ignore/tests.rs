@@ -1,6 +1,10 @@
 use super::*;
 use proptest::prelude::*;
 
+fn glob(pattern: &[u8], path: &[u8]) -> Result<bool, Error> {
+    Ok(Glob::new(pattern)?.matches(path))
+}
+
 fn ignore(text: &str) -> Ignore {
     Ignore::parse(text.as_bytes()).expect(text)
 }
@@ -106,6 +110,26 @@ fn patterns_match_as_mobys() {
         ("/foo", "foo", true),
         ("./foo/../bar/", "bar", true),
         ("***", "a/b", true),
+        ("*", "name.go", true),
+        ("**/", "dir/file", true),
+        ("**/dir2/*", "dir/dir2/file/below", true),
+        ("**/**/*.txt", "file.txt", true),
+        ("a/*.txt", "a/file.txt", true),
+        ("a[b-d]e", "aae", false),
+        ("abc.def", "abc.def", true),
+        ("abc.def", "abcdef", false),
+        ("abc?def", "abcdef", false),
+        ("a(b)c/def", "a(b)c/xyz", false),
+        ("a\\\\", "a\\", true),
+        ("a\\*b", "a*b", true),
+        ("a*b*c*d*e*/f", "axbxcxdxe/xxx/f", false),
+        ("a[^a][^a][^a]b", "a☺b", false),
+        (
+            "dist/*.whl",
+            "dist/p.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl",
+            true,
+        ),
+        ("dist/p-2.4+g08.whl", "dist/p-2.4+g08.whl", true),
     ] {
         let got = ignore(pattern).is_ignored(path.as_bytes());
         assert_eq!(got, expected, "{pattern} {path}");
@@ -124,6 +148,13 @@ fn the_last_match_wins_and_parents_carry_on() {
         ("a\n!a/b\na/b/c", "a/b/c/d", true),
         ("a\n!a/b\na/b/c", "a/b/x", false),
         ("**\n!util/docker/web", "util/docker/web/foo", false),
+        ("**\n!dist/p-2.4+g08.whl", "dist/p-2.4+g08.whl", false),
+        ("**\n!dist/*.whl", "dist/p-2.4+g08.whl", false),
+        ("!name.go\n*.go", "name.go", true),
+        ("*.go\n!name.go", "name.go", false),
+        ("docs/\n!docs/README.md", "docs/README.md", false),
+        ("docs/*\n!docs/README.md", "docs/README.md", false),
+        ("docs\n  !docs/README.md  ", "docs/README.md", false),
         (
             "**\n!util/docker/web\nutil/docker/web/foo",
             "util/docker/web/foo",
@@ -296,10 +327,77 @@ proptest! {
     }
 
     #[test]
+    fn walks_are_not_ended_above_a_match(
+        lines in proptest::collection::vec("[ab*?/]{1,6}", 1..4),
+        glob in "[ab*?/]{1,6}",
+        path in "[ab]{1,2}(/[ab]{1,2}){1,3}",
+    ) {
+        let Ok(patterns) = Ignore::compile(&lines) else { return Ok(()) };
+        let glob = Glob::new(glob.as_bytes()).expect("pattern");
+        let path = path.as_bytes();
+        for end in (0..path.len()).filter(|at| path[*at] == b'/') {
+            let dir = &path[..end];
+            if patterns.is_ignored(path) && !patterns.is_ignored(dir) {
+                prop_assert!(patterns.may_match_below(dir), "{:?}", dir);
+            }
+            if glob.matches(path) {
+                prop_assert!(glob.may_match_below(dir), "{:?}", dir);
+            }
+        }
+    }
+
+    #[test]
     fn nothing_panics(text in proptest::collection::vec(any::<u8>(), 0..60), path in "[^/]{0,5}/?.{0,5}") {
         let _ = glob(&text, path.as_bytes());
         if let Ok(ignore) = Ignore::parse(&text) {
             let _ = ignore.directory(path.as_bytes());
+            let _ = ignore.may_match_below(path.as_bytes());
         }
+    }
+}
+
+#[test]
+fn sources_are_left_out_where_nothing_of_them_is_kept() {
+    for (patterns, source, expected) in [
+        ("", "a", false),
+        ("sub", "sub/a", true),
+        ("sub", "/sub/a", true),
+        ("sub", "./sub/./a", true),
+        ("sub", "../sub", true),
+        ("sub", "other", false),
+        ("*/tmp/*", "x/tmp/a", true),
+        ("*/tmp/*", "tmp/a", false),
+        // An exception counts where it can bring back something of the source.
+        ("sub\n!sub/b", "sub/a", true),
+        ("sub\n!other", "sub/a", true),
+        ("!sub/b\nsub", "sub/a", true),
+        ("sub\n!other/*.txt", "sub", true),
+        ("sub\n!sub/keep", "sub", false),
+        ("sub\n!sub/deep/keep", "sub", false),
+        ("sub\n!sub/*.txt", "sub", false),
+        ("sub\n!*/keep", "sub", false),
+        ("sub\n!sub/keep", "sub/keep", false),
+        ("**\n!sub", "sub/a", false),
+        ("sub\n!sub/keep", "sub/*.txt", false),
+        ("sub\n!sub/keep", "*/keep", false),
+        ("sub\n!other", "sub/*.txt", true),
+        // The context as a whole, and patterns.
+        ("*", ".", true),
+        ("**", "/", true),
+        ("**/*", "", true),
+        (".*", ".", false),
+        ("?", ".", false),
+        ("**\n!Dockerfile", ".", false),
+        ("*.log", "*.log", true),
+        ("**/*.log", "x/*.log", true),
+        ("?.log", "*.log", false),
+        ("*.log", "a?.log", true),
+        ("*.log", "*.txt", false),
+        ("*.log", "[ab].log", false),
+        ("*.log", "\\*.log", false),
+        ("*", "a*", true),
+    ] {
+        let got = ignore(patterns).leaves_out(source);
+        assert_eq!(got, expected, "{patterns:?} {source}");
     }
 }

@@ -288,6 +288,17 @@ impl Drop for Overlay {
     }
 }
 
+/// Writes a changeset into an empty directory, and the directory's own metadata.
+pub(super) fn write(
+    changeset: &Changeset,
+    dir: &Path,
+    top: &Meta,
+    cancel: &Cancel,
+) -> Result<(), Error> {
+    apply::write(changeset, dir, cancel)?;
+    apply::set_root(dir, top)
+}
+
 fn make_dir(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
