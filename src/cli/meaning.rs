@@ -128,6 +128,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         context,
         sub_path,
         dockerfile,
+        git,
     } = context::sources(&typed, around, &mut warnings)?;
     let build_args = build_args(&typed.build_args, around)?;
     let format = match typed.image_format.as_deref() {
@@ -144,6 +145,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         contexts: context::named(&typed.build_contexts, around)?,
         secrets: secret::secrets(&typed.secrets, around, &mut warnings)?,
         ssh: secret::ssh(&typed.ssh, around)?,
+        git,
         allow_insecure: secret::allow_insecure(&typed)?,
         build_args: build_args.clone(),
         target: typed.targets.first().cloned(),
