@@ -36,8 +36,11 @@ fn fails(project: &Project, args: &[&str]) -> String {
     said
 }
 
+/// Mode, owner, group, seconds and nanoseconds of the last change, content.
+type Looks = (u32, u32, u32, i64, i64, Option<Vec<u8>>);
+
 /// All that a directory has in it, as on disk: nothing may change it.
-fn photograph(dir: &Path) -> BTreeMap<Vec<u8>, (u32, u32, u32, i64, i64, Option<Vec<u8>>)> {
+fn photograph(dir: &Path) -> BTreeMap<Vec<u8>, Looks> {
     let mut out = BTreeMap::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(path) = todo.pop() {

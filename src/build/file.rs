@@ -3,15 +3,16 @@
 use super::Error;
 use crate::sys::Cancel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The most bytes a Dockerfile may have.
-const MAX: u64 = 16 << 20;
+pub(super) const MAX: u64 = 16 << 20;
 /// So long a named pipe may be without a writer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -28,6 +29,39 @@ pub(super) fn read(path: &Path, cancel: Option<&Cancel>) -> Result<Vec<u8>, Erro
         Problem::Is(what) => Error::other(format!("read {}", path.display()), what),
     };
     read_to_end(path, cancel, PATIENCE).map_err(failed)
+}
+
+/// Reads a Dockerfile of a context that was fetched; gives its name, too. Links lead nowhere but into
+/// the context. `Dockerfile` may be written `dockerfile`.
+pub(super) fn read_in(context: BorrowedFd<'_>, path: &Path) -> Result<(PathBuf, Vec<u8>), Error> {
+    let shown = || format!("read {} of the build context", path.display());
+    let open = |path: &Path| {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        openat2(context, path, flags, Mode::empty(), resolve)
+    };
+    let (name, fd) = match open(path) {
+        Err(Errno::NOENT) if path.file_name() == Some(OsStr::new("Dockerfile")) => {
+            let lower = path.with_file_name("dockerfile");
+            let opened = open(&lower);
+            (lower, opened)
+        }
+        other => (path.to_owned(), other),
+    };
+    let fd = fd.map_err(|errno| Error::other(shown(), std::io::Error::from(errno)))?;
+    let is_file = fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    if !matches!(is_file, Ok(FileType::RegularFile)) {
+        return Err(Error::other(shown(), "it is no file"));
+    }
+    let mut text = Vec::new();
+    std::fs::File::from(fd)
+        .take(MAX + 1)
+        .read_to_end(&mut text)
+        .map_err(|e| Error::other(shown(), e))?;
+    match text.len() as u64 > MAX {
+        true => Err(Error::other(shown(), "it has more than 16 MiB")),
+        false => Ok((name, text)),
+    }
 }
 
 /// Why there is no text.
@@ -121,7 +155,6 @@ fn pipe(
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::path::PathBuf;
 
     const NOT_LONG: Duration = Duration::from_millis(20);
 

@@ -11,10 +11,12 @@ mod file;
 mod image;
 mod layers;
 mod mounts;
+mod remote;
 mod stage;
 mod wait;
 
 use crate::context::Context;
+use crate::context::fetch::Fetcher;
 use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
@@ -154,7 +156,8 @@ struct Shared<'a> {
     failure: Failure,
     store: Store,
     registry: Registry,
-    context: Context,
+    context: Arc<Context>,
+    remotes: remote::Remotes,
     secrets: mounts::Secrets,
     /// Before the scratch directory that they are mounted in, so that they go first.
     views: mounts::Views,
@@ -187,6 +190,37 @@ struct Shared<'a> {
     downloads: Gate,
 }
 
+/// What a build works with wherever its files come from. The scratch directory goes before the store
+/// that it lies in.
+struct Room {
+    registry: Registry,
+    scratch: Scratch,
+    store: Store,
+}
+
+impl Room {
+    fn open(request: &Request, sink: &Sink, cancel: &Cancel) -> Result<Room, Error> {
+        let store = Store::open(&request.store).map_err(|e| Error::other("open the store", e))?;
+        let scratch = store
+            .scratch()
+            .map_err(|e| Error::other("make a scratch directory", e))?;
+        let warn = sink.clone();
+        let settings = Settings {
+            notice: Notice(Arc::new(move |text| {
+                warn.message(Level::Warn, text);
+            })),
+            ..Settings::default()
+        };
+        let registry = Registry::with_settings(request.registry.clone(), settings, cancel.clone())
+            .map_err(|e| Error::other("set up the registry client", e))?;
+        Ok(Room {
+            registry,
+            scratch,
+            store,
+        })
+    }
+}
+
 /// Builds an image and brings it where the request says.
 pub fn build(
     request: &Request,
@@ -194,7 +228,22 @@ pub fn build(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<Built, Error> {
-    let text = file::read(&request.dockerfile, Some(cancel))?;
+    let mut early = None;
+    let remote::Begun { text, context } = match remote::is_elsewhere(request) {
+        true => {
+            let room = early.insert(Room::open(request, sink, cancel)?);
+            let fetcher = Fetcher {
+                client: room.registry.client(),
+                request,
+                cancel,
+            };
+            remote::begin(request, &fetcher, &room.scratch.dir, sink, cancel)?
+        }
+        false => remote::Begun {
+            text: file::read(&request.dockerfile, Some(cancel))?,
+            context: None,
+        },
+    };
     let dockerfile = crate::dockerfile::parse(&text)?;
     let mut checks = Checks::new(&text, &dockerfile, request)?;
     drop(text);
@@ -211,27 +260,22 @@ pub fn build(
         sink.message(Level::Warn, text);
     }
     deliver::check(request)?;
-    let ContextSource::Directory(dir) = &request.context else {
-        return Err(Error::other(
-            "open the build context",
-            "anything but a directory is not yet supported",
-        ));
+    let context = match (context, &request.context) {
+        (Some(context), _) => context,
+        (None, ContextSource::Directory(dir)) => {
+            Context::open(&dir.join(&request.context_sub_path), &request.dockerfile)
+                .map_err(|e| Error::other("open the build context", e))?
+        }
+        (None, _) => return Err(Error::other("open the build context", "it is not there")),
     };
-    let context = Context::open(dir, &request.dockerfile)
-        .map_err(|e| Error::other("open the build context", e))?;
-    let store = Store::open(&request.store).map_err(|e| Error::other("open the store", e))?;
-    let scratch = store
-        .scratch()
-        .map_err(|e| Error::other("make a scratch directory", e))?;
-    let warn = sink.clone();
-    let settings = Settings {
-        notice: Notice(Arc::new(move |text| {
-            warn.message(Level::Warn, text);
-        })),
-        ..Settings::default()
+    let Room {
+        registry,
+        scratch,
+        store,
+    } = match early {
+        Some(room) => room,
+        None => Room::open(request, sink, cancel)?,
     };
-    let registry = Registry::with_settings(request.registry.clone(), settings, cancel.clone())
-        .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
 
     let resolved = resolve_and_plan(
@@ -306,7 +350,8 @@ pub fn build(
         cancel,
         store,
         registry,
-        context,
+        context: Arc::new(context),
+        remotes: remote::Remotes::new(&plan, &steps),
         secrets: mounts::Secrets::default(),
         views: mounts::Views::default(),
         scratch,
@@ -611,6 +656,7 @@ fn run_stages(shared: &Shared<'_>) {
     }
     let unpacked: Vec<&Key> = wanted.iter().map(|(key, _)| *key).collect();
     std::thread::scope(|scope| {
+        remote::start(shared, scope);
         for (key, owner) in wanted {
             let (Some(slot), Some(resolved)) = (shared.files.get(key), shared.bases.get(key))
             else {

@@ -5,10 +5,10 @@ use super::mounts::{self, Ready};
 use super::wait::lock;
 use super::{Error, Shared};
 use crate::changeset::Changeset;
-use crate::context::{self, Dates, Origin};
+use crate::context::{self, Context, Dates, Origin};
 use crate::fs::{Meta, RelPath, Tree};
 use crate::layer::Unpacked;
-use crate::plan::{Base, CopyOp, From, Op, RunOp, Step};
+use crate::plan::{Base, CopyOp, CopySource, From, Op, RunOp, Step, Unpack};
 use crate::progress::{Event, Owner, StepId, Stream, Work};
 use crate::rootfs::Rootfs;
 use crate::sandbox::{Command, Exit, Identity};
@@ -204,13 +204,61 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 }
                 running.files = files;
             }
-            Base::Image(_) | Base::Layout(_) | Base::Files(_) => {}
+            Base::Image(_) | Base::Layout(_) => {}
+            Base::Files(name) => {
+                let Some(context) = shared.named(name) else {
+                    return Ok(None);
+                };
+                let started = running.start_from(&context);
+                started.map_err(|e| Error::step(stage.span, &stage.text, e))?;
+            }
         }
         running.base_tree = Tree::default();
         for layer in running.files.iter() {
             running.base_tree.push(Arc::clone(&layer.view));
         }
         Ok(Some(running))
+    }
+
+    /// Starts from the files of a named context: they are the first layer, of an image without
+    /// config.
+    fn start_from(&mut self, context: &Context) -> Result<(), BoxError> {
+        let stage = &self.shared.plan.stages[self.place];
+        let id = StepId {
+            stage: stage.index,
+            step: 0,
+        };
+        let _span = self.span(id, Work::Copy, &stage.text);
+        let copy = CopyOp {
+            from: From::Context,
+            sources: vec![CopySource::Path(".".into())],
+            inline: Vec::new(),
+            dest: "/".into(),
+            chown: None,
+            chmod: None,
+            unpack: Unpack::Never,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
+            instruction: "FROM",
+        };
+        let (scratch, nothing) = (self.shared.step_scratch(id)?, Tree::default());
+        let dates = Dates {
+            made: self.shared.now,
+            copied: self.shared.copied,
+        };
+        let (origin, cancel) = (Origin::Context(context), self.shared.cancel);
+        let made = context::copy(&copy, &origin, &[], &nothing, &scratch, dates, cancel)?;
+        let made = made.settle(&nothing)?;
+        if made.is_empty() {
+            return Ok(());
+        }
+        let layer = self.took(id, made, false)?;
+        self.records.push(Record {
+            history: stage.text.clone(),
+            layer,
+        });
+        Ok(())
     }
 
     fn step(&mut self, id: StepId, step: &Step) -> Result<Flow, Error> {
@@ -221,7 +269,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 self.materialise(id).map_err(failed)?;
                 Some(self.command(id, step, run)?)
             }
-            Op::Copy(copy) => match self.copy(id, copy).map_err(failed)? {
+            Op::Copy(copy) => match self.copy(id, &step.op, copy).map_err(failed)? {
                 Some(changeset) => Some(changeset),
                 None => return Ok(Flow::Stop),
             },
@@ -248,14 +296,16 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
 
     /// Waits for what a step copies or mounts from; false where that failed.
     fn sources_are_there(&self, step: &Step) -> bool {
-        step.op.bases().all(|base| match base {
-            Base::Scratch | Base::Files(_) => true,
+        let bases = step.op.bases().all(|base| match base {
+            Base::Scratch => true,
+            Base::Files(name) => self.shared.named(name).is_some(),
             Base::Stage(place) => self.shared.done[*place].wait().is_some(),
             Base::Image(_) | Base::Layout(_) => {
                 let platform = &self.shared.request.platform;
                 self.shared.wait_for_files(base, platform).is_some()
             }
-        })
+        });
+        bases && self.shared.fetched(&step.op).is_some()
     }
 
     fn span(&self, id: StepId, work: Work, label: &str) -> crate::progress::Span {
@@ -454,9 +504,20 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         })
     }
 
-    fn copy(&mut self, id: StepId, copy: &CopyOp) -> Result<Option<Changeset>, BoxError> {
+    fn copy(&mut self, id: StepId, op: &Op, copy: &CopyOp) -> Result<Option<Changeset>, BoxError> {
+        let Some(fetched) = self.shared.fetched(op) else {
+            return Ok(None);
+        };
+        let mut context = Arc::clone(&self.shared.context);
         let other: Option<Tree> = match &copy.from {
             From::Context => None,
+            From::Base(Base::Files(name)) => match self.shared.named(name) {
+                Some(named) => {
+                    context = named;
+                    None
+                }
+                None => return Ok(None),
+            },
             From::Base(Base::Scratch) => Some(Tree::default()),
             From::Base(Base::Stage(place)) => match self.shared.done[*place].wait() {
                 Some(done) => Some(done.tree.clone()),
@@ -477,7 +538,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let _span = self.span(id, Work::Copy, &copy.dest);
         let origin = match &other {
             Some(tree) => Origin::Tree(tree),
-            None => Origin::Context(&self.shared.context),
+            None => Origin::Context(&context),
         };
         let scratch = self.shared.step_scratch(id)?;
         let cancel = self.shared.cancel;
@@ -491,7 +552,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             made: now,
             copied: self.shared.copied,
         };
-        let made = context::copy(copy, &origin, &[], below, &scratch, dates, cancel)?;
+        let made = context::copy(copy, &origin, &fetched, below, &scratch, dates, cancel)?;
         Ok(Some(made.settle(below)?))
     }
 }

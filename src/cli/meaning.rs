@@ -128,6 +128,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         context,
         sub_path,
         dockerfile,
+        git,
     } = context::sources(&typed, around, &mut warnings)?;
     let mut build_args = build_args(&typed.build_args, around)?;
     let epoch = epoch(&mut build_args, around)?;
@@ -145,6 +146,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         contexts: context::named(&typed.build_contexts, around)?,
         secrets: secret::secrets(&typed.secrets, around, &mut warnings)?,
         ssh: secret::ssh(&typed.ssh, around)?,
+        git,
         allow_insecure: secret::allow_insecure(&typed)?,
         build_args: build_args.clone(),
         target: typed.targets.first().cloned(),

@@ -12,7 +12,7 @@ mod surroundings;
 mod timeline;
 
 use crate::build::{self, Built};
-use crate::progress::Sink;
+use crate::progress::{Event, Sink};
 use crate::request::Request;
 use crate::sandbox::Sandbox;
 use crate::sys::Cancel;
@@ -24,8 +24,8 @@ use show::Show;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use surroundings::Surroundings;
 
@@ -106,12 +106,26 @@ fn start(typed: Typed, around: &Surroundings) -> u8 {
         .num_threads(threads)
         .build_global();
     let show = Show::start(&options, begun);
-    let sink = show.sink();
+    // A Dockerfile that is no file of this machine cannot be read again for an excerpt.
+    let elsewhere: Arc<OnceLock<Arc<Vec<String>>>> = Arc::default();
+    let sink = {
+        let (inner, kept) = (show.sink(), Arc::clone(&elsewhere));
+        Sink::new(move |event| {
+            if let Event::Dockerfile(lines) = &event {
+                let _ = kept.set(Arc::clone(lines));
+            }
+            inner.send(event);
+        })
+    };
     let result = build_all(&request, &options, &sandbox, &sink, &cancel);
     let (report, code) = match &result {
         Ok(_) => (None, 0),
         Err(error) => {
             let (report, code) = error.report(&request, around, signal.load(Ordering::SeqCst));
+            let report = match elsewhere.get() {
+                Some(lines) => report.of_lines(lines),
+                None => report,
+            };
             let report = Report {
                 code: Some(code),
                 ..report

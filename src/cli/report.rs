@@ -5,6 +5,7 @@ use super::parse::Usage;
 use super::show::text::{self, Colours};
 use crate::build;
 use crate::dockerfile::ast::Span;
+use crate::net::{Url, redacted};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
@@ -232,7 +233,8 @@ impl Place {
 
 /// Reads the Dockerfile for an excerpt; what is no file can be read once only, and has been.
 fn read_again(dockerfile: &Path) -> Option<String> {
-    if !std::fs::metadata(dockerfile).ok()?.is_file() {
+    // A relative one is a file of a context that was fetched.
+    if dockerfile.is_relative() || !std::fs::metadata(dockerfile).ok()?.is_file() {
         return None;
     }
     let mut bytes = Vec::new();
@@ -281,6 +283,11 @@ fn excerpt<L: AsRef<str>>(lines: &[L], span: Span) -> Vec<(usize, Mark, String)>
 
 /// Shows a path as people would type it.
 pub(super) fn shown(path: &Path, cwd: &Path) -> String {
+    if let Some(url) = path.to_str().filter(|text| text.contains("://"))
+        && let Ok(url) = Url::parse(url)
+    {
+        return redacted(&url);
+    }
     let path = path.strip_prefix(cwd).unwrap_or(path);
     text::line(path.to_string_lossy().as_bytes(), Colours::Drop)
 }

@@ -2,6 +2,7 @@
 
 mod chmod;
 mod copy;
+pub mod fetch;
 mod owner;
 mod pick;
 mod select;
@@ -15,10 +16,11 @@ mod visible;
 use crate::changeset::Changeset;
 use crate::dockerfile::ignore::{self, Ignore};
 use crate::fs::{Meta, RelPath, Source, Time, Tree};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
+use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -159,47 +161,89 @@ pub struct Context {
 impl Context {
     /// Opens a directory as the context of a Dockerfile, with its [ignore file](ignore_file()).
     pub fn open(dir: &Path, dockerfile: &Path) -> Result<Context, Error> {
-        let fd = openat(
-            rustix::fs::CWD,
-            dir,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|errno| Error::Open {
-            action: "open the build context",
-            path: dir.to_owned(),
-            source: errno.into(),
-        })?;
         Ok(Context {
-            dir: Arc::new(fd),
+            dir: Arc::new(open_dir(dir)?),
             ignore: ignore_file(dir, dockerfile)?,
         })
     }
+
+    /// Opens a directory as a named context, with the `.dockerignore` in it.
+    pub fn named(dir: &Path) -> Result<Context, Error> {
+        Ok(Context {
+            dir: Arc::new(open_dir(dir)?),
+            ignore: read_ignore(&dir.join(".dockerignore"))?,
+        })
+    }
+}
+
+fn open_dir(dir: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(rustix::fs::CWD, dir, flags, Mode::empty()).map_err(|errno| Error::Open {
+        action: "open the build context",
+        path: dir.to_owned(),
+        source: errno.into(),
+    })
 }
 
 /// Reads the ignore file of a Dockerfile in a directory: `DOCKERFILE.dockerignore` beside the
 /// Dockerfile where there is one, else `.dockerignore` in the directory.
 pub fn ignore_file(dir: &Path, dockerfile: &Path) -> Result<Option<Ignore>, Error> {
-    let mut own = dockerfile.as_os_str().to_owned();
-    own.push(".dockerignore");
-    match read_ignore(Path::new(&own))? {
+    match ignore_beside(dockerfile)? {
         Some(ignore) => Ok(Some(ignore)),
         None => read_ignore(&dir.join(".dockerignore")),
     }
 }
 
+/// Reads `DOCKERFILE.dockerignore` beside a Dockerfile, where there is one.
+pub fn ignore_beside(dockerfile: &Path) -> Result<Option<Ignore>, Error> {
+    let mut own = dockerfile.as_os_str().to_owned();
+    own.push(".dockerignore");
+    read_ignore(Path::new(&own))
+}
+
+/// Reads the first of these files that is in a directory from elsewhere: links lead nowhere but into
+/// it.
+pub fn ignore_in<'a>(
+    dir: BorrowedFd<'_>,
+    names: impl Iterator<Item = &'a Path>,
+) -> Result<Option<Ignore>, Error> {
+    for name in names {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        match openat2(dir, name, flags, Mode::empty(), resolve) {
+            Ok(fd) => return ignore_text(File::from(fd), name).map(Some),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => {
+                return Err(Error::Open {
+                    action: "read",
+                    path: name.to_owned(),
+                    source: errno.into(),
+                });
+            }
+        }
+    }
+    Ok(None)
+}
+
 fn read_ignore(path: &Path) -> Result<Option<Ignore>, Error> {
+    // A pipe must not be waited for.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match openat(rustix::fs::CWD, path, flags, Mode::empty()) {
+        Ok(fd) => ignore_text(File::from(fd), path).map(Some),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(Error::Open {
+            action: "read",
+            path: path.to_owned(),
+            source: errno.into(),
+        }),
+    }
+}
+
+fn ignore_text(file: File, path: &Path) -> Result<Ignore, Error> {
     let failed = |source| Error::Open {
         action: "read",
         path: path.to_owned(),
         source,
-    };
-    // A pipe must not be waited for.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match openat(rustix::fs::CWD, path, flags, Mode::empty()) {
-        Ok(file) => std::fs::File::from(file),
-        Err(Errno::NOENT) => return Ok(None),
-        Err(errno) => return Err(failed(errno.into())),
     };
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(failed(std::io::Error::other("it is no regular file")));
@@ -211,11 +255,10 @@ fn read_ignore(path: &Path) -> Result<Option<Ignore>, Error> {
     if text.len() as u64 > MAX_IGNORE {
         return Err(failed(std::io::ErrorKind::FileTooLarge.into()));
     }
-    let ignore = Ignore::parse(&text).map_err(|source| Error::Ignore {
+    Ignore::parse(&text).map_err(|source| Error::Ignore {
         path: path.to_owned(),
         source,
-    })?;
-    Ok(Some(ignore))
+    })
 }
 
 /// Where a COPY takes from.

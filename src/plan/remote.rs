@@ -104,9 +104,14 @@ fn source(path: &str, kind: Kind, add: &Options) -> Result<CopySource, String> {
                     _ => source.checksum = Some(checksum.clone()),
                 }
             }
+            if let (Some(flag), Some(own)) = (add.keep_git_dir, source.keep_git_dir)
+                && flag != own
+            {
+                return Err("inconsistent keep-git-dir configuration".into());
+            }
             CopySource::Remote(Remote::Git {
+                keep_git_dir: source.keep_git_dir.or(add.keep_git_dir) == Some(true),
                 source,
-                keep_git_dir: add.keep_git_dir == Some(true),
             })
         }
     })

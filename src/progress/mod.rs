@@ -148,6 +148,8 @@ pub enum Event {
         /// Its lines, with nothing secret in them.
         lines: Arc<Vec<String>>,
     },
+    /// The lines of a Dockerfile that is no file of this machine, for excerpts.
+    Dockerfile(Arc<Vec<String>>),
     /// A line for the log.
     Message(Level, String),
 }

@@ -136,6 +136,11 @@ impl Registry {
         })))
     }
 
+    /// Gives the client beneath, for what is no registry: it has the same proxies and authorities.
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
     /// Fetches a manifest, following an index to the platform.
     ///
     /// The bytes are hashed and compared with the digest of the reference or of the index, or else

@@ -2,7 +2,7 @@
 
 mod git;
 
-pub use git::GitSource;
+pub use git::{CheckoutTimes, GitSource, PullMethod, Submodules, unescaped};
 
 use crate::oci::{Format, Platform, Reference};
 use std::collections::BTreeMap;
@@ -113,6 +113,25 @@ pub enum SshSource {
     Keys(Vec<PathBuf>),
 }
 
+/// How git repositories are talked to.
+#[derive(Clone, Debug, Default)]
+pub struct GitOptions {
+    /// What is shown to the host of the build context (GIT_TOKEN, or GIT_USERNAME and GIT_PASSWORD);
+    /// no other host gets to see it.
+    pub login: Option<GitLogin>,
+    /// Whether the certificate of the build context's host is not checked.
+    pub insecure_context: bool,
+}
+
+/// A user and a password. A token is a user without a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitLogin {
+    /// The user.
+    pub user: Hidden,
+    /// The password.
+    pub password: Hidden,
+}
+
 /// Where an output of one stream goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -144,8 +163,8 @@ pub struct Request {
     pub context: ContextSource,
     /// The directory below the context's root that is the context; empty for the root.
     pub context_sub_path: PathBuf,
-    /// The Dockerfile: already looked up, and absolute, where the context is a directory; else as
-    /// typed, to be looked for in the context where it is not on this machine.
+    /// The Dockerfile: absolute where it is on this machine, `/dev/stdin` for standard input; relative
+    /// to the context's root where it is in a context that is fetched; or an http or https URL.
     pub dockerfile: PathBuf,
     /// Named contexts by name.
     pub contexts: BTreeMap<String, NamedContext>,
@@ -153,6 +172,8 @@ pub struct Request {
     pub secrets: BTreeMap<String, SecretSource>,
     /// SSH agents by id.
     pub ssh: BTreeMap<String, SshSource>,
+    /// How git repositories are talked to.
+    pub git: GitOptions,
     /// Whether a RUN may have `--security=insecure`.
     pub allow_insecure: bool,
     /// Where the image is pushed.
@@ -218,6 +239,7 @@ impl Request {
             contexts: BTreeMap::new(),
             secrets: BTreeMap::new(),
             ssh: BTreeMap::new(),
+            git: GitOptions::default(),
             allow_insecure: false,
             destinations: Vec::new(),
             names: Vec::new(),

@@ -65,8 +65,8 @@ pub(super) fn copy_of(
 ) -> Result<Start, BoxError> {
     let path = source_path(source)?;
     if let Some((_, context)) = files(shared, from)? {
-        let path = context::locate(context, &path)?;
-        let visible = context::visible(context, &path, Making::Apart, shared.cancel)?;
+        let path = context::locate(&context, &path)?;
+        let visible = context::visible(&context, &path, Making::Apart, shared.cancel)?;
         if visible.file.is_some() {
             return Err(Error::NoDirectory(source.to_owned()).into());
         }

@@ -120,9 +120,6 @@ pub(super) enum Error {
     /// A path that no file can have.
     #[error("\"{0}\" has a NUL byte")]
     Nul(String),
-    /// Named contexts of files are not there yet.
-    #[error("the named context {0} is of files, which is not supported yet")]
-    NamedFiles(String),
     /// What is needed could not be made, which has been reported already, or the build is cancelled.
     #[error("cancelled")]
     Gone,

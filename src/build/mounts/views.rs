@@ -148,7 +148,7 @@ impl Views {
         let source = source_path(wanted.source)?;
         let (of, context) = match files(shared, wanted.from)? {
             Some((name, context)) => {
-                let path = context::locate(context, &source)?;
+                let path = context::locate(&context, &source)?;
                 (Of::Files(name, path), Some(context))
             }
             None => (of(wanted)?, None),
@@ -158,7 +158,7 @@ impl Views {
         let view = match &*turn {
             Some(view) => Arc::clone(view),
             None => {
-                let view = Arc::new(self.make(shared, &of, context, wanted.step)?);
+                let view = Arc::new(self.make(shared, &of, context.as_deref(), wanted.step)?);
                 Arc::clone(turn.insert(view))
             }
         };
@@ -297,14 +297,17 @@ fn begun(mut root: Box<dyn Rootfs>, file: Option<Vec<u8>>, below: Below) -> Resu
     })
 }
 
+/// A context, and the name it has in the request; the main one has none.
+type Named = (Option<String>, Arc<Context>);
+
 /// Gives the context that a mount takes from, with its name, where it takes from one.
-pub(super) fn files<'a>(
-    shared: &'a Shared<'_>,
-    from: &From,
-) -> Result<Option<(Option<String>, &'a Context)>, Error> {
+pub(super) fn files(shared: &Shared<'_>, from: &From) -> Result<Option<Named>, Error> {
     match from {
-        From::Context => Ok(Some((None, &shared.context))),
-        From::Base(Base::Files(name)) => Err(Error::NamedFiles(name.clone())),
+        From::Context => Ok(Some((None, Arc::clone(&shared.context)))),
+        From::Base(Base::Files(name)) => {
+            let context = shared.named(name).ok_or(Error::Gone)?;
+            Ok(Some((Some(name.clone()), context)))
+        }
         From::Base(_) => Ok(None),
     }
 }

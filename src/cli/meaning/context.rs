@@ -5,7 +5,9 @@ use crate::cli::flags::Typed;
 use crate::cli::parse::{Called, Usage, truth};
 use crate::cli::surroundings::Surroundings;
 use crate::oci::{Digest, Reference};
-use crate::request::{ContextSource, GitSource, Layout, NamedContext};
+use crate::request::{
+    ContextSource, GitLogin, GitOptions, GitSource, Hidden, Layout, NamedContext, PullMethod,
+};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -25,6 +27,8 @@ pub(super) struct Sources {
     pub sub_path: PathBuf,
     /// As `Request::dockerfile`.
     pub dockerfile: PathBuf,
+    /// As `Request::git`.
+    pub git: GitOptions,
 }
 
 /// Finds out what is built.
@@ -41,6 +45,10 @@ pub(super) fn sources(
         ));
     }
     let git = Git::read(&typed.git)?;
+    let options = GitOptions {
+        login: git_login(around),
+        insecure_context: git.insecure,
+    };
     let sub_path = typed.context_sub_path.as_deref().unwrap_or(Path::new(""));
     // kaniko appends it whether or not it starts with a slash.
     let sub_path = sub_path.strip_prefix("/").unwrap_or(sub_path);
@@ -55,6 +63,7 @@ pub(super) fn sources(
                 dockerfile: dockerfile(typed, around, &dir)?,
                 context: ContextSource::Directory(dir),
                 sub_path: PathBuf::new(),
+                git: options,
             })
         }
         mut fetched => {
@@ -75,6 +84,7 @@ pub(super) fn sources(
                 context: fetched,
                 sub_path: sub_path.to_owned(),
                 dockerfile: dockerfile_in_fetched(typed, around)?,
+                git: options,
             })
         }
     }
@@ -112,9 +122,7 @@ fn source(label: &str, given: &Path, around: &Surroundings) -> Result<ContextSou
         Some(("dir", rest)) => Ok(ContextSource::Directory(around.cwd.join(rest))),
         Some(("tar", "stdin")) => Ok(ContextSource::Stdin),
         Some(("tar", rest)) => archive(label, around.cwd.join(rest)).map(ContextSource::Archive),
-        Some(("git", rest)) if around.called == Called::Executor => {
-            Ok(ContextSource::Git(kaniko_git(rest, around)))
-        }
+        Some(("git", rest)) if around.called == Called::Executor => kaniko_git(label, rest, around),
         _ if GitSource::is_git(text) => git(label, text),
         Some(("http" | "https", _)) => {
             let host = url::Url::parse(text).ok();
@@ -143,29 +151,36 @@ fn source(label: &str, given: &Path, around: &Surroundings) -> Result<ContextSou
     }
 }
 
+/// Reads kaniko's variables: a token is a user without a password.
+fn git_login(around: &Surroundings) -> Option<GitLogin> {
+    let text = |name| around.text(name).unwrap_or_default();
+    let (user, password) = match text("GIT_TOKEN") {
+        "" => (text("GIT_USERNAME"), text("GIT_PASSWORD")),
+        token => (token, ""),
+    };
+    let hidden = |text: &str| Hidden(text.as_bytes().to_vec());
+    (!user.is_empty() || !password.is_empty()).then(|| GitLogin {
+        user: hidden(user),
+        password: hidden(password),
+    })
+}
+
 fn git(label: &str, text: &str) -> Result<ContextSource, Usage> {
     GitSource::parse(text)
         .map(ContextSource::Git)
         .map_err(|why| Usage::new(format!("{label}: {why}")))
 }
 
-/// Reads what follows kaniko's `git://`, `HOST/PATH[#REFERENCE[#COMMIT]]`: to kaniko the scheme says
-/// what it is, and not how it is fetched.
-fn kaniko_git(rest: &str, around: &Surroundings) -> GitSource {
+/// Reads what follows kaniko's `git://`: to kaniko the scheme says what it is, and not how it is
+/// fetched.
+fn kaniko_git(label: &str, rest: &str, around: &Surroundings) -> Result<ContextSource, Usage> {
     let method = match around.text("GIT_PULL_METHOD") {
-        Some("http") => "http",
-        _ => "https",
+        Some("http") => PullMethod::Http,
+        _ => PullMethod::Https,
     };
-    let mut parts = rest.split('#');
-    let remote = parts.next().unwrap_or_default();
-    let mut part = || parts.next().filter(|part| !part.is_empty());
-    let (reference, commit) = (part(), part());
-    GitSource {
-        remote: format!("{method}://{remote}"),
-        reference: commit.or(reference).map(str::to_owned),
-        subdirectory: None,
-        checksum: None,
-    }
+    GitSource::parse_kaniko(rest, method)
+        .map(ContextSource::Git)
+        .map_err(|why| Usage::new(format!("{label}: {why}")))
 }
 
 fn archive(label: &str, path: PathBuf) -> Result<PathBuf, Usage> {
@@ -281,9 +296,11 @@ fn elsewhere(typed: &Typed) -> Result<Option<PathBuf>, Usage> {
         return Ok(Some(STDIN.into()));
     }
     match scheme(given) {
+        Some(("http" | "https", _)) => Ok(Some(given.clone())),
         Some((scheme, _)) => Err(Usage::new(format!(
             "--dockerfile: {scheme}:// is not yet supported"
-        ))),
+        ))
+        .hint("a path, - for standard input, https:// and http:// are")),
         None => Ok(None),
     }
 }
@@ -352,12 +369,14 @@ fn layout(label: &str, text: &str, around: &Surroundings) -> Result<Layout, Usag
 /// kaniko's `--git KEY=VALUE`.
 struct Git {
     branch: Option<String>,
+    insecure: bool,
     is_given: bool,
 }
 
 impl Git {
     fn read(given: &[String]) -> Result<Git, Usage> {
         let mut branch = None;
+        let mut insecure = false;
         for text in given {
             let Some((key, value)) = text.split_once('=') else {
                 return Err(Usage::new(format!("--git: `{text}` is not KEY=VALUE")));
@@ -382,12 +401,7 @@ impl Git {
                 "recurse-submodules" => {
                     switch()?;
                 }
-                "insecure-skip-tls" => {
-                    if switch()? {
-                        return Err(Usage::new("--git insecure-skip-tls is not yet supported")
-                            .hint("leave it out; GIT_SSL_CAINFO names further authorities"));
-                    }
-                }
+                "insecure-skip-tls" => insecure = switch()?,
                 _ => {
                     return Err(Usage::new(format!("--git: unknown key `{key}`")).hint(
                         "the keys are branch, single-branch, depth, recurse-submodules and \
@@ -398,6 +412,7 @@ impl Git {
         }
         Ok(Git {
             branch,
+            insecure,
             is_given: !given.is_empty(),
         })
     }

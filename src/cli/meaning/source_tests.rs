@@ -121,10 +121,9 @@ fn contexts_come_from_many_places() {
     std::fs::write(at("ctx.tar"), "").unwrap();
     let git = |remote: &str, reference: Option<&str>, subdirectory: Option<&str>| {
         ContextSource::Git(GitSource {
-            remote: remote.into(),
             reference: reference.map(Into::into),
             subdirectory: subdirectory.map(Into::into),
-            checksum: None,
+            ..GitSource::new(remote)
         })
     };
     let http = |url: &str| ContextSource::Http(url.into());

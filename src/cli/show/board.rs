@@ -307,6 +307,8 @@ impl Board {
                 let place = Place::new(&file, &self.cwd, finding.span, &lines);
                 vec![Note::Finding(finding, place)]
             }
+            // Excerpts are cut once the build has ended.
+            Event::Dockerfile(_) => Vec::new(),
             Event::Message(level, text) => vec![Note::Message(level, text)],
         }
     }

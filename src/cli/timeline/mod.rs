@@ -138,6 +138,7 @@ impl Timeline {
             | Event::Output(..)
             | Event::Reused { .. }
             | Event::Finding { .. }
+            | Event::Dockerfile(_)
             | Event::Message(..) => {}
         }
     }

@@ -20,6 +20,7 @@ fn request() -> Request {
         contexts: BTreeMap::new(),
         secrets: BTreeMap::new(),
         ssh: BTreeMap::new(),
+        git: Default::default(),
         allow_insecure: false,
         destinations: Vec::new(),
         names: Vec::new(),

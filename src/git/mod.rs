@@ -1,0 +1,262 @@
+//! One commit of a remote repository: protocol, packs, objects, checkout.
+//!
+//! A build wants the files of one commit and nothing else, which is a small part of what git does:
+//! ask for a reference (protocol 2, or the one before it), receive one pack of depth 1, name what
+//! is in it, write the tree out. That is done here. The libraries that do all of git were tried:
+//! the Rust one takes 80 crates and as long to compile as all the rest, the C one makes the program
+//! half as large again, parses what a stranger sends in C, and takes its connections from `unsafe`
+//! code only. The `git` program is not in an image that has nothing but a builder.
+//!
+//! Nothing that comes from a remote is believed: lengths are bounded, objects are named by their
+//! content (with the check for collisions that git makes), and names in a tree lead nowhere but into
+//! the directory that is checked out to. Files of Git LFS stay the pointers that they are in the
+//! repository, as with BuildKit.
+
+mod address;
+mod attributes;
+mod checkout;
+mod convert;
+mod directory;
+mod fetch;
+mod object;
+mod oid;
+mod pack;
+mod packet;
+mod protocol;
+mod submodules;
+mod wildmatch;
+mod wire;
+
+pub use address::{shown, submodule_url};
+pub use checkout::{Checked, Checkout, check_out};
+pub use directory::{Repository, keep};
+pub use fetch::{Fetched, Wanted, fetch};
+pub use object::Kind;
+pub use oid::{Collision, Format, Hasher, Oid};
+pub use pack::{Pack, receive};
+pub use protocol::{Depth, Ref, Session};
+pub use submodules::{Submodule, submodules};
+
+use crate::net::{self, Client, Tls};
+use crate::request::{Hidden, SshSource};
+use crate::sys::Cancel;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A repository elsewhere, and how it is talked to.
+#[derive(Clone)]
+pub struct Remote<'a> {
+    /// Its URL, or `user@host:path`; may hold a user and a password.
+    pub url: &'a str,
+    /// The client for http.
+    pub client: &'a Client,
+    /// How TLS is spoken with it.
+    pub tls: &'a Tls,
+    /// What is shown to an http server; counts more than what the URL holds.
+    pub login: Option<&'a Login>,
+    /// The agent or keys for ssh; ssh's own defaults where there is neither.
+    pub ssh: Option<&'a SshSource>,
+    /// Ends what takes long.
+    pub cancel: &'a Cancel,
+}
+
+/// What is shown to a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// A user and a password.
+    Basic {
+        /// The user.
+        user: Hidden,
+        /// The password.
+        password: Hidden,
+    },
+    /// The value of an Authorization header.
+    Header(Hidden),
+}
+
+/// Why a repository could not be had. Remotes are shown without secrets.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The build was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// The remote's address cannot be used.
+    #[error("{remote}: {why}")]
+    Address {
+        /// The remote.
+        remote: String,
+        /// Why not.
+        why: String,
+    },
+    /// No connection, or one that broke.
+    #[error(transparent)]
+    Exchange(Box<net::Error>),
+    /// The server answered with something else than success.
+    #[error("{url} answered {status}{hint}")]
+    Refused {
+        /// What was asked.
+        url: String,
+        /// The status with its words.
+        status: String,
+        /// What may help, with its separator in front; often empty.
+        hint: &'static str,
+        /// Whether the same may succeed later.
+        temporary: bool,
+        /// How long the server asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// No connection to a git daemon.
+    #[error("connect to {remote}")]
+    Connect {
+        /// The remote.
+        remote: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// ssh could not be run, or failed.
+    #[error("{remote}: {why}")]
+    Ssh {
+        /// The remote.
+        remote: String,
+        /// Why.
+        why: String,
+    },
+    /// The connection ended too early.
+    #[error("{remote}: the connection ended too early")]
+    Cut {
+        /// The remote.
+        remote: String,
+    },
+    /// What the remote sends is not git's protocol.
+    #[error("{remote}: {why}")]
+    Protocol {
+        /// The remote.
+        remote: String,
+        /// What is odd.
+        why: String,
+    },
+    /// The remote says why it does not do as it is asked.
+    #[error("{remote} says: {message}")]
+    Said {
+        /// The remote.
+        remote: String,
+        /// Its words.
+        message: String,
+    },
+    /// There is no such reference.
+    #[error("repository {remote} does not contain ref {reference}{hint}")]
+    NoReference {
+        /// The remote.
+        remote: String,
+        /// What was asked for.
+        reference: String,
+        /// What may help, with its separator in front; often empty.
+        hint: &'static str,
+    },
+    /// The reference is not the commit that it should be.
+    #[error("{remote}: expected checksum to match {wanted}, got {got}")]
+    Checksum {
+        /// The remote.
+        remote: String,
+        /// The commit, or the start of it.
+        wanted: String,
+        /// What the reference is.
+        got: String,
+    },
+    /// The remote does not give an object that no reference points to.
+    #[error("{remote} does not give commit {commit}: {message}")]
+    NotGiven {
+        /// The remote.
+        remote: String,
+        /// The object.
+        commit: Oid,
+        /// Its words, or ours.
+        message: String,
+    },
+    /// A pack that is none.
+    #[error("the pack that was sent: {0}")]
+    Pack(String),
+    /// An object that should have been sent was not.
+    #[error("object {0} was not sent")]
+    Missing(Oid),
+    /// An object that cannot be used.
+    #[error("object {oid}: {why}")]
+    Object {
+        /// Which.
+        oid: Oid,
+        /// Why not.
+        why: String,
+    },
+    /// A file of our own could not be read or written.
+    #[error("{action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A path of the repository could not be written, or may not be.
+    #[error("check out {path}")]
+    CheckOut {
+        /// The path in the repository.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    fn object(oid: &Oid, why: impl Into<String>) -> Error {
+        Error::Object {
+            oid: *oid,
+            why: why.into(),
+        }
+    }
+
+    /// Makes an error of what happened while a remote was read from.
+    fn of_io(remote: &str, error: io::Error) -> Error {
+        let kind = error.kind();
+        match error.downcast::<Error>() {
+            Ok(own) => own,
+            Err(error) => match error.downcast::<net::Error>() {
+                Ok(net::Error::Cancelled) => Error::Cancelled,
+                Ok(net) => Error::Exchange(Box::new(net)),
+                Err(_) if kind == io::ErrorKind::UnexpectedEof => Error::Cut {
+                    remote: shown(remote),
+                },
+                Err(error) => Error::Protocol {
+                    remote: shown(remote),
+                    why: error.to_string(),
+                },
+            },
+        }
+    }
+}
+
+impl net::Temporary for Error {
+    fn is_temporary(&self) -> bool {
+        match self {
+            Error::Exchange(source) => source.is_temporary(),
+            Error::Refused { temporary, .. } => *temporary,
+            Error::Connect { .. } | Error::Cut { .. } => true,
+            _ => false,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    fn cancelled() -> Error {
+        Error::Cancelled
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,507 @@
+//! The ways to a repository: http, git's own daemon, ssh.
+
+use super::address::Address;
+use super::{Error, Login, Remote, shown};
+use crate::net::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use crate::net::{self, Method, Request, Response, StatusCode, Upload, Url, trusts};
+use crate::request::SshSource;
+use crate::sys::Cancel;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use std::io::{self, Read};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
+
+const VERSION: HeaderName = HeaderName::from_static("git-protocol");
+
+/// An open way to one repository.
+pub(super) enum Wire<'a> {
+    /// A request each question.
+    Http(Http<'a>),
+    /// One connection for all of them.
+    Stream(Stream<'a>),
+}
+
+impl<'a> Wire<'a> {
+    /// Opens the way and gives what the server says first.
+    pub(super) fn open(remote: &Remote<'a>) -> Result<(Wire<'a>, Box<dyn Read + 'a>), Error> {
+        let (address, login) = Address::parse(remote.url)?;
+        match address {
+            Address::Http(url) => {
+                let login = remote.login.cloned().or(login);
+                let (http, greeting) = Http::open(remote, url, login)?;
+                Ok((Wire::Http(http), Box::new(greeting)))
+            }
+            Address::Daemon { host, port, path } => {
+                let mut stream = Stream::daemon(remote, &host, port)?;
+                let place = match port {
+                    9418 => host,
+                    port => format!("{host}:{port}"),
+                };
+                let asked = format!("git-upload-pack {path}\0host={place}\0\0version=2\0");
+                let asked = format!("{:04x}{asked}", asked.len() + 4);
+                stream.send(asked.as_bytes())?;
+                let reader = stream.reader()?;
+                Ok((Wire::Stream(stream), Box::new(reader)))
+            }
+            Address::Ssh {
+                user,
+                host,
+                port,
+                path,
+            } => {
+                let place = match user {
+                    Some(user) => format!("{user}@{host}"),
+                    None => host,
+                };
+                let stream = Stream::ssh(remote, &place, port, &path)?;
+                let reader = stream.reader()?;
+                Ok((Wire::Stream(stream), Box::new(reader)))
+            }
+        }
+    }
+
+    /// Asks something and gives the answer as it comes.
+    pub(super) fn ask(
+        &mut self,
+        question: &[u8],
+        version: u32,
+    ) -> Result<Box<dyn Read + 'a>, Error> {
+        match self {
+            Wire::Http(http) => Ok(Box::new(http.ask(question, version)?)),
+            Wire::Stream(stream) => {
+                stream.send(question)?;
+                Ok(Box::new(stream.reader()?))
+            }
+        }
+    }
+
+    /// Tells whether every question comes to a server that knows nothing of those before it.
+    pub(super) fn forgets(&self) -> bool {
+        matches!(self, Wire::Http(_))
+    }
+}
+
+/// A repository behind http.
+pub(super) struct Http<'a> {
+    remote: Remote<'a>,
+    base: Url,
+    authorization: Option<HeaderValue>,
+}
+
+impl<'a> Http<'a> {
+    fn open(
+        remote: &Remote<'a>,
+        url: Url,
+        login: Option<Login>,
+    ) -> Result<(Http<'a>, impl Read + use<>), Error> {
+        let mut http = Http {
+            remote: remote.clone(),
+            authorization: login.as_ref().and_then(authorization),
+            base: url.clone(),
+        };
+        let mut greeting = below(&url, "info/refs");
+        greeting
+            .query_pairs_mut()
+            .append_pair("service", "git-upload-pack");
+        let mut request =
+            Request::new(Method::GET, greeting, remote.tls).header(VERSION, "version=2");
+        http.sign(&mut request);
+        let response = remote.client.send(request).map_err(exchange)?;
+        let response = http.accepted(response, "application/x-git-upload-pack-advertisement")?;
+        // The server may have sent us elsewhere; all that follows is asked there.
+        let Some(path) = response.url.path().strip_suffix("/info/refs") else {
+            return Err(Error::Protocol {
+                remote: shown(remote.url),
+                why: format!("it redirects to {}", net::redacted(&response.url)),
+            });
+        };
+        let mut base = response.url.clone();
+        base.set_path(path);
+        base.set_query(None);
+        if !trusts(&url, &base) {
+            http.authorization = None;
+        }
+        http.base = base;
+        Ok((http, response.reader()))
+    }
+
+    fn sign(&self, request: &mut Request<'_>) {
+        if let Some(value) = &self.authorization {
+            request.headers.insert(AUTHORIZATION, value.clone());
+        }
+    }
+
+    fn ask(&mut self, question: &[u8], version: u32) -> Result<impl Read + use<>, Error> {
+        let url = below(&self.base, "git-upload-pack");
+        let mut request = Request::new(Method::POST, url, self.remote.tls)
+            .header(CONTENT_TYPE, "application/x-git-upload-pack-request")
+            .header(ACCEPT, "application/x-git-upload-pack-result")
+            .upload(Upload::Bytes(bytes::Bytes::copy_from_slice(question)));
+        if version == 2 {
+            request = request.header(VERSION, "version=2");
+        }
+        self.sign(&mut request);
+        let response = self.remote.client.send(request).map_err(exchange)?;
+        let response = self.accepted(response, "application/x-git-upload-pack-result")?;
+        Ok(response.reader())
+    }
+
+    /// Gives an answer that is a success and of the type that was asked for.
+    fn accepted(&self, response: Response, kind: &str) -> Result<Response, Error> {
+        let url = net::redacted(&response.url);
+        if response.status != 200 {
+            let status = response.status;
+            let words = StatusCode::from_u16(status).ok();
+            let words = words.and_then(|status| status.canonical_reason());
+            let hint = match (status, self.authorization.is_some()) {
+                (401, true) => "; the credentials that were sent are not accepted",
+                (401, false) => {
+                    "; a repository that is not there for everybody wants a token: for the build \
+                     context GIT_TOKEN, for any --secret id=GIT_AUTH_TOKEN"
+                }
+                (403, true) => "; the account may not read this",
+                (404, false) => "; some servers say so where a token is wanted, too",
+                _ => "",
+            };
+            let retry_after = response
+                .header("retry-after")
+                .and_then(|text| text.trim().parse().ok())
+                .map(Duration::from_secs);
+            response.discard();
+            return Err(Error::Refused {
+                url,
+                status: match words {
+                    Some(words) => format!("{status} {words}"),
+                    None => status.to_string(),
+                },
+                hint,
+                temporary: matches!(status, 408 | 425 | 429 | 500 | 502..=504),
+                retry_after,
+            });
+        }
+        let found = response.header("content-type").unwrap_or_default();
+        if found.split(';').next().map(str::trim) != Some(kind) {
+            let why = format!(
+                "{url} answers with `{}`, not as a git server does; it is no repository, or one \
+                 that is only served as files",
+                found.escape_default()
+            );
+            return Err(Error::Protocol {
+                remote: shown(self.remote.url),
+                why,
+            });
+        }
+        Ok(response)
+    }
+}
+
+fn below(base: &Url, name: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/{name}", base.path().trim_end_matches('/')));
+    url
+}
+
+fn exchange(error: net::Error) -> Error {
+    match error {
+        net::Error::Cancelled => Error::Cancelled,
+        other => Error::Exchange(Box::new(other)),
+    }
+}
+
+/// Gives the header that shows a login.
+fn authorization(login: &Login) -> Option<HeaderValue> {
+    let text = match login {
+        Login::Header(value) => value.0.trim_ascii().to_vec(),
+        Login::Basic { user, password } => {
+            let pair = [&user.0[..], b":", &password.0[..]].concat();
+            format!("Basic {}", STANDARD.encode(pair)).into_bytes()
+        }
+    };
+    let mut value = HeaderValue::from_bytes(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// A repository behind one connection.
+pub(super) struct Stream<'a> {
+    remote: String,
+    input: OwnedFd,
+    output: OwnedFd,
+    /// How long nothing may come.
+    patience: Duration,
+    cancel: &'a Cancel,
+    /// Ended when the connection is.
+    _child: Option<Ssh>,
+}
+
+/// A running ssh.
+struct Ssh {
+    child: Child,
+    errors: Option<ChildStderr>,
+}
+
+impl Drop for Ssh {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl<'a> Stream<'a> {
+    fn daemon(remote: &Remote<'a>, host: &str, port: u16) -> Result<Stream<'a>, Error> {
+        let failed = |source| Error::Connect {
+            remote: shown(remote.url),
+            source,
+        };
+        let limit = remote.client.settings().connect;
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for address in (host, port).to_socket_addrs().map_err(failed)? {
+            match dial(&address, limit, remote.cancel) {
+                Ok(socket) => {
+                    let input = socket.try_clone().map_err(failed)?;
+                    return Ok(Stream::new(remote, input, socket, None));
+                }
+                Err(_) if remote.cancel.is_set() => return Err(Error::Cancelled),
+                Err(error) => last = error,
+            }
+        }
+        Err(failed(last))
+    }
+
+    /// Host keys that are known are checked and others accepted: BuildKit asks the host for its key
+    /// before each fetch, which is no better.
+    fn ssh(
+        remote: &Remote<'a>,
+        place: &str,
+        port: Option<u16>,
+        path: &str,
+    ) -> Result<Stream<'a>, Error> {
+        let failed = |why: String| Error::Ssh {
+            remote: shown(remote.url),
+            why,
+        };
+        let mut command = Command::new("ssh");
+        command
+            .env("GIT_PROTOCOL", "version=2")
+            .args(["-o", "SendEnv=GIT_PROTOCOL"])
+            .args(["-o", "BatchMode=yes"])
+            .args(["-o", "StrictHostKeyChecking=accept-new"]);
+        match remote.ssh {
+            Some(SshSource::Agent(socket)) => {
+                command.env("SSH_AUTH_SOCK", socket);
+            }
+            Some(SshSource::Keys(keys)) => {
+                command.args(["-o", "IdentitiesOnly=yes"]);
+                for key in keys {
+                    command.arg("-i").arg(key);
+                }
+            }
+            None => {}
+        }
+        if let Some(port) = port {
+            command.arg("-p").arg(port.to_string());
+        }
+        let quoted = path.replace('\'', "'\\''");
+        command
+            .arg(place)
+            .arg(format!("git-upload-pack '{quoted}'"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => failed(
+                "ssh remotes need the program `ssh`, which is not here; https needs nothing".into(),
+            ),
+            _ => failed(format!("run ssh: {error}")),
+        })?;
+        let pipes = (child.stdin.take(), child.stdout.take());
+        let ssh = Ssh {
+            errors: child.stderr.take(),
+            child,
+        };
+        let (Some(stdin), Some(stdout)) = pipes else {
+            return Err(failed("run ssh: no pipes".into()));
+        };
+        let (input, output) = (OwnedFd::from(stdout), OwnedFd::from(stdin));
+        for fd in [&input, &output] {
+            rustix::io::ioctl_fionbio(fd, true)
+                .map_err(|errno| failed(format!("run ssh: {errno}")))?;
+        }
+        if let Some(errors) = &ssh.errors {
+            rustix::io::ioctl_fionbio(errors, true)
+                .map_err(|errno| failed(format!("run ssh: {errno}")))?;
+        }
+        Ok(Stream::new(remote, input, output, Some(ssh)))
+    }
+
+    fn new(remote: &Remote<'a>, input: OwnedFd, output: OwnedFd, child: Option<Ssh>) -> Stream<'a> {
+        Stream {
+            remote: shown(remote.url),
+            input,
+            output,
+            patience: remote.client.settings().answer,
+            cancel: remote.cancel,
+            _child: child,
+        }
+    }
+
+    fn send(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let sent = wait(&self.output, PollFlags::OUT, self.patience, self.cancel)
+                .and_then(|()| rustix::io::write(&self.output, bytes).map_err(io::Error::from));
+            match sent {
+                Ok(sent) => bytes = &bytes[sent.min(bytes.len())..],
+                Err(e) if is_again(&e) => {}
+                Err(_) if self.cancel.is_set() => return Err(Error::Cancelled),
+                Err(error) => {
+                    return Err(self.said().unwrap_or(Error::Connect {
+                        remote: self.remote.clone(),
+                        source: error,
+                    }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives what ssh has said on its standard error, as an error.
+    fn said(&mut self) -> Option<Error> {
+        let errors = self._child.as_mut()?.errors.as_mut()?;
+        let mut text = [0; 2000];
+        let n = errors.read(&mut text).ok()?;
+        let text = String::from_utf8_lossy(&text[..n]);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let why = lines.join(" ").trim().to_owned();
+        (!why.is_empty()).then(|| Error::Ssh {
+            remote: self.remote.clone(),
+            why,
+        })
+    }
+
+    fn reader(&self) -> Result<Incoming<'a>, Error> {
+        let failed = |source| Error::Connect {
+            remote: self.remote.clone(),
+            source,
+        };
+        let errors = match self._child.as_ref().and_then(|ssh| ssh.errors.as_ref()) {
+            Some(errors) => Some(errors.as_fd().try_clone_to_owned().map_err(failed)?),
+            None => None,
+        };
+        Ok(Incoming {
+            remote: self.remote.clone(),
+            input: self.input.try_clone().map_err(failed)?,
+            errors,
+            patience: self.patience,
+            cancel: self.cancel,
+        })
+    }
+}
+
+/// What comes over a connection. It reads no byte more than it is asked for, so that the next one
+/// goes on where this one stopped.
+struct Incoming<'a> {
+    remote: String,
+    input: OwnedFd,
+    /// ssh's standard error.
+    errors: Option<OwnedFd>,
+    patience: Duration,
+    cancel: &'a Cancel,
+}
+
+impl Read for Incoming<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = wait(&self.input, PollFlags::IN, self.patience, self.cancel)
+                .and_then(|()| rustix::io::read(&self.input, &mut *out).map_err(io::Error::from));
+            match read {
+                Err(e) if is_again(&e) => {}
+                Err(_) if self.cancel.is_set() => return Err(io::Error::other(Error::Cancelled)),
+                Err(source) => {
+                    return Err(io::Error::other(Error::Connect {
+                        remote: self.remote.clone(),
+                        source,
+                    }));
+                }
+                // The end; ssh may have said why.
+                Ok(0) if !out.is_empty() => return self.end(),
+                Ok(n) => return Ok(n),
+            }
+        }
+    }
+}
+
+impl Incoming<'_> {
+    fn end(&self) -> io::Result<usize> {
+        let mut text = [0; 2000];
+        let said = match &self.errors {
+            Some(errors) => {
+                // It closes its outputs one after the other; a moment is enough for the second.
+                let _ = wait(errors, PollFlags::IN, Duration::from_secs(2), self.cancel);
+                rustix::io::read(errors, &mut text[..]).unwrap_or(0)
+            }
+            None => 0,
+        };
+        let text = String::from_utf8_lossy(&text[..said]);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let why = lines.join(" ").trim().to_owned();
+        match why.is_empty() {
+            true => Ok(0),
+            false => Err(io::Error::other(Error::Ssh {
+                remote: self.remote.clone(),
+                why,
+            })),
+        }
+    }
+}
+
+fn is_again(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+/// Waits until a descriptor is ready, for so long at most, or until the build is cancelled.
+fn wait(fd: &impl AsFd, events: PollFlags, patience: Duration, cancel: &Cancel) -> io::Result<()> {
+    let timeout = Timespec {
+        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(patience.subsec_nanos()),
+    };
+    let mut both = [PollFd::new(fd, events), PollFd::new(cancel, PollFlags::IN)];
+    let ready = rustix::io::retry_on_intr(|| poll(&mut both, Some(&timeout)))?;
+    if cancel.is_set() {
+        return Err(io::Error::other("cancelled"));
+    }
+    match ready {
+        0 => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("nothing came for {} s", patience.as_secs()),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Connects, for so long at most, or until the build is cancelled.
+fn dial(address: &SocketAddr, limit: Duration, cancel: &Cancel) -> io::Result<OwnedFd> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    match connect(&socket, address) {
+        Ok(()) => {}
+        Err(Errno::INPROGRESS | Errno::INTR) => {
+            wait(&socket, PollFlags::OUT, limit, cancel)?;
+            sockopt::socket_error(&socket)??;
+        }
+        Err(errno) => return Err(errno.into()),
+    }
+    Ok(socket)
+}
