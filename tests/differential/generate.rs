@@ -183,8 +183,18 @@ impl Maker {
     }
 
     fn stage(&mut self, id: usize, of: usize) -> Stage {
+        // FROM takes a number for an image.
+        let named: Vec<usize> = (0..id)
+            .filter(|id| self.stages[*id].name.is_some())
+            .collect();
         let from = match self.random.below(20) {
-            0..4 if id > 0 => From::Stage(self.random.below(id), self.by()),
+            0..4 if !named.is_empty() => {
+                let by = match self.chance(30, Feature::FromUpper) {
+                    true => By::Upper,
+                    false => By::Lower,
+                };
+                From::Stage(*self.random.one(&named), by)
+            }
             4..6 if self.may(Feature::FromScratch) => From::Scratch,
             6..9 if !self.args.is_empty() => From::Arg(self.args[0].clone()),
             9..13 if self.may(Feature::RichBase) => From::Image("rich"),
