@@ -197,7 +197,8 @@ impl Maker {
             }
             4..6 if self.may(Feature::FromScratch) => From::Scratch,
             6..9 if !self.args.is_empty() => From::Arg(self.args[0].clone()),
-            9..13 if self.may(Feature::RichBase) => From::Image("rich"),
+            9..12 if self.may(Feature::RichBase) => From::Image("rich"),
+            12 if self.may(Feature::TriggerBase) => From::Image("trigger"),
             _ => From::Image("base"),
         };
         self.scratch =
@@ -433,7 +434,7 @@ impl Maker {
         ]);
         let number = self.random.below(100);
         loop {
-            return match self.random.below(27) {
+            return match self.random.below(33) {
                 0..3 => format!("echo {number} > {f}"),
                 3 => format!("echo {number} >> {f}"),
                 4 => format!("printf '' > {f}"),
@@ -466,6 +467,40 @@ impl Maker {
                         "mkdir -p /hl; echo {number} > /hl/b; ln -f /hl/b /hl/a; ln -f /hl/a /hl/c"
                     )
                 }
+                27 if self.may(Feature::RunOddNames) => {
+                    let name = self.random.pick(&[
+                        "$(printf 'line\\nfeed')",
+                        "$(printf 'no\\377utf')",
+                        "$(printf 'n%.0s' $(seq 255))",
+                        "'trailing '",
+                        "$(printf 'deep/%.0s' $(seq 60))x",
+                        "'*'",
+                        "'a\\b'",
+                        "ﬀ",
+                        "-n",
+                        "'q\"'",
+                    ]);
+                    format!(
+                        "mkdir -p /odd; cd /odd; mkdir -p ./deep; f=./{name}; mkdir -p \"$(dirname \"$f\")\"; echo {number} > \"$f\"; rm -f ./-n; cd -"
+                    )
+                }
+                28 if self.may(Feature::RunDevices) => {
+                    format!(
+                        "mknod -m {mode} /n1/null c 1 3; mknod /tree/disk b 7 {number}; rm -f /other/null; mknod /other/null c 1 5"
+                    )
+                }
+                29 if self.may(Feature::RunLarge) => format!(
+                    "truncate -s 3000000 /large; dd if=/bin/busybox of=/large bs=1000 count={number} seek={number}0 conv=notrunc"
+                ),
+                30 if self.may(Feature::RunMoveDirs) => {
+                    format!(
+                        "mv {p} {p}.d; ln -s {p}.d {p}; echo {number} > {p}/through; rm -rf {q}.d"
+                    )
+                }
+                31 => format!(
+                    "mkdir -p {p}; for i in 1 2 3; do echo $i > {p}/many$i; done; rm -f {q}/many2 {q}/x"
+                ),
+                32 => format!("chmod 000 {p}; chown 5:6 {p}; touch {p}/in; chmod u+w {q}"),
                 22 => format!("truncate -s {number} {f}"),
                 // The same once more, as something else, under the same name.
                 23 => format!("rm -rf {p}; mkdir -p {p}; echo {number} > {p}/x"),
@@ -538,6 +573,17 @@ impl Maker {
                 "/rich/dirlink/new/",
                 "/lib/x",
                 "/rich/abs/y",
+            ]);
+        }
+        if self.random.chance(4) {
+            return self.text(&[
+                "/out/.",
+                "/tree/file/",
+                "..",
+                "/new/..",
+                "//out//",
+                "/tree/../tree/sub/",
+                "/.",
             ]);
         }
         if self.chance(3, Feature::CopyDanglingLink) {
@@ -961,7 +1007,7 @@ impl Maker {
         ]);
         steps.push(Step::Line("WORKDIR", path));
         if !self.scratch && self.random.chance(50) && self.may(Feature::Run) {
-            let commands = vec!["pwd > /here 2>/dev/null; echo x > in-workdir".into()];
+            let commands = vec!["pwd > /here; echo x > in-workdir".into()];
             steps.push(Step::Run(Run {
                 flags: Vec::new(),
                 mounts: Vec::new(),
