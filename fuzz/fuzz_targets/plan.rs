@@ -98,7 +98,7 @@ fn steps(plan: &Plan, lines: usize) -> Result<(), plan::Error> {
         };
         assert!(stage.needs.iter().all(|need| *need < place));
         let staged = plan::steps(plan, place, image, scope, &REQUEST)?;
-        let _ = plan::copies_from(&staged.steps).count();
+        let _ = plan::bases(&staged.steps).count();
         for step in &staged.steps {
             in_file(Some(step.span), lines);
             let path = match &step.op {

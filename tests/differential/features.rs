@@ -34,6 +34,7 @@ pub enum Feature {
     CopyFromRich,
     CopyFromStage,
     CopyWildcard,
+    CopyWildcardDir,
     CopyChown,
     CopyChownName,
     CopyChmod,
@@ -111,6 +112,13 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (CopyFromRich, Yes, Yes, Yes, MODEL),
         (CopyFromStage, Yes, Yes, Yes, MODEL),
         (CopyWildcard, Yes, Yes, Yes, MODEL),
+        (
+            CopyWildcardDir,
+            Yes,
+            No("its client looks below links to files, and fails"),
+            Yes,
+            MODEL,
+        ),
         (CopyChown, Yes, Yes, Yes, MODEL),
         (CopyChownName, Yes, Yes, Yes, MODEL),
         (

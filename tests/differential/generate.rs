@@ -336,8 +336,10 @@ impl Maker {
                 text.push_str(",rw");
                 run.commands.push(format!("echo lost > {at}/lost"));
             }
+            let below = if from.is_some() { "/tree" } else { "" };
             run.mounts.push((text, from));
-            run.commands.push(format!("ls -A {at} > /seen"));
+            // A stage's root also has what an engine mounted things on.
+            run.commands.push(format!("ls -A {at}{below} > /seen"));
         }
         if self.chance(8, Feature::MountCache) {
             let at = target(self, "/cached/here", "/home/app");
@@ -514,16 +516,17 @@ impl Maker {
     /// Gives a source in the context, as it is written in a COPY without quotes.
     fn source(&mut self) -> String {
         if self.chance(20, Feature::CopyWildcard) {
+            if self.chance(30, Feature::CopyWildcardDir) {
+                return self.text(&["*/one.txt", "*/*", "d*/s*/deep", "*/sub"]);
+            }
             return self.text(&[
                 "*",
                 "d*",
                 "dir/*.txt",
                 "dir/*",
-                "*/one.txt",
                 "f?le",
                 "[d-f]*",
                 "dir/[!x]*",
-                "*/*",
                 "file*",
             ]);
         }

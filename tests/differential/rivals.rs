@@ -355,7 +355,7 @@ pub fn in_chroot(bench: &Bench, case: &Case) -> Made {
                 &format!("umask 022; cd {workdir}; {}", script),
             ])
             .env_clear()
-            .env("PATH", "/bin")
+            .envs([("PATH", "/bin"), ("HOME", "/root")])
             .output()
             .expect("run chroot");
         if !ran.status.success() {
