@@ -34,6 +34,7 @@ pub enum Feature {
     CopyFromRich,
     CopyFromStage,
     CopyWildcard,
+    CopyWildcardDir,
     CopyChown,
     CopyChownName,
     CopyChmod,
@@ -66,6 +67,9 @@ pub enum Feature {
     RunMoveDirs,
     RunFifo,
     RunOwnLinks,
+    RunOddNames,
+    RunDevices,
+    RunLarge,
     MountBind,
     MountCache,
     MountTmpfs,
@@ -86,6 +90,8 @@ pub enum Feature {
     WorkdirUser,
     Onbuild,
     FromScratch,
+    FromUpper,
+    TriggerBase,
     RichBase,
     Target,
     TargetNumber,
@@ -93,6 +99,8 @@ pub enum Feature {
 
 const OLD: Gate = No("the frontend of dockerd 20.10 is older than it");
 const MODEL: Gate = No("only commands run in the chroot");
+
+const UNMOUNTED: Gate = No("it takes what was mounted over out of the image");
 
 /// Feature; Shutter; dockerd's BuildKit; buildah; the chroot.
 pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
@@ -104,6 +112,13 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (CopyFromRich, Yes, Yes, Yes, MODEL),
         (CopyFromStage, Yes, Yes, Yes, MODEL),
         (CopyWildcard, Yes, Yes, Yes, MODEL),
+        (
+            CopyWildcardDir,
+            Yes,
+            No("its client looks below links to files, and fails"),
+            Yes,
+            MODEL,
+        ),
         (CopyChown, Yes, Yes, Yes, MODEL),
         (CopyChownName, Yes, Yes, Yes, MODEL),
         (
@@ -184,10 +199,13 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (RunMoveDirs, Yes, Yes, Yes, Yes),
         (RunFifo, Yes, Yes, Yes, Yes),
         (RunOwnLinks, Yes, Yes, Yes, Yes),
-        (MountBind, Yes, Yes, Yes, MODEL),
-        (MountCache, Yes, Yes, Yes, MODEL),
-        (MountTmpfs, Yes, Yes, Yes, MODEL),
-        (MountSecret, Yes, Yes, Yes, MODEL),
+        (RunOddNames, Yes, Yes, Yes, Yes),
+        (RunDevices, Yes, Yes, Yes, Yes),
+        (RunLarge, Yes, Yes, Yes, Yes),
+        (MountBind, Yes, Yes, UNMOUNTED, MODEL),
+        (MountCache, Yes, Yes, UNMOUNTED, MODEL),
+        (MountTmpfs, Yes, Yes, UNMOUNTED, MODEL),
+        (MountSecret, Yes, Yes, UNMOUNTED, MODEL),
         (
             MountNew,
             Yes,
@@ -197,7 +215,13 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         ),
         (Arg, Yes, Yes, Yes, MODEL),
         (ArgFrom, Yes, Yes, Yes, MODEL),
-        (ArgSeveral, Yes, Yes, Yes, MODEL),
+        (
+            ArgSeveral,
+            Yes,
+            No("it expands a whole line before it sets the first"),
+            Yes,
+            MODEL,
+        ),
         (Env, Yes, Yes, Yes, MODEL),
         (ExpandMore, Yes, OLD, No("it knows :- and :+ alone"), MODEL),
         (Escape, Yes, Yes, Yes, MODEL),
@@ -216,6 +240,14 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (WorkdirUser, Yes, OLD, Yes, MODEL),
         (Onbuild, Yes, Yes, Yes, MODEL),
         (FromScratch, Yes, Yes, Yes, MODEL),
+        (
+            FromUpper,
+            Yes,
+            No("FROM knows stages in small letters alone, though COPY knows them in all"),
+            Yes,
+            MODEL,
+        ),
+        (TriggerBase, Yes, Yes, Yes, MODEL),
         (
             RichBase,
             Yes,

@@ -183,11 +183,22 @@ impl Maker {
     }
 
     fn stage(&mut self, id: usize, of: usize) -> Stage {
+        // FROM takes a number for an image.
+        let named: Vec<usize> = (0..id)
+            .filter(|id| self.stages[*id].name.is_some())
+            .collect();
         let from = match self.random.below(20) {
-            0..4 if id > 0 => From::Stage(self.random.below(id), self.by()),
+            0..4 if !named.is_empty() => {
+                let by = match self.chance(30, Feature::FromUpper) {
+                    true => By::Upper,
+                    false => By::Lower,
+                };
+                From::Stage(*self.random.one(&named), by)
+            }
             4..6 if self.may(Feature::FromScratch) => From::Scratch,
             6..9 if !self.args.is_empty() => From::Arg(self.args[0].clone()),
-            9..13 if self.may(Feature::RichBase) => From::Image("rich"),
+            9..12 if self.may(Feature::RichBase) => From::Image("rich"),
+            12 if self.may(Feature::TriggerBase) => From::Image("trigger"),
             _ => From::Image("base"),
         };
         self.scratch =
@@ -325,8 +336,10 @@ impl Maker {
                 text.push_str(",rw");
                 run.commands.push(format!("echo lost > {at}/lost"));
             }
+            let below = if from.is_some() { "/tree" } else { "" };
             run.mounts.push((text, from));
-            run.commands.push(format!("ls -A {at} > /seen"));
+            // A stage's root also has what an engine mounted things on.
+            run.commands.push(format!("ls -A {at}{below} > /seen"));
         }
         if self.chance(8, Feature::MountCache) {
             let at = target(self, "/cached/here", "/home/app");
@@ -423,7 +436,7 @@ impl Maker {
         ]);
         let number = self.random.below(100);
         loop {
-            return match self.random.below(27) {
+            return match self.random.below(33) {
                 0..3 => format!("echo {number} > {f}"),
                 3 => format!("echo {number} >> {f}"),
                 4 => format!("printf '' > {f}"),
@@ -456,6 +469,40 @@ impl Maker {
                         "mkdir -p /hl; echo {number} > /hl/b; ln -f /hl/b /hl/a; ln -f /hl/a /hl/c"
                     )
                 }
+                27 if self.may(Feature::RunOddNames) => {
+                    let name = self.random.pick(&[
+                        "$(printf 'line\\nfeed')",
+                        "$(printf 'no\\377utf')",
+                        "$(printf 'n%.0s' $(seq 255))",
+                        "'trailing '",
+                        "$(printf 'deep/%.0s' $(seq 60))x",
+                        "'*'",
+                        "'a\\b'",
+                        "ﬀ",
+                        "-n",
+                        "'q\"'",
+                    ]);
+                    format!(
+                        "mkdir -p /odd; cd /odd; mkdir -p ./deep; f=./{name}; mkdir -p \"$(dirname \"$f\")\"; echo {number} > \"$f\"; rm -f ./-n; cd -"
+                    )
+                }
+                28 if self.may(Feature::RunDevices) => {
+                    format!(
+                        "mknod -m {mode} /n1/null c 1 3; mknod /tree/disk b 7 {number}; rm -f /other/null; mknod /other/null c 1 5"
+                    )
+                }
+                29 if self.may(Feature::RunLarge) => format!(
+                    "truncate -s 3000000 /large; dd if=/bin/busybox of=/large bs=1000 count={number} seek={number}0 conv=notrunc"
+                ),
+                30 if self.may(Feature::RunMoveDirs) => {
+                    format!(
+                        "mv {p} {p}.d; ln -s {p}.d {p}; echo {number} > {p}/through; rm -rf {q}.d"
+                    )
+                }
+                31 => format!(
+                    "mkdir -p {p}; for i in 1 2 3; do echo $i > {p}/many$i; done; rm -f {q}/many2 {q}/x"
+                ),
+                32 => format!("chmod 000 {p}; chown 5:6 {p}; touch {p}/in; chmod u+w {q}"),
                 22 => format!("truncate -s {number} {f}"),
                 // The same once more, as something else, under the same name.
                 23 => format!("rm -rf {p}; mkdir -p {p}; echo {number} > {p}/x"),
@@ -469,16 +516,17 @@ impl Maker {
     /// Gives a source in the context, as it is written in a COPY without quotes.
     fn source(&mut self) -> String {
         if self.chance(20, Feature::CopyWildcard) {
+            if self.chance(30, Feature::CopyWildcardDir) {
+                return self.text(&["*/one.txt", "*/*", "d*/s*/deep", "*/sub"]);
+            }
             return self.text(&[
                 "*",
                 "d*",
                 "dir/*.txt",
                 "dir/*",
-                "*/one.txt",
                 "f?le",
                 "[d-f]*",
                 "dir/[!x]*",
-                "*/*",
                 "file*",
             ]);
         }
@@ -528,6 +576,17 @@ impl Maker {
                 "/rich/dirlink/new/",
                 "/lib/x",
                 "/rich/abs/y",
+            ]);
+        }
+        if self.random.chance(4) {
+            return self.text(&[
+                "/out/.",
+                "/tree/file/",
+                "..",
+                "/new/..",
+                "//out//",
+                "/tree/../tree/sub/",
+                "/.",
             ]);
         }
         if self.chance(3, Feature::CopyDanglingLink) {
@@ -951,7 +1010,7 @@ impl Maker {
         ]);
         steps.push(Step::Line("WORKDIR", path));
         if !self.scratch && self.random.chance(50) && self.may(Feature::Run) {
-            let commands = vec!["pwd > /here 2>/dev/null; echo x > in-workdir".into()];
+            let commands = vec!["pwd > /here; echo x > in-workdir".into()];
             steps.push(Step::Run(Run {
                 flags: Vec::new(),
                 mounts: Vec::new(),

@@ -349,7 +349,7 @@ pub fn check(law: Law, bench: &Bench, case: &Case, seed: u64) -> Option<Vec<Stri
             let half = Stage {
                 id: 98,
                 name: Some("first-half".into()),
-                from: std::mem::replace(&mut second.from, From::Stage(98, By::Name)),
+                from: std::mem::replace(&mut second.from, From::Stage(98, By::Lower)),
                 steps: std::mem::replace(&mut second.steps, steps),
             };
             other.script.stages.insert(place, half);
