@@ -16,6 +16,7 @@ use crate::changeset::Changeset;
 use crate::dockerfile::ignore::{self, Ignore};
 use crate::fs::{Meta, RelPath, Source, Time, Tree};
 use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -193,11 +194,16 @@ fn read_ignore(path: &Path) -> Result<Option<Ignore>, Error> {
         path: path.to_owned(),
         source,
     };
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
+    // A pipe must not be waited for.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match openat(rustix::fs::CWD, path, flags, Mode::empty()) {
+        Ok(file) => std::fs::File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(failed(errno.into())),
     };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("it is no regular file")));
+    }
     let mut text = Vec::new();
     file.take(MAX_IGNORE + 1)
         .read_to_end(&mut text)

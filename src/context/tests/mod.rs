@@ -1,5 +1,6 @@
 mod archive;
 mod chmod;
+mod fetched;
 mod hostile;
 mod linked;
 mod picked;

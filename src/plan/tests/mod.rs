@@ -378,8 +378,10 @@ fn long_files_are_planned_in_a_moment() {
         )
         .replace("--from=s20000", "--from=s1"),
     ] {
-        let start = std::time::Instant::now();
+        // The processor's seconds: others may keep the machine busy.
+        let spent = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;
+        let start = spent();
         let _ = stages(&text, &request(), &base());
-        assert!(start.elapsed().as_secs() < 10, "{}", &text[..60]);
+        assert!(spent() - start < 10, "{}", &text[..60]);
     }
 }
