@@ -123,12 +123,6 @@ fn a_command_sees_of_the_context_just_what_copy_takes() {
     for owner in [(0, 0), (1234, 0), (0, 99), (1234, 99)] {
         let project = Project::new();
         fill(&project, owner);
-        let capability = Command::new("setcap")
-            .arg("cap_net_raw=ep")
-            .arg(project.path("context/deep/er/e"))
-            .status();
-        // Where the machine has the program.
-        let _ = capability;
         set_mode(
             &project.path("context"),
             if owner.1 == 0 { 0o700 } else { 0o755 },
@@ -436,6 +430,14 @@ fn builds_at_the_same_time_share_lock_and_part_their_caches() {
     assert_eq!(end(patient).0, Some(0));
     assert_eq!(end(holder).0, Some(0));
     assert!(has(&project, "patient", "seen", "holder\n"));
+    // A lock dies with its holder, whatever kills that.
+    let mut holder = start(&project, &hold("locked"), "holder");
+    wait_for(&mut holder, "holding");
+    holder.kill().expect("kill");
+    end(holder);
+    let (code, said) = end(start(&project, wants, "after"));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(has(&project, "after", "seen", "holder\n"), "{said}");
     nothing_is_left(&project);
 }
 
