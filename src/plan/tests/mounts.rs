@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 
 /// The mounts of one RUN in a stage with a variable and a working directory.
 fn mounts(text: &str) -> Result<Vec<Mount>, Error> {
@@ -310,4 +311,46 @@ fn what_runs_are_allowed() {
     assert_eq!(run(&staged, 3).env, ["PATH=/bin", "SSH_AUTH_SOCK=/mine"]);
     // Flags are in no history.
     assert_eq!(staged.steps[2].history, "RUN /bin/sh -c c");
+}
+
+proptest! {
+    /// Whatever the fields are, a mount is one that can be made, or there is a message.
+    #[test]
+    fn no_fields_make_it_panic(
+        fields in proptest::collection::vec(
+            ("(type|from|source|target|dst|ro|rw|id|sharing|required|size|mode|uid|gid|env|.{0,3})", "(=(bind|cache|tmpfs|secret|ssh|1|0755|1.5g|/a/../..|\\PC{0,6}))?"),
+            0..5,
+        ),
+    ) {
+        let fields: Vec<String> = fields
+            .into_iter()
+            .map(|(key, value)| format!("{key}{value}"))
+            .collect();
+        let text = format!("FROM base\nRUN --mount='{}' x\n", fields.join(","));
+        let Ok(dockerfile) = dockerfile::parse(text.as_bytes()) else {
+            return Ok(());
+        };
+        let Ok(plan) = graph(&dockerfile, &request()) else {
+            return Ok(());
+        };
+        let Ok(staged) = steps(&plan, 0, Some(&base()), &Scope::default(), &request()) else {
+            return Ok(());
+        };
+        for step in &staged.steps {
+            let Op::Run(run) = &step.op else { continue };
+            for mount in &run.mounts {
+                let target = match mount {
+                    Mount::Bind { target, .. }
+                    | Mount::Cache { target, .. }
+                    | Mount::Tmpfs { target, .. } => Some(target),
+                    Mount::Secret { file, .. } => file.as_ref().map(|file| &file.target),
+                    Mount::Ssh { file, .. } => Some(&file.target),
+                };
+                if let Some(target) = target {
+                    prop_assert!(target.len() > 1 && target.starts_with('/'), "{target}");
+                    prop_assert!(!target.split('/').any(|part| part == ".."), "{target}");
+                }
+            }
+        }
+    }
 }
