@@ -1,6 +1,8 @@
-//! The Dockerfile's text, from a file or from a pipe.
+//! The Dockerfile's text, from a file, from a pipe, or from a URL.
 
 use super::Error;
+use crate::net::{Client, Method, Request, Settings, SystemRoots, Tls, Url, redacted};
+use crate::request::RegistryOptions;
 use crate::sys::Cancel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
@@ -15,10 +17,62 @@ const MAX: u64 = 16 << 20;
 /// So long a named pipe may be without a writer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Gives a Dockerfile's text, wherever it is.
+pub(super) fn get(
+    place: &Path,
+    options: &RegistryOptions,
+    cancel: &Cancel,
+) -> Result<Vec<u8>, Error> {
+    match url(place) {
+        Some(url) => fetch(url, options, cancel),
+        None => read(place, Some(cancel)),
+    }
+}
+
+/// Tells whether a Dockerfile is at a URL.
+fn url(place: &Path) -> Option<Url> {
+    let url = Url::parse(place.to_str()?).ok()?;
+    matches!(url.scheme(), "http" | "https").then_some(url)
+}
+
+/// Downloads a Dockerfile, by the proxies and authorities that registries are talked to with.
+fn fetch(url: Url, options: &RegistryOptions, cancel: &Cancel) -> Result<Vec<u8>, Error> {
+    let name = redacted(&url);
+    let action = || format!("download {name}");
+    let settings = Settings {
+        proxies: options.proxies.clone(),
+        system_roots: SystemRoots {
+            file: options.certificate_file.clone(),
+            dirs: options.certificate_dirs.clone(),
+        },
+        ..Settings::default()
+    };
+    let client = Client::new(settings, cancel.clone()).map_err(|e| Error::other(action(), e))?;
+    let tls = Tls::default();
+    let got = client.retry(0, |_| {
+        let response = client.send(Request::new(Method::GET, url.clone(), &tls))?;
+        let status = response.status;
+        Ok::<_, crate::net::Error>((status, response.bytes(MAX)?))
+    });
+    match got {
+        Ok((200, text)) => Ok(text),
+        Ok((status, _)) => Err(Error::other(
+            action(),
+            format!("the server answered with status {status}"),
+        )),
+        Err(_) if cancel.is_set() => Err(Error::Cancelled),
+        Err(error) => Err(Error::other(action(), error)),
+    }
+}
+
 /// Reads a Dockerfile. It may be a pipe (`/dev/stdin`, or what a shell puts for `<(command)`), which
 /// is read to its end; a named pipe that nobody writes to is waited for and then given up. What is
 /// neither a file nor a pipe is refused.
 pub(super) fn read(path: &Path, cancel: Option<&Cancel>) -> Result<Vec<u8>, Error> {
+    if let Some(url) = url(path) {
+        let action = format!("read {}", redacted(&url));
+        return Err(Error::other(action, "it is not on this machine"));
+    }
     let failed = |why: Problem| match why {
         Problem::Cancelled => Error::Cancelled,
         Problem::Io(errno) => Error::other(

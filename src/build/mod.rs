@@ -192,7 +192,7 @@ pub fn build(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<Built, Error> {
-    let text = file::read(&request.dockerfile, Some(cancel))?;
+    let text = file::get(&request.dockerfile, &request.registry, cancel)?;
     let dockerfile = crate::dockerfile::parse(&text)?;
     let mut checks = Checks::new(&text, &dockerfile, request)?;
     drop(text);

@@ -144,8 +144,8 @@ pub struct Request {
     pub context: ContextSource,
     /// The directory below the context's root that is the context; empty for the root.
     pub context_sub_path: PathBuf,
-    /// The Dockerfile: already looked up, and absolute, where the context is a directory; else as
-    /// typed, to be looked for in the context where it is not on this machine.
+    /// The Dockerfile: a URL of http or https; a file or pipe of this machine, then absolute; or,
+    /// where the context is no directory, a path in the context.
     pub dockerfile: PathBuf,
     /// Named contexts by name.
     pub contexts: BTreeMap<String, NamedContext>,

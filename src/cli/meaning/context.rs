@@ -281,6 +281,7 @@ fn elsewhere(typed: &Typed) -> Result<Option<PathBuf>, Usage> {
         return Ok(Some(STDIN.into()));
     }
     match scheme(given) {
+        Some(("http" | "https", _)) => Ok(Some(given.clone())),
         Some((scheme, _)) => Err(Usage::new(format!(
             "--dockerfile: {scheme}:// is not yet supported"
         ))),
