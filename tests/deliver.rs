@@ -5,7 +5,6 @@ mod base;
 #[path = "common/listing.rs"]
 mod listing;
 #[path = "common/project.rs"]
-#[expect(dead_code, reason = "other tests use the rest")]
 mod project;
 #[path = "common/registry.rs"]
 mod registry;

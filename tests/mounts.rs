@@ -126,6 +126,10 @@ fn a_command_sees_of_the_context_just_what_copy_takes() {
             .status();
         // Where the machine has the program.
         let _ = capability;
+        set_mode(
+            &project.path("context"),
+            if owner.1 == 0 { 0o700 } else { 0o755 },
+        );
         let before = photograph(&project.path("context"));
         let file = project.path("Dockerfile");
         let dockerfile = format!(
@@ -133,7 +137,7 @@ fn a_command_sees_of_the_context_just_what_copy_takes() {
              RUN --mount=target=/ctx cd /ctx && ({LIST}) > /seen\n\
              RUN cd /copied && ({LIST}) > /expected\n\
              RUN diff /expected /seen\n\
-             RUN --mount=target=/ctx test $(stat -c %u%g /ctx) = 00\n\
+             RUN --mount=target=/ctx test $(stat -c %u%g%a /ctx) = 00755\n\
              RUN --mount=target=/ctx test ! -e /ctx/dir/socket -a ! -e /ctx/only/left.tmp -a ! -e /ctx/out/x\n\
              RUN --mount=target=/ctx ! touch /ctx/new && ! rm /ctx/a && ! chmod 0 /ctx/a\n\
              RUN --mount=target=/ctx,source=dir/../dir cd /ctx && ({LIST}) > /seen\n\

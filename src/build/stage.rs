@@ -5,7 +5,7 @@ use super::mounts::{self, Ready};
 use super::wait::lock;
 use super::{Error, Shared};
 use crate::changeset::Changeset;
-use crate::context::{self, Origin};
+use crate::context::{self, Dates, Origin};
 use crate::fs::{Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, From, Op, RunOp, Step};
@@ -487,7 +487,11 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             true => (&nothing, self.shared.epoch),
             false => (&self.tree, self.shared.now),
         };
-        let made = context::copy(copy, &origin, &[], below, &scratch, now, cancel)?;
+        let dates = Dates {
+            made: now,
+            copied: self.shared.copied,
+        };
+        let made = context::copy(copy, &origin, &[], below, &scratch, dates, cancel)?;
         Ok(Some(made.settle(below)?))
     }
 }

@@ -335,7 +335,11 @@ fn what_is_typed_becomes_a_request() {
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     assert_eq!(
         request.build_args,
-        [pair("A", "1=2"), pair("HOMELY", "yes")]
+        [
+            pair("A", "1=2"),
+            pair("HOMELY", "yes"),
+            pair("SOURCE_DATE_EPOCH", "12")
+        ]
     );
     assert_eq!(request.labels, [pair("l", "")]);
     assert_eq!(request.target.as_deref(), Some("final"));

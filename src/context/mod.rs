@@ -21,7 +21,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use copy::copy;
+pub use copy::{Dates, copy};
 pub use owner::{User, user};
 pub use visible::{Making, Owner, Visible, locate, visible};
 

@@ -31,6 +31,7 @@ pub enum Feature {
     Stages,
     Copy,
     CopyFromImage,
+    CopyFromRich,
     CopyFromStage,
     CopyWildcard,
     CopyChown,
@@ -50,22 +51,26 @@ pub enum Feature {
     AddBroken,
     AddAttributes,
     AddUnpack,
+    AddChown,
     ContextHardLinks,
     Ignore,
     IgnoreExceptions,
     Run,
     RunExec,
     RunHeredoc,
+    RunNetwork,
     RunShell,
     RunUser,
     RunVariables,
     RunHardLinks,
     RunMoveDirs,
     RunFifo,
+    RunOwnLinks,
     MountBind,
     MountCache,
     MountTmpfs,
     MountSecret,
+    MountNew,
     Arg,
     ArgFrom,
     ArgSeveral,
@@ -83,6 +88,7 @@ pub enum Feature {
     FromScratch,
     RichBase,
     Target,
+    TargetNumber,
 }
 
 const OLD: Gate = No("the frontend of dockerd 20.10 is older than it");
@@ -95,6 +101,7 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (Stages, Yes, Yes, Yes, MODEL),
         (Copy, Yes, Yes, Yes, MODEL),
         (CopyFromImage, Yes, Yes, Yes, MODEL),
+        (CopyFromRich, Yes, Yes, Yes, MODEL),
         (CopyFromStage, Yes, Yes, Yes, MODEL),
         (CopyWildcard, Yes, Yes, Yes, MODEL),
         (CopyChown, Yes, Yes, Yes, MODEL),
@@ -130,11 +137,30 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (Add, Yes, Yes, Yes, MODEL),
         (AddZstd, Yes, OLD, Yes, MODEL),
         (AddBroken, Yes, Yes, Yes, MODEL),
-        (AddAttributes, Yes, Yes, Yes, MODEL),
+        (
+            AddAttributes,
+            Yes,
+            No("of attributes its layers keep security.capability alone"),
+            Yes,
+            MODEL,
+        ),
+        (
+            AddChown,
+            Yes,
+            No("what it unpacks keeps the archive's owners"),
+            Yes,
+            MODEL,
+        ),
         (AddUnpack, Yes, OLD, No("it has no --unpack"), MODEL),
         (ContextHardLinks, Yes, Yes, Yes, MODEL),
         (Ignore, Yes, Yes, Yes, MODEL),
-        (IgnoreExceptions, Yes, Yes, Yes, MODEL),
+        (
+            IgnoreExceptions,
+            Yes,
+            No("every pattern is asked for the parents too, exceptions as well"),
+            Yes,
+            MODEL,
+        ),
         (Run, Yes, Yes, Yes, Yes),
         (RunExec, Yes, Yes, Yes, Yes),
         (
@@ -144,6 +170,7 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
             No("it has no heredocs before 1.33"),
             Yes,
         ),
+        (RunNetwork, Yes, OLD, No("it passes over --network"), MODEL),
         (RunShell, Yes, Yes, Yes, MODEL),
         (RunUser, Yes, Yes, Yes, MODEL),
         (RunVariables, Yes, Yes, Yes, MODEL),
@@ -156,10 +183,18 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         ),
         (RunMoveDirs, Yes, Yes, Yes, Yes),
         (RunFifo, Yes, Yes, Yes, Yes),
+        (RunOwnLinks, Yes, Yes, Yes, Yes),
         (MountBind, Yes, Yes, Yes, MODEL),
         (MountCache, Yes, Yes, Yes, MODEL),
         (MountTmpfs, Yes, Yes, Yes, MODEL),
         (MountSecret, Yes, Yes, Yes, MODEL),
+        (
+            MountNew,
+            Yes,
+            No("it leaves the mount points behind that it makes"),
+            No("it leaves the mount points behind that it makes"),
+            MODEL,
+        ),
         (Arg, Yes, Yes, Yes, MODEL),
         (ArgFrom, Yes, Yes, Yes, MODEL),
         (ArgSeveral, Yes, Yes, Yes, MODEL),
@@ -189,6 +224,13 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
             No("it has hard links, which overlay breaks where they are written to"),
         ),
         (Target, Yes, Yes, Yes, MODEL),
+        (
+            TargetNumber,
+            Yes,
+            No("it finds no stage by its number"),
+            Yes,
+            MODEL,
+        ),
     ]
 };
 
@@ -226,8 +268,8 @@ impl Allowed {
 fn the_table_is_whole() {
     let all: BTreeSet<Feature> = TABLE.iter().map(|row| row.0).collect();
     assert_eq!(all.len(), TABLE.len());
-    assert_eq!(TABLE.last().map(|row| row.0), Some(Feature::Target));
-    assert_eq!(TABLE.len(), Feature::Target as usize + 1);
+    assert_eq!(TABLE.last().map(|row| row.0), Some(Feature::TargetNumber));
+    assert_eq!(TABLE.len(), Feature::TargetNumber as usize + 1);
     for (feature, own, docker, buildah, chroot) in TABLE {
         for gate in [own, docker, buildah, chroot] {
             assert!(

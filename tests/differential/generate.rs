@@ -106,7 +106,11 @@ impl Maker {
         }
         let mut target = None;
         if stages > 1 && self.chance(10, Feature::Target) {
-            target = Some(self.random.below(stages));
+            let id = self.random.below(stages);
+            let named = self.stages[id].name.is_some();
+            if named || self.may(Feature::TargetNumber) {
+                target = Some(id);
+            }
         }
         let mut labels = Vec::new();
         if self.chance(10, Feature::Label) {
@@ -259,6 +263,7 @@ impl Maker {
             mounts: Vec::new(),
             form: Form::Shell,
             commands: Vec::new(),
+            here: None,
         };
         if self.chance(15, Feature::RunExec) {
             run.form = Form::Exec;
@@ -273,6 +278,27 @@ impl Maker {
             let command = self.command();
             run.commands.push(command);
         }
+        if run.form == Form::Shell && self.chance(5, Feature::RunHeredoc) {
+            // Documents that the shell reads, among other commands.
+            let here = *self.random.one(&[
+                (
+                    "cat <<ONE > /here1",
+                    "ONE",
+                    "x $HOME \\$HOME `echo y`\n\ttab",
+                ),
+                (
+                    "cat <<'TWO' > /here2; echo z > /z",
+                    "TWO",
+                    "x $HOME \\$HOME\n# no comment\n",
+                ),
+                ("cat <<-TABS > /here3", "TABS", "\tone\n\t\ttwo"),
+            ]);
+            run.here = Some((here.0.into(), here.1.into(), here.2.into()));
+        }
+        if self.chance(6, Feature::RunNetwork) {
+            let network = self.text(&["none", "default", "host"]);
+            run.flags.push(format!("--network={network}"));
+        }
         if self.chance(10, Feature::RunVariables) {
             run.commands
                 .push("echo \"$A-$B-$GLOBAL-${HOME}\" > /variables".into());
@@ -282,45 +308,52 @@ impl Maker {
     }
 
     fn mount(&mut self, id: usize, run: &mut Run) {
+        let target = |maker: &mut Maker, new: &str, old: &str| {
+            let new = maker.chance(70, Feature::MountNew).then(|| new.to_owned());
+            new.unwrap_or_else(|| old.to_owned())
+        };
         if self.chance(15, Feature::MountBind) {
+            let at = target(self, "/mounted", "/other");
             let from = (id > 0 && self.random.chance(50))
                 .then(|| From::Stage(self.random.below(id), self.by()));
             let source = self.text(&["dir", "", ".", "dir/sub"]);
             let mut text = match from {
-                Some(_) => "type=bind,from=@,target=/mounted".to_owned(),
-                None => format!("type=bind,source={source},target=/mounted"),
+                Some(_) => format!("type=bind,from=@,target={at}"),
+                None => format!("type=bind,source={source},target={at}"),
             };
             if self.random.chance(40) {
                 text.push_str(",rw");
-                run.commands.push("echo lost > /mounted/lost".into());
+                run.commands.push(format!("echo lost > {at}/lost"));
             }
             run.mounts.push((text, from));
-            run.commands.push("ls -A /mounted > /seen".into());
+            run.commands.push(format!("ls -A {at} > /seen"));
         }
         if self.chance(8, Feature::MountCache) {
-            run.mounts
-                .push((format!("type=cache,target=/cached/here,id=seed{id}"), None));
-            run.commands.push(
-                "echo kept > /cached/here/x; ls -ld /cached/here | cut -c1-10 > /seen2".into(),
-            );
+            let at = target(self, "/cached/here", "/home/app");
+            let text = format!("type=cache,target={at},id=seed{id}");
+            run.mounts.push((text, None));
+            let look = format!("echo kept > {at}/x; ls -ld {at} | cut -c1-10 > /seen2");
+            run.commands.push(look);
         }
         if self.chance(6, Feature::MountSecret) {
-            let (options, file) = *self.random.one(&[
-                ("", "/run/secrets/hidden"),
-                (",target=/tree/hidden,mode=0444,uid=7,gid=8", "/tree/hidden"),
-                (",dst=/made/for/it,required=true", "/made/for/it"),
-            ]);
+            let (options, file) = match self.chance(70, Feature::MountNew) {
+                true => *self.random.one(&[
+                    ("", "/run/secrets/hidden"),
+                    (",target=/tree/hidden,mode=0444,uid=7,gid=8", "/tree/hidden"),
+                    (",dst=/made/for/it,required=true", "/made/for/it"),
+                ]),
+                false => (",target=/etc/group,uid=5", "/etc/group"),
+            };
             run.mounts
                 .push((format!("type=secret,id=hidden{options}"), None));
-            run.commands.push(format!(
-                "wc -c < {file} > /seen4; stat -c '%a %u %g' {file} >> /seen4"
-            ));
+            let look = format!("wc -c < {file} > /seen4; stat -c '%a %u %g' {file} >> /seen4");
+            run.commands.push(look);
         }
         if self.chance(8, Feature::MountTmpfs) {
-            run.mounts
-                .push(("type=tmpfs,target=/tree/sub".into(), None));
+            let at = target(self, "/tmpfs", "/tree/sub");
+            run.mounts.push((format!("type=tmpfs,target={at}"), None));
             run.commands
-                .push("echo lost > /tree/sub/x; ls -A /tree/sub > /seen3".into());
+                .push(format!("echo lost > {at}/x; ls -A {at} > /seen3"));
         }
     }
 
@@ -390,7 +423,7 @@ impl Maker {
         ]);
         let number = self.random.below(100);
         loop {
-            return match self.random.below(26) {
+            return match self.random.below(27) {
                 0..3 => format!("echo {number} > {f}"),
                 3 => format!("echo {number} >> {f}"),
                 4 => format!("printf '' > {f}"),
@@ -413,7 +446,16 @@ impl Maker {
                 18 => format!("chown -h {owner} {q}; chmod -R {mode} {p}"),
                 19 => format!("cp -a {p} {q}"),
                 20 => format!("touch {p}; touch -d @{number} {q}"),
-                21 if self.may(Feature::RunFifo) => format!("mkfifo {p}"),
+                // Where nothing is ever written: that would wait for a reader.
+                21 if self.may(Feature::RunFifo) => {
+                    let pipe = self.text(&["/pipe", "/tree/pipe", "/n1/pipe", "/out/pipe"]);
+                    format!("mkfifo -m {mode} {pipe}")
+                }
+                26 if self.may(Feature::RunOwnLinks) => {
+                    format!(
+                        "mkdir -p /hl; echo {number} > /hl/b; ln -f /hl/b /hl/a; ln -f /hl/a /hl/c"
+                    )
+                }
                 22 => format!("truncate -s {number} {f}"),
                 // The same once more, as something else, under the same name.
                 23 => format!("rm -rf {p}; mkdir -p {p}; echo {number} > {p}/x"),
@@ -557,11 +599,28 @@ impl Maker {
                 copy.from = Some(From::Stage(*self.random.one(&full), self.by()));
             } else if self.chance(8, Feature::CopyFromImage) {
                 copy.from = Some(From::Image("base"));
+            } else if self.chance(8, Feature::CopyFromRich) {
+                copy.from = Some(From::Image("rich"));
             }
         }
         let more = self.random.weighted(&[(6, 1), (2, 2), (1, 3)]);
         for _ in 0..more {
             let source = match copy.from {
+                Some(From::Image("rich")) => self.text(&[
+                    "/rich/",
+                    "/rich",
+                    "/rich/dirlink/",
+                    "/rich/dirlink",
+                    "/rich/[ab]",
+                    "/rich/setuid",
+                    "/lib",
+                    "/lib/l",
+                    "/rich/deep/",
+                    "/rich/abs/../a",
+                    "/rich/dangling",
+                    "/rich/d*",
+                    "/opt",
+                ]),
                 Some(_) => self.inside(),
                 None => self.source(),
             };
@@ -612,7 +671,7 @@ impl Maker {
         }
         let chmod = copy.flags.iter().any(|flag| flag.starts_with("--chmod"));
         if !chmod && self.chance(8, Feature::CopyChmodFile) {
-            let mode = self.text(&["755", "0600", "4711", "777", "0"]);
+            let mode = self.text(&["755", "0600", "777", "0"]);
             copy.flags.push(format!("--chmod={mode}"));
             copy.sources = vec![
                 if copy.from.is_none() {
@@ -649,6 +708,9 @@ impl Maker {
             return;
         }
         let mut flags = self.copy_flags();
+        if !self.may(Feature::AddChown) {
+            flags.retain(|flag| !flag.starts_with("--chown"));
+        }
         if self.chance(20, Feature::AddUnpack) {
             flags.push(self.text(&["--unpack=true", "--unpack=false"]));
         }
@@ -895,6 +957,7 @@ impl Maker {
                 mounts: Vec::new(),
                 form: Form::Shell,
                 commands,
+                here: None,
             }));
         }
     }
@@ -934,6 +997,7 @@ impl Maker {
             mounts: Vec::new(),
             form: Form::Shell,
             commands,
+            here: None,
         }));
         if self.random.chance(80) {
             steps.push(Step::Line("USER", self.text(&["root", "0", "0:0"])));
@@ -954,6 +1018,7 @@ impl Maker {
                     mounts: Vec::new(),
                     form: Form::Shell,
                     commands,
+                    here: None,
                 })
             }
             1 => Step::Line("ENV", "TRIGGERED=yes".into()),

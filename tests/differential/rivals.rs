@@ -322,13 +322,17 @@ pub fn in_chroot(bench: &Bench, case: &Case) -> Made {
         };
         let mut script = run.commands.clone();
         script.push("true".into());
+        let mut script = script.join(end);
+        if let Some((command, end, text)) = &run.here {
+            script.push_str(&format!("; {command}\n{text}\n{end}\n"));
+        }
         let workdir = if name == "rich" { "/opt" } else { "/" };
         let ran = Command::new("/usr/sbin/chroot")
             .arg(&root)
             .args([
                 "/bin/sh",
                 "-c",
-                &format!("umask 022; cd {workdir}; {}", script.join(end)),
+                &format!("umask 022; cd {workdir}; {}", script),
             ])
             .env_clear()
             .env("PATH", "/bin")

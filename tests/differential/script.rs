@@ -105,6 +105,8 @@ pub struct Run {
     pub form: Form,
     /// Commands of a shell, none of which is waited for to succeed.
     pub commands: Vec<String>,
+    /// A command with a document, its end line and its text, after all others (in shell form).
+    pub here: Option<(String, String, String)>,
 }
 
 /// How a command is written.
@@ -296,7 +298,13 @@ impl Pen<'_> {
         let mut commands = run.commands.clone();
         commands.push("true".into());
         match run.form {
-            Form::Shell => words.push(commands.join("; ")),
+            Form::Shell => {
+                if let Some((command, end, text)) = &run.here {
+                    commands.push(command.clone());
+                    bodies = format!("{text}\n{end}\n");
+                }
+                words.push(commands.join("; "));
+            }
             Form::Exec => {
                 let args = ["/bin/sh", "-c", &commands.join("; ")];
                 words.push(serde_json::to_string(&args).expect("JSON"));
