@@ -1,7 +1,7 @@
 //! What a COPY costs in a context of 100,000 files: what it takes, not what is there.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use shutter::context::{Context, Origin, copy};
+use shutter::context::{Context, Dates, Origin, copy};
 use shutter::fs::{Time, Tree};
 use shutter::plan::{CopyOp, CopySource, From, Unpack};
 use shutter::sys::Cancel;
@@ -88,7 +88,7 @@ fn bench(c: &mut Criterion) {
         for (name, op) in cases {
             group.bench_function(format!("{name}{with}"), |b| {
                 b.iter(|| {
-                    let now = Time::default();
+                    let now = Dates::made(Time::default());
                     let dest = Tree::default();
                     let (at, made) = (scratch.path(), &[]);
                     copy(op, &from, made, &dest, at, now, &cancel).expect("copy")

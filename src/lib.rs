@@ -24,12 +24,12 @@
 //! |---|---|---|
 //! | 0 | [`sys`] | raw Linux calls that no crate offers; the only `unsafe` |
 //! | 0 | [`oci`] | nouns: digest, reference, platform, descriptor, manifest, config |
-//! | 0 | [`dockerfile`] | text to AST with spans; word expansion; .dockerignore; no I/O |
+//! | 0 | [`dockerfile`] | text to AST with spans; word expansion; .dockerignore; build checks; no I/O |
 //! | 1 | [`fs`] | path inside a root, metadata, `Toc`, `Tree`, parallel walk, safe unpack |
 //! | 1 | [`progress`] | what a build reports while it runs, as plain events |
 //! | 1 | [`request`] | what the caller asked for, validated, plain data |
 //! | 1 | [`net`] | one HTTP client: TLS, proxies, retry, redaction |
-//! | 2 | [`store`] | content-addressed blobs and unpacked layers on disk: ingest, locks |
+//! | 2 | [`store`] | content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks |
 //! | 2 | [`plan`] | AST and request to stages and steps; config edits as pure functions |
 //! | 2 | [`changeset`] | what a step changed: ordering, merging, comparing with a tree; the slow full walk |
 //! | 3 | [`context`] | what a COPY or ADD takes, from the build context or from a tree, as a changeset |

@@ -589,3 +589,75 @@ fn wait_for_line(child: &mut std::process::Child, line: &str) {
         seen.push(byte[0]);
     }
 }
+
+#[test]
+fn triggers_of_a_base_bring_what_they_need() {
+    let registry = registry::start();
+    let host = registry.host.clone();
+    let project = Project::new();
+    push_base(&project, &host);
+    let parent = format!("{host}/parent:1");
+    let run = |args: &[&str]| {
+        let output = project
+            .command()
+            .args(["--insecure", "--insecure-pull"])
+            .args(args)
+            .output()
+            .expect("run");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+    };
+    project.file(
+        "Dockerfile",
+        format!(
+            "FROM base\nONBUILD COPY --from=tool /made /from-stage\n\
+             ONBUILD RUN --mount=from={host}/base:1,target=/mnt cp /mnt/tree/file /from-image; echo $0 > /ran\n\
+             ONBUILD COPY <<E /inline\nhi\nE\n"
+        ),
+    );
+    run(&["--destination", &parent]);
+    // Nothing but the trigger needs the stage.
+    project.file(
+        "Dockerfile",
+        format!("FROM base AS tool\nRUN echo made > /made\nFROM {parent}\nRUN cat /from-stage /inline > /both\n"),
+    );
+    let out = project.path("out");
+    run(&["--no-push", "--oci-layout-path", &out.display().to_string()]);
+    let image = read_layout(&out);
+    for (name, size) in [("from-stage", 5), ("inline", 3), ("both", 8)] {
+        assert_eq!(image.files[name.as_bytes()]["size"], size, "{name}");
+    }
+    assert!(image.files.contains_key(&b"from-image"[..]));
+    assert_eq!(image.image["config"].get("OnBuild"), None);
+}
+
+#[test]
+fn images_for_other_platforms_are_made_where_nothing_foreign_runs() {
+    let project = Project::new();
+    // One that no emulator is made for.
+    let foreign = "linux/sparc64";
+    project.file("a", "a");
+    project.file(
+        "Dockerfile",
+        "FROM --platform=$BUILDPLATFORM base AS make\nARG TARGETARCH\nRUN echo $TARGETARCH > /arch\n\
+         FROM scratch\nCOPY --from=make /arch /\nCOPY a /\n",
+    );
+    let args = ["--custom-platform", foreign];
+    let image = read_layout(&project.build("out", &args));
+    let architecture = foreign.trim_start_matches("linux/");
+    assert_eq!(image.image["architecture"], architecture);
+    assert_eq!(image.files[&b"arch"[..]]["size"], architecture.len() + 1);
+    project.file("Dockerfile", "FROM scratch\nCOPY a /\n\nRUN [\"/a\"]\n");
+    let (output, _) = project.try_build("none", &args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in [
+        "Dockerfile:4",
+        foreign,
+        "qemu-user-static",
+        "$BUILDPLATFORM",
+    ] {
+        assert!(said.contains(part), "`{part}` is not in: {said}");
+    }
+    assert!(!said.contains("[1/2]"), "something ran: {said}");
+}

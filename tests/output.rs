@@ -4,9 +4,10 @@ use shutter::changeset::{Action, Change, Changeset, State};
 use shutter::fs::{Meta, RelPath, Source, Time};
 use shutter::layer::{PackOptions, Permits, Times, pack};
 use shutter::oci::{Descriptor, Digest, Format, Image, Manifest, Platform, Reference, media};
-use shutter::output::{Finished, open_layout, write_docker_tar, write_layout};
+use shutter::output::{self, Export, Finished};
+use shutter::output::{open_layout, write_docker_tar, write_layout, write_oci_tar};
 use shutter::progress::{Owner, Sink, Work};
-use shutter::request::{Compression, Layout};
+use shutter::request::{Compression, Layout, Place};
 use shutter::store::Blobs;
 use shutter::store::Store;
 use shutter::sys::Cancel;
@@ -107,6 +108,25 @@ fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Calls a writer with a span that nobody sees and a switch that stays off.
+fn export<T>(write: impl FnOnce(&Export<'_>) -> T) -> T {
+    let span = Sink::none().span(Owner::Build, Work::Export, "test", None);
+    let cancel = Cancel::new().unwrap();
+    write(&Export {
+        span: &span,
+        cancel: &cancel,
+    })
+}
+
+fn put_layout(image: &Finished, names: &[Reference], dir: &Path) -> Result<(), output::Error> {
+    export(|export| write_layout(image, names, dir, export))
+}
+
+fn put_docker_tar(image: &Finished, names: &[Reference], file: &Path) -> Result<(), output::Error> {
+    let place = Place::File(file.to_owned());
+    export(|export| write_docker_tar(image, names, &place, export))
+}
+
 const GZIP: Compression = Compression::Gzip(1);
 const ZSTD: Compression = Compression::Zstd(3);
 
@@ -118,7 +138,7 @@ fn a_layout_is_written_added_to_and_read() {
     let host = Platform::host();
     let one = image(&store, "one", &[GZIP, ZSTD], Format::Oci);
     let two = image(&store, "two", &[GZIP], Format::Oci);
-    write_layout(&one, &names(&["registry.test/a:v1"]), &out).unwrap();
+    put_layout(&one, &names(&["registry.test/a:v1"]), &out).unwrap();
 
     let only = open_layout(&layout(&out, None, None), &host).unwrap();
     assert_eq!(only.manifest, one.manifest);
@@ -135,9 +155,9 @@ fn a_layout_is_written_added_to_and_read() {
         );
     }
 
-    write_layout(&two, &names(&["registry.test/a:v2"]), &out).unwrap();
-    write_layout(&one, &names(&["registry.test/a:v3"]), &out).unwrap();
-    write_layout(&two, &names(&["registry.test/a:v1"]), &out).unwrap();
+    put_layout(&two, &names(&["registry.test/a:v2"]), &out).unwrap();
+    put_layout(&one, &names(&["registry.test/a:v3"]), &out).unwrap();
+    put_layout(&two, &names(&["registry.test/a:v1"]), &out).unwrap();
     for (tag, wanted) in [("v1", &two), ("v2", &two), ("v3", &one)] {
         let found = open_layout(&layout(&out, Some(tag), None), &host).unwrap();
         assert_eq!(found.manifest, wanted.manifest, "{tag}");
@@ -173,7 +193,7 @@ fn an_index_by_platform_is_followed() {
     let store = store(dir.path());
     let out = dir.path().join("layout");
     let image = image(&store, "one", &[GZIP], Format::Oci);
-    write_layout(&image, &[], &out).unwrap();
+    put_layout(&image, &[], &out).unwrap();
     let entry = |platform: &str, descriptor: &Descriptor| {
         let mut value = serde_json::to_value(descriptor).unwrap();
         let platform: Platform = platform.parse().unwrap();
@@ -289,7 +309,7 @@ fn a_bad_layout_is_refused_with_a_reason() {
         let store = store(dir.path());
         let out = dir.path().join("layout");
         let image = image(&store, "one", &[GZIP], Format::Oci);
-        write_layout(&image, &names(&["a:v1"]), &out).unwrap();
+        put_layout(&image, &names(&["a:v1"]), &out).unwrap();
         spoil(&out, &image);
         let error = open_layout(&layout(&out, None, None), &Platform::host());
         let error = error.unwrap_err().to_string();
@@ -304,7 +324,7 @@ fn one_of_several_must_be_named() {
     let out = dir.path().join("layout");
     for tag in ["v1", "v2"] {
         let image = image(&store, tag, &[GZIP], Format::Docker);
-        write_layout(&image, &names(&[&format!("a:{tag}")]), &out).unwrap();
+        put_layout(&image, &names(&[&format!("a:{tag}")]), &out).unwrap();
     }
     let table = [
         (
@@ -337,7 +357,7 @@ fn what_is_no_layout_is_not_written_into() {
     let out = dir.path().join("home");
     fs::create_dir(&out).unwrap();
     fs::write(out.join("diary"), "x").unwrap();
-    let error = write_layout(&image, &[], &out).unwrap_err();
+    let error = put_layout(&image, &[], &out).unwrap_err();
     assert!(error.to_string().contains("it is no OCI layout"), "{error}");
     assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
 }
@@ -366,7 +386,7 @@ fn an_archive_is_what_skopeo_takes() {
         }
         let file = dir.path().join(format!("{at}.tar"));
         let tags = ["docker.io/library/a:v1", "registry.test:5000/b/c:v2"];
-        write_docker_tar(&image, &names(&tags), &file).unwrap();
+        put_docker_tar(&image, &names(&tags), &file).unwrap();
         let source = format!("docker-archive:{}", file.display());
         let config = run("skopeo", &["inspect", "--config", "--raw", &source]);
         assert_eq!(config.as_bytes(), image.config_bytes);
@@ -395,8 +415,211 @@ fn an_archive_that_fails_leaves_what_was_there() {
     let file = dir.path().join("image.tar");
     fs::write(&file, "before").unwrap();
     fs::remove_file(&image.blobs[0]).unwrap();
-    let error = write_docker_tar(&image, &[], &file).unwrap_err();
+    let error = put_docker_tar(&image, &[], &file).unwrap_err();
     assert!(error.to_string().starts_with("open "), "{error}");
     assert_eq!(fs::read(&file).unwrap(), b"before");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn an_oci_archive_is_what_skopeo_and_podman_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    for (at, (layers, tags)) in [
+        (
+            vec![GZIP, ZSTD],
+            &["registry.test/a:v1", "registry.test/b:v2"][..],
+        ),
+        (vec![GZIP], &[]),
+        (vec![], &["a:v1"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let image = image(&store, &format!("a{at}"), &layers, Format::Oci);
+        let file = dir.path().join(format!("{at}.tar"));
+        let place = Place::File(file.clone());
+        let names = names(tags);
+        export(|export| write_oci_tar(&image, &names, &place, export)).unwrap();
+        let again = dir.path().join("again.tar");
+        let place = Place::File(again.clone());
+        export(|export| write_oci_tar(&image, &names, &place, export)).unwrap();
+        assert!(fs::read(&file).unwrap() == fs::read(&again).unwrap());
+        let tags = tags
+            .iter()
+            .map(|tag| tag.rsplit_once(':').map_or("", |it| it.1));
+        let tags: Vec<&str> = if tags.len() == 0 {
+            vec![""]
+        } else {
+            tags.collect()
+        };
+        for tag in tags {
+            let source = format!("oci-archive:{}:{tag}", file.display());
+            let source = source.trim_end_matches(':');
+            let raw = run("skopeo", &["inspect", "--raw", source]);
+            assert_eq!(raw.as_bytes(), image.manifest_bytes, "{source}");
+            let copy = format!(
+                "dir:{}",
+                dir.path().join(format!("copy-{at}-{tag}")).display()
+            );
+            run("skopeo", &["copy", "--insecure-policy", source, &copy]);
+        }
+        let unpacked = dir.path().join(format!("unpacked-{at}"));
+        fs::create_dir(&unpacked).unwrap();
+        run(
+            "tar",
+            &[
+                "-xf",
+                file.to_str().unwrap(),
+                "-C",
+                unpacked.to_str().unwrap(),
+            ],
+        );
+        let digest = layout(&unpacked, None, Some(image.descriptor.digest));
+        assert_eq!(
+            open_layout(&digest, &Platform::host()).unwrap().manifest,
+            image.manifest
+        );
+    }
+}
+
+#[test]
+fn a_layout_mends_what_is_damaged_and_takes_back_what_it_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let one = image(&store, "one", &[GZIP, ZSTD], Format::Oci);
+    let out = dir.path().join("layout");
+    put_layout(&one, &[], &out).unwrap();
+    let blob = out
+        .join("blobs/sha256")
+        .join(one.manifest.layers[0].digest.hex());
+    let size = fs::metadata(&blob).unwrap().len() as usize;
+    fs::remove_file(&blob).unwrap();
+    fs::write(&blob, vec![0; size]).unwrap();
+    put_layout(&one, &[], &out).unwrap();
+    assert_eq!(fs::read(&blob).unwrap(), fs::read(&one.blobs[0]).unwrap());
+    // Once more: everything is there, by the same inodes.
+    put_layout(&one, &[], &out).unwrap();
+    let count = |dir: &Path| fs::read_dir(dir.join("blobs/sha256")).unwrap().count();
+    assert_eq!(count(&out), 4);
+
+    // A second image that fails leaves the first alone, and a fresh layout leaves nothing.
+    let two = image(&store, "two", &[GZIP, GZIP], Format::Oci);
+    fs::remove_file(&two.blobs[1]).unwrap();
+    let before = fs::read(out.join("index.json")).unwrap();
+    let error = put_layout(&two, &[], &out).unwrap_err();
+    assert!(error.to_string().starts_with("open "), "{error}");
+    assert_eq!(fs::read(out.join("index.json")).unwrap(), before);
+    assert_eq!(count(&out), 4);
+    let fresh = dir.path().join("fresh");
+    put_layout(&two, &[], &fresh).unwrap_err();
+    assert!(!fresh.exists());
+}
+
+#[test]
+fn on_another_file_system_a_layout_is_copied_and_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let one = image(&store, "one", &[GZIP], Format::Oci);
+    let other = tempfile::tempdir_in("/dev/shm").unwrap();
+    let out = other.path().join("layout");
+    let blob = out
+        .join("blobs/sha256")
+        .join(one.manifest.layers[0].digest.hex());
+    let wanted = fs::read(&one.blobs[0]).unwrap();
+    put_layout(&one, &[], &out).unwrap();
+    assert_eq!(fs::read(&blob).unwrap(), wanted);
+    let inode = fs::metadata(&blob).unwrap().ino();
+    put_layout(&one, &[], &out).unwrap();
+    assert_eq!(
+        fs::metadata(&blob).unwrap().ino(),
+        inode,
+        "it is copied once"
+    );
+    fs::write(&blob, vec![0; wanted.len()]).unwrap();
+    put_layout(&one, &[], &out).unwrap();
+    assert_eq!(fs::read(&blob).unwrap(), wanted);
+}
+
+#[test]
+fn waiting_for_a_layout_ends_with_the_build() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let one = image(&store, "one", &[GZIP], Format::Oci);
+    let out = dir.path().join("layout");
+    put_layout(&one, &[], &out).unwrap();
+    let held = fs::File::open(&out).unwrap();
+    held.lock().unwrap();
+    let span = Sink::none().span(Owner::Build, Work::Export, "test", None);
+    let cancel = Cancel::new().unwrap();
+    let export = Export {
+        span: &span,
+        cancel: &cancel,
+    };
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| write_layout(&one, &[], &out, &export));
+        cancel.cancel();
+        let error = waiting.join().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "cancelled");
+    });
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_ends_with_the_build() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let one = image(&store, "one", &[GZIP], Format::Oci);
+    let fifo = dir.path().join("fifo");
+    run("mkfifo", &[fifo.to_str().unwrap()]);
+    let span = Sink::none().span(Owner::Build, Work::Export, "test", None);
+    let place = Place::File(fifo.clone());
+    let cancel = Cancel::new().unwrap();
+    let export = Export {
+        span: &span,
+        cancel: &cancel,
+    };
+    // Nobody opens it.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| write_oci_tar(&one, &[], &place, &export));
+        cancel.cancel();
+        let error = waiting.join().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "cancelled");
+    });
+    // Somebody reads it to its end.
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| fs::read(&fifo).unwrap());
+        put_docker_tar(&one, &[], &fifo).unwrap();
+        assert!(reading.join().unwrap().len() > 2048);
+    });
+    // Somebody opens it and goes.
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| drop(fs::File::open(&fifo).unwrap()));
+        let result = put_docker_tar(&one, &[], &fifo);
+        reading.join().unwrap();
+        if let Err(error) = result {
+            assert!(
+                error.to_string().contains("its reader ended before"),
+                "{error}"
+            );
+        }
+    });
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(
+        &fs::symlink_metadata(&fifo).unwrap().file_type()
+    ));
+}
+
+#[test]
+fn links_to_files_keep_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let one = image(&store, "one", &[GZIP], Format::Docker);
+    let (link, file) = (dir.path().join("link"), dir.path().join("file"));
+    fs::write(&file, "before").unwrap();
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    put_docker_tar(&one, &[], &link).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(fs::metadata(&file).unwrap().len() > 2048);
+    // A device is written to, not replaced.
+    put_docker_tar(&one, &[], Path::new("/dev/null")).unwrap();
+    assert!(!fs::metadata("/dev/null").unwrap().is_file());
 }

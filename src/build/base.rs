@@ -1,14 +1,13 @@
 //! Bases: from a name to manifest and config, and from those to unpacked layers.
 
 use super::Error;
-use crate::dockerfile::spelling::nearest;
 use crate::layer::{BaseLayer, Unpacked};
 use crate::oci::{Descriptor, Digest, Document, Image, Manifest, Platform, Reference};
 use crate::output::{LayoutImage, open_layout};
 use crate::plan::Base;
-use crate::progress::{Level, Owner, Sink, Work};
+use crate::progress::{Owner, Sink, Work};
 use crate::registry::{ImageBlobs, Registry};
-use crate::request::{NamedContext, Request};
+use crate::request::{Layout, NamedContext, Request};
 use crate::store::{Blobs, Store};
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
@@ -53,6 +52,12 @@ impl Resolved {
             Place::Layout(_) => None,
         }
     }
+}
+
+/// Gives the image of an OCI layout for a check, which does without where it cannot be read.
+pub(super) fn layout_image(layout: &Layout, platform: &Platform) -> Option<Image> {
+    let image = open_layout(layout, platform).ok()?;
+    serde_json::from_slice(&image.config).ok()
 }
 
 /// Asks for a base's manifest and config and checks that they fit each other.
@@ -119,16 +124,6 @@ pub(super) fn resolve(
     }
     let image: Image = serde_json::from_slice(&config)
         .map_err(|e| Error::other(format!("read the config of {label}"), e))?;
-    let own = Platform {
-        os: image.os.clone(),
-        architecture: image.architecture.clone(),
-        variant: image.variant.clone(),
-    };
-    if !platform.accepts(&own) {
-        let text =
-            format!("{label} is for {own}, and {platform} is wanted; it is used all the same");
-        sink.message(Level::Warn, text);
-    }
     let diff_ids = &image.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
         return Err(Error::other(
@@ -157,20 +152,6 @@ pub(super) fn resolve(
         layers,
         place,
     })
-}
-
-/// Says which stage may have been meant where what is no stage cannot be had as an image either.
-pub(super) fn mistaken(base: &Base, stages: &[&str], error: Error) -> Error {
-    let Base::Image(name) = base else {
-        return error;
-    };
-    match nearest(&name.to_ascii_lowercase(), stages) {
-        Some(stage) if !matches!(error, Error::Cancelled) => Error::other(
-            format!("there is no stage {name} (did you mean {stage}?), and no such image"),
-            error,
-        ),
-        _ => error,
-    }
 }
 
 /// Has a base's layers unpacked in the store.
@@ -266,33 +247,5 @@ impl Fetches {
             .entry(digest)
             .or_default()
             .clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stage_that_may_be_meant_is_named() {
-        let table = [
-            (
-                "bild",
-                "there is no stage bild (did you mean build?), and no such image",
-            ),
-            (
-                "Build2",
-                "there is no stage Build2 (did you mean build?), and no such image",
-            ),
-            ("alpine", "resolve"),
-            ("docker.io/library/bild", "resolve"),
-        ];
-        for (name, expected) in table {
-            let error = Error::other("resolve", "no");
-            let said = mistaken(&Base::Image(name.into()), &["build", "run"], error);
-            assert_eq!(said.to_string(), expected);
-        }
-        let cancelled = mistaken(&Base::Image("bild".into()), &["build"], Error::Cancelled);
-        assert!(matches!(cancelled, Error::Cancelled));
     }
 }

@@ -37,14 +37,9 @@ pub(super) fn assemble(
                 media_type: in_format(&layer.media_type, shared.format),
                 ..layer.clone()
             });
-            if shared.wants_files() {
-                blobs.push(base.blob_file(
-                    layer,
-                    &shared.registry,
-                    &shared.store,
-                    &shared.fetches,
-                )?);
-            }
+        }
+        for blob in &shared.base_blobs {
+            blobs.push(blob.wait().ok_or(Error::Cancelled)?);
         }
     }
     for record in records {

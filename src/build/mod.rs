@@ -5,6 +5,9 @@
 //! switch, and everything else unwinds.
 
 mod base;
+mod check;
+mod deliver;
+mod file;
 mod image;
 mod layers;
 mod mounts;
@@ -12,41 +15,49 @@ mod stage;
 mod wait;
 
 use crate::context::Context;
-use crate::dockerfile::ast::Span;
+use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
+use crate::net::{Notice, Settings};
 use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
-use crate::output::Finished;
 use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
-use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
+use crate::progress::{Event, Level, Owner, Sink, StepId};
 use crate::registry::Registry;
-use crate::request::{Compression, ContextSource, Output, Place, Request};
-use crate::sandbox::Sandbox;
+use crate::request::{Compression, ContextSource, Request};
+use crate::sandbox::{Machine, Sandbox};
 use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
+use check::Checks;
+pub use check::{Checked, check};
 use layers::Instruction;
 use stage::{BoxError, Done};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use wait::{Failure, Gate, Promise, Slot};
 
-/// The most bytes a Dockerfile may have.
-const MAX_DOCKERFILE: u64 = 16 << 20;
 /// How many uploads run at a time.
 const UPLOADS: usize = 6;
+/// How many blobs of bases are fetched or checked at a time, besides those that are unpacked.
+const DOWNLOADS: usize = 6;
 
 /// What a build made.
 #[derive(Clone, Debug)]
 pub struct Built {
+    /// The image; `None` where the files of an image were all that was asked for.
+    pub image: Option<Identity>,
+    /// Where it was pushed.
+    pub pushed: Vec<Reference>,
+}
+
+/// What an image is known by.
+#[derive(Clone, Debug)]
+pub struct Identity {
     /// The manifest: media type, digest, size.
     pub manifest: Descriptor,
     /// The config's digest.
     pub config: Digest,
-    /// Where it was pushed.
-    pub pushed: Vec<Reference>,
 }
 
 /// Why a build failed.
@@ -68,6 +79,8 @@ pub enum Error {
         /// Why.
         #[source]
         source: BoxError,
+        /// At most one hint.
+        hint: Option<String>,
     },
     /// A command ended with something else than 0.
     #[error("`{command}` ended with exit code {code}")]
@@ -84,6 +97,14 @@ pub enum Error {
     /// A registry refused or could not be reached.
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
+    /// The checks found something, and were told to fail then.
+    #[error("lint violation found for rules: {rules}")]
+    Checks {
+        /// Names of the rules.
+        rules: String,
+        /// Where the file says so, if it does.
+        span: Option<Span>,
+    },
     /// SIGINT or SIGTERM.
     #[error("cancelled")]
     Cancelled,
@@ -111,6 +132,7 @@ impl Error {
             span,
             text: text.to_owned(),
             source: source.into(),
+            hint: None,
         }
     }
 }
@@ -119,6 +141,9 @@ type Bases = BTreeMap<Key, Arc<Resolved>>;
 
 /// Bases to be resolved, with the instruction that names each.
 type Wanted<'a> = BTreeMap<Key, (&'a Base, &'a Platform, Instruction<'a>)>;
+
+/// The unpacked layers of a base, bottom first, once they are there.
+type UnpackedSlot = Slot<Arc<Vec<Unpacked>>>;
 
 /// What all threads of a build share.
 struct Shared<'a> {
@@ -137,7 +162,7 @@ struct Shared<'a> {
     plan: Plan,
     steps: Vec<Vec<Step>>,
     bases: Bases,
-    files: BTreeMap<Key, Slot<Arc<Vec<Unpacked>>>>,
+    files: BTreeMap<Key, UnpackedSlot>,
     done: Vec<Slot<Arc<Done>>>,
     /// By place of the stage: whether its layers are part of the image.
     in_image: Vec<bool>,
@@ -148,6 +173,8 @@ struct Shared<'a> {
     format: Format,
     times: Times,
     now: Time,
+    /// The time of what is copied, where that is not the source's.
+    copied: Option<Time>,
     /// The time of what a step makes by itself where it must not depend on the base.
     epoch: Time,
     created: String,
@@ -155,6 +182,9 @@ struct Shared<'a> {
     packers: Gate,
     uploads: Gate,
     fetches: Fetches,
+    /// The blobs of the base's layers, bottom first, where outputs want them as files.
+    base_blobs: Vec<Slot<PathBuf>>,
+    downloads: Gate,
 }
 
 /// Builds an image and brings it where the request says.
@@ -164,23 +194,27 @@ pub fn build(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<Built, Error> {
-    let dockerfile = crate::dockerfile::parse(&read_dockerfile(request)?)?;
-    let plan = plan::graph(&dockerfile, request)?;
-    for (span, text) in &plan.warnings {
-        let text = match span {
-            Some(span) => format!("line {}: {text}", span.first),
-            None => text.clone(),
-        };
-        sink.message(Level::Warn, text);
-    }
+    let text = file::read(&request.dockerfile, Some(cancel))?;
+    let dockerfile = crate::dockerfile::parse(&text)?;
+    let mut checks = Checks::new(&text, &dockerfile, request)?;
+    drop(text);
+    let plan = match plan::graph(&dockerfile, request) {
+        Ok(plan) => plan,
+        Err(error) => {
+            // What was found helps to mend the mistake; the mistake itself is what is told last.
+            let _ = checks.report(sink);
+            return Err(error.into());
+        }
+    };
+    checks.findings.clone_from(&plan.findings);
     for text in plan::idle_args(&dockerfile, request) {
         sink.message(Level::Warn, text);
     }
-    check_outputs(request)?;
+    deliver::check(request)?;
     let ContextSource::Directory(dir) = &request.context else {
         return Err(Error::other(
             "open the build context",
-            "only a directory is supported yet",
+            "anything but a directory is not yet supported",
         ));
     };
     let context = Context::open(dir, &request.dockerfile)
@@ -189,24 +223,33 @@ pub fn build(
     let scratch = store
         .scratch()
         .map_err(|e| Error::other("make a scratch directory", e))?;
-    let registry = Registry::new(request.registry.clone(), cancel.clone())
+    let warn = sink.clone();
+    let settings = Settings {
+        notice: Notice(Arc::new(move |text| {
+            warn.message(Level::Warn, text);
+        })),
+        ..Settings::default()
+    };
+    let registry = Registry::with_settings(request.registry.clone(), settings, cancel.clone())
         .map_err(|e| Error::other("set up the registry client", e))?;
     let repositories = repositories(&request.destinations);
 
-    let names: Vec<&str> = dockerfile
-        .stages
-        .iter()
-        .filter_map(|stage| stage.from.name.as_deref())
-        .collect();
-    let (bases, staged) = resolve_and_plan(
-        &plan,
-        &names,
+    let resolved = resolve_and_plan(
+        &dockerfile,
+        plan,
         request,
         &registry,
         &repositories,
         sink,
         cancel,
-    )?;
+    );
+    if let Ok((plan, bases, staged)) = &resolved {
+        checks.findings = check::planned(plan, bases, staged, context.ignore.as_ref());
+    }
+    let reported = checks.report(sink);
+    let (plan, bases, staged) = resolved?;
+    reported?;
+    check_platforms(&plan, &staged, &bases)?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
     if steps
@@ -220,7 +263,10 @@ pub fn build(
     announce(&plan, &steps, sink);
     let target_base = root_base(&plan, plan.target);
     let base = base::key(&target_base.0, &target_base.1).and_then(|key| bases.get(&key).cloned());
-    let epoch = request.epoch.or(request.reproducible.then_some(0));
+    let epoch = request
+        .epoch
+        .or(plan.epoch)
+        .or(request.reproducible.then_some(0));
     let clock = match epoch {
         Some(secs) => Time { secs, nanos: 0 },
         None => stable_time(base.as_deref()),
@@ -234,19 +280,25 @@ pub fn build(
             (_, None) => Times::Keep,
         },
         now: clock,
+        copied: epoch.map(|_| clock),
         epoch: Time {
             secs: epoch.unwrap_or(0),
             nanos: 0,
         },
         created: created(epoch),
-        in_image: in_image(&plan),
-        needs_files: needs_files(&plan, &steps),
+        in_image: in_image(&plan, deliver::wants_image(request)),
+        needs_files: needs_files(&plan, &steps, deliver::wants_root(request)),
         files: bases.keys().map(|key| (key.clone(), Slot::new())).collect(),
         done: plan.stages.iter().map(|_| Slot::new()).collect(),
         failure: Failure::new(cancel),
         permits: Permits::new((2 * threads + 8).min(64)),
         packers: Gate::new(threads + 2),
         uploads: Gate::new(UPLOADS),
+        downloads: Gate::new(DOWNLOADS),
+        base_blobs: match (&base, deliver::wants_blobs(request)) {
+            (Some(base), true) => base.layers.iter().map(|_| Slot::new()).collect(),
+            _ => Vec::new(),
+        },
         fetches: Fetches::default(),
         request,
         sandbox,
@@ -270,100 +322,29 @@ pub fn build(
     if cancel.is_set() {
         return Err(Error::Cancelled);
     }
-    let done = shared.done[shared.plan.target].wait();
-    let records = done.map(|done| done.records.clone()).unwrap_or_default();
-    let image = image::assemble(&shared, base.as_deref(), last, &records)?;
-    let built = deliver(&shared, &image)?;
-    Ok(built)
-}
-
-/// Finds out before the build whether its outputs can be written where they are wanted, and makes
-/// the directories above them.
-fn check_outputs(request: &Request) -> Result<(), Error> {
-    let notes = [
-        ("--digest-file", &request.digest_file),
-        (
-            "--image-name-with-digest-file",
-            &request.image_name_with_digest_file,
-        ),
-        (
-            "--image-name-tag-with-digest-file",
-            &request.image_name_tag_with_digest_file,
-        ),
-    ];
-    let notes = notes
-        .into_iter()
-        .filter_map(|(flag, path)| Some((flag, path.as_ref()?)));
-    let outputs = request.outputs.iter().filter_map(|output| match output {
-        Output::DockerTar(Place::File(path)) => Some(("--tar-path", path)),
-        Output::OciTar(Place::File(path)) | Output::RootTar(Place::File(path)) => {
-            Some(("--output", path))
+    let image = match deliver::wants_image(request) {
+        true => {
+            let done = shared.done[shared.plan.target].wait();
+            let records = done.map(|done| done.records.clone()).unwrap_or_default();
+            Some(image::assemble(&shared, base.as_deref(), last, &records)?)
         }
-        _ => None,
-    });
-    for (flag, path) in notes.chain(outputs) {
-        let action = || format!("write {flag} {}", path.display());
-        if path.is_dir() {
-            return Err(Error::other(
-                action(),
-                "it is a directory; a file is wanted",
-            ));
-        }
-        if let Some(parent) = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
-            std::fs::create_dir_all(parent).map_err(|e| Error::other(action(), e))?;
-        }
-    }
-    for output in &request.outputs {
-        if let Output::OciLayout(dir) = output
-            && dir.exists()
-            && !dir.is_dir()
-        {
-            let action = format!("write --oci-layout-path {}", dir.display());
-            return Err(Error::other(action, "it is a file; a directory is wanted"));
-        }
-    }
-    Ok(())
-}
-
-fn read_dockerfile(request: &Request) -> Result<Vec<u8>, Error> {
-    let action = || format!("read {}", request.dockerfile.display());
-    let mut text = Vec::new();
-    std::fs::File::open(&request.dockerfile)
-        .and_then(|file| file.take(MAX_DOCKERFILE + 1).read_to_end(&mut text))
-        .map_err(|e| Error::other(action(), e))?;
-    if text.len() as u64 > MAX_DOCKERFILE {
-        return Err(Error::other(
-            action(),
-            format!("it has more than {MAX_DOCKERFILE} bytes"),
-        ));
-    }
-    Ok(text)
+        false => None,
+    };
+    deliver::deliver(&shared, image.as_ref())
 }
 
 /// Resolves the bases and plans every step of every stage; checks meanwhile that the destinations
-/// may be pushed to.
+/// may be pushed to. Gives the plan again: a base's triggers may add stages to it.
 fn resolve_and_plan(
-    plan: &Plan,
-    names: &[&str],
+    dockerfile: &Dockerfile,
+    mut plan: Plan,
     request: &Request,
     registry: &Registry,
     repositories: &[Reference],
     sink: &Sink,
     cancel: &Cancel,
-) -> Result<(Bases, Vec<Staged>), Error> {
+) -> Result<(Plan, Bases, Vec<Staged>), Error> {
     let failure = Failure::new(cancel);
-    let mut wanted = Wanted::new();
-    for stage in &plan.stages {
-        if let Some(key) = base::key(&stage.base, &stage.platform) {
-            let of = (stage.span, stage.text.as_str());
-            wanted
-                .entry(key)
-                .or_insert((&stage.base, &stage.platform, of));
-        }
-    }
     let mut bases = std::thread::scope(|scope| {
         if request.check_push {
             for destination in repositories {
@@ -373,10 +354,31 @@ fn resolve_and_plan(
                 });
             }
         }
-        resolve_all(wanted, names, request, registry, sink, &failure)
+        let wanted = wanted(&plan, request, &Bases::new());
+        resolve_all(wanted, dockerfile, request, registry, sink, &failure)
     });
-    if let Some(error) = failure.take() {
-        return Err(error);
+    loop {
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        if bases
+            .values()
+            .all(|base| base.image.config.on_build.is_empty())
+        {
+            break;
+        }
+        let triggers = |base: &Base, platform: &Platform| {
+            let base = base::key(base, platform).and_then(|key| bases.get(&key));
+            base.map(|base| base.image.config.on_build.clone())
+                .unwrap_or_default()
+        };
+        plan = plan::graph_with(dockerfile, request, &triggers)?;
+        let wanted = wanted(&plan, request, &bases);
+        if wanted.is_empty() {
+            break;
+        }
+        let more = resolve_all(wanted, dockerfile, request, registry, sink, &failure);
+        bases.extend(more);
     }
     let mut staged: Vec<Staged> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
@@ -389,33 +391,71 @@ fn resolve_and_plan(
                 (resolved.map(|resolved| &resolved.image), &none)
             }
         };
-        let next = plan::steps(plan, place, image, scope, request)?;
+        let next = plan::steps(&plan, place, image, scope, request)?;
         staged.push(next);
     }
-    let mut copied = Wanted::new();
-    for (stage, staged) in plan.stages.iter().zip(&staged) {
-        for (step, base) in plan::bases(&staged.steps) {
-            if let Some(key) = base::key(base, &stage.platform)
-                && !bases.contains_key(&key)
-            {
-                let of = (step.span, step.text.as_str());
-                copied.entry(key).or_insert((base, &stage.platform, of));
-            }
+    Ok((plan, bases, staged))
+}
+
+/// Finds out before anything runs whether every command can run here.
+fn check_platforms(plan: &Plan, staged: &[Staged], bases: &Bases) -> Result<(), Error> {
+    let host = Platform::host();
+    let mut machine = None;
+    for (place, staged) in staged.iter().enumerate() {
+        let mut steps = staged.steps.iter();
+        let Some(run) = steps.find(|step| matches!(step.op, Op::Run(_))) else {
+            continue;
+        };
+        let (base, wanted) = root_base(plan, place);
+        // An image may be for another platform than the one it was asked for.
+        let resolved = base::key(&base, &wanted).and_then(|key| bases.get(&key));
+        let platform = match resolved.map(|base| base.image.platform()) {
+            Some(own) if !own.os.is_empty() && !own.architecture.is_empty() => own,
+            _ => wanted,
+        };
+        if platform.os == host.os && platform.architecture == host.architecture {
+            continue;
+        }
+        if !machine.get_or_insert_with(Machine::probe).runs(&platform) {
+            return Err(Error::Plan(plan::Error {
+                span: Some(run.span),
+                message: format!(
+                    "this command is for {platform}, and this machine ({host}) has no emulator for it"
+                ),
+                hint: Some(
+                    "install qemu-user-static with binfmt_misc, or build this stage natively: FROM \
+                     --platform=$BUILDPLATFORM"
+                        .into(),
+                ),
+            }));
         }
     }
-    bases.extend(resolve_all(
-        copied, names, request, registry, sink, &failure,
-    ));
-    match failure.take() {
-        Some(error) => Err(error),
-        None => Ok((bases, staged)),
+    Ok(())
+}
+
+/// Gives the bases that a plan wants and that are not resolved yet.
+fn wanted<'a>(plan: &'a Plan, request: &'a Request, known: &Bases) -> Wanted<'a> {
+    let mut out = Wanted::new();
+    let mut add = |base: &'a Base, platform: &'a Platform, of: Instruction<'a>| {
+        if let Some(key) = base::key(base, platform)
+            && !known.contains_key(&key)
+        {
+            out.entry(key).or_insert((base, platform, of));
+        }
+    };
+    for stage in &plan.stages {
+        add(&stage.base, &stage.platform, (stage.span, &stage.text));
+        for named in &stage.names {
+            add(&named.base, &request.platform, (named.span, &named.text));
+        }
     }
+    out
 }
 
 /// Resolves bases at the same time as each other.
 fn resolve_all(
     wanted: Wanted<'_>,
-    names: &[&str],
+    dockerfile: &Dockerfile,
     request: &Request,
     registry: &Registry,
     sink: &Sink,
@@ -427,8 +467,12 @@ fn resolve_all(
             .map(|(key, (base, platform, (span, text)))| {
                 let thread = scope.spawn(move || {
                     let resolved = base::resolve(base, platform, request, registry, sink);
-                    let named = resolved.map_err(|e| base::mistaken(base, names, e));
-                    failure.check(named.map_err(|e| Error::step(span, text, e)))
+                    failure.check(resolved.map_err(|error| Error::Step {
+                        span,
+                        text: text.to_owned(),
+                        source: error.into(),
+                        hint: plan::meant(base, dockerfile),
+                    }))
                 });
                 (key, thread)
             })
@@ -469,9 +513,9 @@ fn root_base(plan: &Plan, place: usize) -> (Base, Platform) {
     }
 }
 
-fn in_image(plan: &Plan) -> Vec<bool> {
+fn in_image(plan: &Plan, wants_image: bool) -> Vec<bool> {
     let mut out = vec![false; plan.stages.len()];
-    let mut place = Some(plan.target);
+    let mut place = wants_image.then_some(plan.target);
     while let Some(at) = place {
         out[at] = true;
         place = match plan.stages[at].base {
@@ -483,14 +527,16 @@ fn in_image(plan: &Plan) -> Vec<bool> {
 }
 
 /// A stage needs its base's files where it has a step that looks at files, where another stage
-/// copies or mounts from it, or where a stage on top of it needs them.
-fn needs_files(plan: &Plan, steps: &[Vec<Step>]) -> Vec<bool> {
+/// copies or mounts from it, or where a stage on top of it needs them; the target also where an
+/// output does.
+fn needs_files(plan: &Plan, steps: &[Vec<Step>], of_target: bool) -> Vec<bool> {
     let looks = |step: &Step| match &step.op {
         Op::Config => false,
         Op::Copy(copy) => !copy.is_linked(),
         Op::Run(_) | Op::Workdir { .. } => true,
     };
     let mut out: Vec<bool> = steps.iter().map(|steps| steps.iter().any(looks)).collect();
+    out[plan.target] |= of_target;
     for (_, base) in steps.iter().flat_map(|steps| plan::bases(steps)) {
         if let Base::Stage(source) = base {
             out[*source] = true;
@@ -551,10 +597,11 @@ fn run_stages(shared: &Shared<'_>) {
     let plan = &shared.plan;
     let mut wanted: Vec<(&Key, Owner)> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
-        let named = plan::bases(&shared.steps[place]).map(|(_, base)| base);
-        let own = shared.needs_files[place].then_some(&stage.base);
-        for base in own.into_iter().chain(named) {
-            if let Some(key) = base::key(base, &stage.platform)
+        let named =
+            plan::bases(&shared.steps[place]).map(|(_, base)| (base, &shared.request.platform));
+        let own = shared.needs_files[place].then_some((&stage.base, &stage.platform));
+        for (base, platform) in own.into_iter().chain(named) {
+            if let Some(key) = base::key(base, platform)
                 && let Some((key, _)) = shared.bases.get_key_value(&key)
                 && !wanted.iter().any(|(known, _)| *known == key)
             {
@@ -596,6 +643,9 @@ fn run_stages(shared: &Shared<'_>) {
         if !shared.repositories.is_empty() {
             push_base(shared, scope, &unpacked);
         }
+        if !shared.base_blobs.is_empty() {
+            have_base(shared, scope, &unpacked);
+        }
     });
 }
 
@@ -605,22 +655,16 @@ fn push_base<'scope, 'env: 'scope>(
     scope: &'scope std::thread::Scope<'scope, 'env>,
     unpacked: &[&Key],
 ) {
-    let (root, platform) = root_base(&shared.plan, shared.plan.target);
-    let Some(key) = base::key(&root, &platform) else {
-        return;
-    };
-    let Some(base) = shared.bases.get(&key) else {
+    let Some((base, being_unpacked)) = base_of_image(shared, unpacked) else {
         return;
     };
     let owner = Owner::Base(shared.plan.stages[shared.plan.target].index);
-    let being_unpacked = unpacked.contains(&&key);
     for layer in &base.manifest.layers {
-        let (root, platform) = (root.clone(), platform.clone());
         scope.spawn(move || {
             // Asked for only where the registry neither has the blob nor can mount it.
             let file = || {
                 // While the base is being unpacked its blobs are on their way into the store.
-                if being_unpacked && shared.wait_for_files(&root, &platform).is_none() {
+                if being_unpacked.is_some_and(|files| files.wait().is_none()) {
                     return Err(std::io::Error::other("the base could not be unpacked"));
                 }
                 base.blob_file(layer, &shared.registry, &shared.store, &shared.fetches)
@@ -633,95 +677,60 @@ fn push_base<'scope, 'env: 'scope>(
     }
 }
 
-/// Pushes config and manifests, writes the other outputs.
-fn deliver(shared: &Shared<'_>, image: &Finished) -> Result<Built, Error> {
-    let keep = |bytes: &[u8]| {
-        shared
-            .store
-            .put(bytes)
-            .map_err(|e| Error::other("keep the image", e))
+/// Has the blobs of the base's layers as files of the store, each of them known to be what its digest
+/// says: what an earlier build left there may have been damaged since, by a power cut for one.
+fn have_base<'scope, 'env: 'scope>(
+    shared: &'scope Shared<'env>,
+    scope: &'scope std::thread::Scope<'scope, 'env>,
+    unpacked: &[&Key],
+) {
+    let Some((base, being_unpacked)) = base_of_image(shared, unpacked) else {
+        return;
     };
-    let config_digest = keep(&image.config_bytes)?;
-    keep(&image.manifest_bytes)?;
-    let config_file = shared
-        .store
-        .blob(&config_digest, image.config_bytes.len() as u64)
-        .map_err(|e| Error::other("find the config", e))?
-        .ok_or_else(|| Error::other("find the config", "it is no longer in the store"))?;
-    layers::upload(
-        shared,
-        Owner::Build,
-        &image.manifest.config,
-        &|| Ok(config_file.clone()),
-        None,
-    )?;
-    let request = shared.request;
-    let export = |what: &std::path::Path| {
-        shared.sink.span(
-            Owner::Build,
-            Work::Export,
-            &what.display().to_string(),
-            None,
-        )
+    for (layer, slot) in base.manifest.layers.iter().zip(&shared.base_blobs) {
+        scope.spawn(move || {
+            let promise = Promise::new(slot);
+            let old = shared.store.blob(&layer.digest, layer.size);
+            // While the base is being unpacked its blobs are on their way into the store.
+            if being_unpacked.is_some_and(|files| files.wait().is_none()) {
+                return;
+            }
+            let _pass = shared.downloads.enter();
+            let file = match old {
+                Ok(Some(_)) => shared
+                    .store
+                    .check_blob(&layer.digest, layer.size, shared.cancel)
+                    .map_err(|e| Error::other(format!("check layer {}", layer.digest), e)),
+                _ => Ok(None),
+            };
+            let file = file.and_then(|file| match file {
+                Some(file) => Ok(file),
+                None => base.blob_file(layer, &shared.registry, &shared.store, &shared.fetches),
+            });
+            if let Some(file) = shared.failure.check(file) {
+                promise.done(file);
+            }
+        });
+    }
+}
+
+/// Gives the base that the image stands on, and where its files will be if it is being unpacked.
+fn base_of_image<'a>(
+    shared: &'a Shared<'_>,
+    unpacked: &[&Key],
+) -> Option<(&'a Resolved, Option<&'a UnpackedSlot>)> {
+    let (root, platform) = root_base(&shared.plan, shared.plan.target);
+    let key = base::key(&root, &platform)?;
+    let files = match unpacked.contains(&&key) {
+        true => Some(shared.files.get(&key)?),
+        false => None,
     };
-    for output in &request.outputs {
-        match output {
-            Output::OciLayout(dir) => {
-                let _span = export(dir);
-                crate::output::write_layout(image, &request.names, dir)
-                    .map_err(|e| Error::other("write the OCI layout", e))?;
-            }
-            Output::DockerTar(Place::File(file)) => {
-                let _span = export(file);
-                crate::output::write_docker_tar(image, &request.names, file)
-                    .map_err(|e| Error::other("write the docker archive", e))?;
-            }
-            Output::DockerTar(Place::Stdout)
-            | Output::OciTar(_)
-            | Output::Directory(_)
-            | Output::RootTar(_) => {
-                return Err(Error::other(
-                    "write an output",
-                    "this kind is not supported yet",
-                ));
-            }
-        }
-    }
-    let mut pushed = Vec::new();
-    for destination in shared.pushed_to() {
-        if shared.cancel.is_set() {
-            return Err(Error::Cancelled);
-        }
-        let span = shared
-            .sink
-            .span(Owner::Build, Work::Push, &destination.to_string(), None);
-        shared.registry.push_manifest(
-            destination,
-            image.manifest.media_type(),
-            &image.manifest_bytes,
-        )?;
-        drop(span);
-        pushed.push(destination.clone());
-    }
-    Ok(Built {
-        manifest: image.descriptor.clone(),
-        config: image.manifest.config.digest,
-        pushed,
-    })
+    Some((shared.bases.get(&key)?, files))
 }
 
 impl Shared<'_> {
     fn wait_for_files(&self, base: &Base, platform: &Platform) -> Option<Arc<Vec<Unpacked>>> {
         self.files.get(&base::key(base, platform)?)?.wait()
-    }
-
-    /// Tells whether every blob of the image must be a file here.
-    fn wants_files(&self) -> bool {
-        !self.request.outputs.is_empty()
-    }
-
-    fn pushed_to(&self) -> &[Reference] {
-        &self.request.destinations
     }
 
     fn stage_scratch(&self, place: usize) -> std::io::Result<PathBuf> {

@@ -5,7 +5,7 @@ use super::mounts::{self, Ready};
 use super::wait::lock;
 use super::{Error, Shared};
 use crate::changeset::Changeset;
-use crate::context::{self, Origin};
+use crate::context::{self, Dates, Origin};
 use crate::fs::{Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, From, Op, RunOp, Step};
@@ -35,6 +35,11 @@ pub(super) struct Done {
 }
 
 impl Done {
+    /// Gives how many layers of the tree are the base's.
+    pub(super) fn base_layers(&self) -> usize {
+        self.files.len()
+    }
+
     /// Gives a root that shows the stage's files, for others to look at. Where it has none to start
     /// from, `dir` gives an empty directory to make it in.
     pub(super) fn root(
@@ -247,7 +252,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             Base::Scratch | Base::Files(_) => true,
             Base::Stage(place) => self.shared.done[*place].wait().is_some(),
             Base::Image(_) | Base::Layout(_) => {
-                let platform = &self.shared.plan.stages[self.place].platform;
+                let platform = &self.shared.request.platform;
                 self.shared.wait_for_files(base, platform).is_some()
             }
         })
@@ -342,7 +347,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
 
     fn command(&mut self, id: StepId, step: &Step, run: &RunOp) -> Result<Changeset, Error> {
         let failed = |source: BoxError| Error::step(step.span, &step.text, source);
-        let platform = &self.shared.plan.stages[self.place].platform;
+        let platform = &self.shared.request.platform;
         let ready = mounts::prepare(self.shared, platform, id, run).map_err(failed)?;
         let command = self.prepare(run, &ready).map_err(failed)?;
         let root = self
@@ -458,7 +463,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 None => return Ok(None),
             },
             From::Base(base) => {
-                let platform = &self.shared.plan.stages[self.place].platform;
+                let platform = &self.shared.request.platform;
                 let Some(files) = self.shared.wait_for_files(base, platform) else {
                     return Ok(None);
                 };
@@ -482,7 +487,11 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             true => (&nothing, self.shared.epoch),
             false => (&self.tree, self.shared.now),
         };
-        let made = context::copy(copy, &origin, &[], below, &scratch, now, cancel)?;
+        let dates = Dates {
+            made: now,
+            copied: self.shared.copied,
+        };
+        let made = context::copy(copy, &origin, &[], below, &scratch, dates, cancel)?;
         Ok(Some(made.settle(below)?))
     }
 }

@@ -1,15 +1,21 @@
-//! What a step changed: ordering, merging, comparing with a tree, and the slow full walk.
+//! What a step changed: ordering, merging, comparing with a tree, putting into a directory, and the
+//! slow full walk.
 
 mod compare;
 mod links;
 mod merge;
+mod place;
 mod settle;
 #[cfg(test)]
 mod tests;
 mod view;
 mod walk;
+mod whole;
 
+pub use place::place;
+pub use view::content_size;
 pub use walk::full_walk;
+pub use whole::whole;
 
 use crate::fs::{Meta, RelPath, Source};
 

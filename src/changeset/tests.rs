@@ -5,6 +5,7 @@
 use super::*;
 use crate::fs::{Content, Kind, LayerView, Node, Time, Toc, TocEntry, Tree};
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 fn path(text: &str) -> RelPath {
@@ -390,4 +391,73 @@ fn one_live_part_makes_the_whole_live() {
         live.settle(&Tree::default()).expect("settle").state,
         State::Live
     );
+}
+
+#[test]
+fn all_of_a_tree_is_what_is_left_of_its_layers() {
+    let table: &[(&[&[&str]], &[&str])] = &[
+        (&[], &[]),
+        (
+            &[&["d a", "f a/b x", "f c y"]],
+            &["d a", "f a/b x", "f c y"],
+        ),
+        // What is above hides what is below, with everything in it.
+        (
+            &[
+                &["d a", "d a/d", "f a/d/e 1", "f b 2", "f c 3"],
+                &["o a", "f a/f 4", "- b", "d c", "f c/g 5"],
+            ],
+            &["d a", "f a/f 4", "d c", "f c/g 5"],
+        ),
+        // Names of one file stay together where the first is gone or became something else.
+        (
+            &[&["f a 1", "l b a", "l c a"]],
+            &["f a 1", "l b a", "l c a"],
+        ),
+        (
+            &[&["f a 1", "l b a", "l c a"], &["- a"]],
+            &["f b 1", "l c b"],
+        ),
+        (
+            &[&["f a 1", "l b a", "l c a", "l d a"], &["f a 2", "- c"]],
+            &["f a 2", "f b 1", "l d b"],
+        ),
+        (&[&["f a 1", "l b a"], &["f b 1"]], &["f a 1", "f b 1"]),
+        // Two layers that use the same name for a first one.
+        (
+            &[&["f a 1", "l b a", "l c a"], &["f a 2", "l d a"]],
+            &["f a 2", "f b 1", "l c b", "l d a"],
+        ),
+    ];
+    for (layers, wanted) in table {
+        let mut tree = Tree::default();
+        for layer in *layers {
+            tree.push(Arc::new(Arc::new(parse(layer)).view()));
+        }
+        let got = whole(&tree, &|found| found.meta.mtime);
+        let told = |changes: &[Change]| -> Vec<String> {
+            let tell = |change: &Change| match &change.action {
+                Action::Put { meta, link, source } => {
+                    let mut text = String::new();
+                    if let Some(source) = source {
+                        let mut content = source.open().expect("content");
+                        io::Read::read_to_string(&mut content, &mut text).expect("text");
+                    }
+                    let link = link.as_ref().map(ToString::to_string);
+                    format!("{} {:?} {link:?} {text}", change.path, meta.kind)
+                }
+                other => format!("{other:?}"),
+            };
+            changes.iter().map(tell).collect()
+        };
+        assert_eq!(told(&got), told(&parse(wanted).changes), "{layers:?}");
+    }
+    let mut tree = Tree::default();
+    tree.push(Arc::new(Arc::new(parse(&["f@7 a 1"])).view()));
+    let now = Time { secs: 9, nanos: 0 };
+    let stamped = whole(&tree, &|_| now);
+    let Action::Put { meta, .. } = &stamped[0].action else {
+        panic!("{stamped:?}");
+    };
+    assert_eq!(meta.mtime, now);
 }

@@ -1,17 +1,22 @@
-use super::{Action, Changeset};
+use super::{Action, Change, Changeset};
 use crate::fs::{Content, LayerView, Node, Toc, TocEntry};
 use std::sync::Arc;
+
+/// Gives the bytes of all content together.
+pub fn content_size(changes: &[Change]) -> u64 {
+    let sizes = changes.iter().map(|change| match &change.action {
+        Action::Put {
+            meta, link: None, ..
+        } => meta.size,
+        _ => 0,
+    });
+    sizes.sum()
+}
 
 impl Changeset {
     /// Gives the bytes of all content together.
     pub fn content_size(&self) -> u64 {
-        let sizes = self.changes.iter().map(|change| match &change.action {
-            Action::Put {
-                meta, link: None, ..
-            } => meta.size,
-            _ => 0,
-        });
-        sizes.sum()
+        content_size(&self.changes)
     }
 
     /// Gives a settled changeset as a layer of a tree. Content ids are not known yet.

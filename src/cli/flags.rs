@@ -1,5 +1,6 @@
 //! The one table of flags: the parser, the help and the list of what is refused are made of it.
 
+use crate::dockerfile::spelling;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -54,6 +55,8 @@ pub(super) struct Typed {
     pub log_timestamp: bool,
     pub timeline: Option<PathBuf>,
     pub help: bool,
+    pub check_format: Option<String>,
+    pub check_error: bool,
     /// Deprecated spellings that were used, with today's spelling.
     pub deprecated: Vec<(&'static str, &'static str)>,
 }
@@ -127,19 +130,43 @@ pub(super) enum Group {
     Run,
     /// What is shown.
     Show,
+    /// What `check` alone has.
+    Check,
 }
 
 impl Group {
     /// All groups in the order of the help, with their headings.
-    pub const ALL: [(Group, &'static str); 6] = [
+    pub const ALL: [(Group, &'static str); 7] = [
         (Group::Source, "What is built"),
         (Group::Output, "Where the image goes"),
         (Group::Image, "What the image looks like"),
         (Group::Registry, "Registries"),
         (Group::Run, "How the build runs"),
         (Group::Show, "What is shown"),
+        (Group::Check, "What is told of the checks"),
     ];
 }
+
+/// A command that has flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// Builds an image.
+    Build,
+    /// Checks a Dockerfile.
+    Check,
+}
+
+/// The flags of a build that say which Dockerfile, and what it is built with.
+const SOURCES: [&str; 8] = [
+    "context",
+    "context-sub-path",
+    "dockerfile",
+    "target",
+    "build-arg",
+    "build-context",
+    "custom-platform",
+    "help",
+];
 
 /// One flag.
 #[derive(Clone, Copy)]
@@ -163,6 +190,14 @@ pub(super) struct Flag {
 }
 
 impl Flag {
+    /// Tells whether a command has the flag.
+    pub fn is_for(&self, verb: Verb) -> bool {
+        match verb {
+            Verb::Build => self.group != Group::Check,
+            Verb::Check => self.group == Group::Check || SOURCES.contains(&self.long),
+        }
+    }
+
     const fn short(mut self, short: char) -> Flag {
         self.short = Some(short);
         self
@@ -224,7 +259,7 @@ const fn not_yet(
     }
 }
 
-use Group::{Image, Output, Registry, Run, Show, Source};
+use Group::{Check, Image, Output, Registry, Run, Show, Source};
 use Takes::{Choice, CommaList, List, Map, NoChoice, NoSwitch, NoText, Number, Path, Switch, Text};
 
 /// Every flag there is.
@@ -557,6 +592,20 @@ pub(super) const FLAGS: &[Flag] = &[
         "Write an HTML page that shows what the build spent its time on",
     ),
     works(Show, "help", "", Switch(|t| &mut t.help), "Show this help").short('h'),
+    works(
+        Check,
+        "format",
+        "FORMAT",
+        Choice(&["text", "json"], |t| &mut t.check_format),
+        "How findings are printed (default: text)",
+    ),
+    works(
+        Check,
+        "error",
+        "",
+        Switch(|t| &mut t.check_error),
+        "End with exit code 1 where there are findings, whatever the Dockerfile says",
+    ),
     always(
         Run,
         "cleanup",
@@ -647,38 +696,15 @@ pub(super) fn find(name: &str) -> Option<&'static Flag> {
 
 /// Finds what somebody may have meant by an unknown name: the one flag that starts with it, else
 /// the nearest within a third of its length.
-pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let mut starting = FLAGS.iter().filter(|flag| flag.long.starts_with(name));
+pub(super) fn nearest(name: &str, verb: Verb) -> Option<&'static str> {
+    let flags = || FLAGS.iter().filter(|flag| flag.is_for(verb));
+    let mut starting = flags().filter(|flag| flag.long.starts_with(name));
     if name.len() >= 3
         && let (Some(flag), None) = (starting.next(), starting.next())
     {
         return Some(flag.long);
     }
-    FLAGS
-        .iter()
-        .map(|flag| (distance(name, flag.long), flag.long))
-        .min()
-        .filter(|(distance, _)| *distance <= (name.len() / 3).max(1))
-        .map(|(_, long)| long)
-}
-
-/// Counts the letters to insert, delete or replace.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut next = Vec::with_capacity(row.len());
-        next.push(i + 1);
-        for ((pair, y), left) in row.windows(2).zip(&b).zip(0..) {
-            let (diagonal, above) = (pair[0], pair[1]);
-            let left: usize = next[left];
-            next.push(
-                (diagonal + usize::from(x != *y))
-                    .min(above + 1)
-                    .min(left + 1),
-            );
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
+    let mut names: Vec<&str> = flags().map(|flag| flag.long).collect();
+    names.sort_unstable();
+    spelling::nearest_within(name, &names, (name.len() / 3).max(1))
 }

@@ -1,27 +1,58 @@
 //! The help, made of the table of flags.
 
-use super::flags::{FLAGS, Flag, Group, Status};
+use super::flags::{FLAGS, Flag, Group, Status, Verb};
 use super::parse::Called;
 use std::fmt::Write;
 
-/// Gives the help for lines of so many columns.
-pub(super) fn help(called: Called, columns: usize) -> String {
+/// Gives the help of a command for lines of so many columns.
+pub(super) fn help(called: Called, verb: Verb, columns: usize) -> String {
     let columns = columns.clamp(60, 100);
+    match verb {
+        Verb::Build => build(called, columns),
+        Verb::Check => check(columns),
+    }
+}
+
+fn check(columns: usize) -> String {
+    let mut out = String::from(
+        "Checks a Dockerfile without building it: no rights, no network, no store.\n\n\
+         Usage:\n  shutter check [FLAGS] [CONTEXT]\n",
+    );
+    flags_of(Verb::Check, columns, &mut out);
+    out.push_str(
+        "\nThe rules are those of BuildKit's build checks. `# check=skip=RULE,...;error=true` at the top\n\
+         of the file, or the build arg BUILDKIT_DOCKERFILE_CHECK, leaves rules out and makes findings\n\
+         an error. The exit code is 1 where they are one and where the Dockerfile has a mistake, else 0.\n",
+    );
+    out
+}
+
+/// Appends the flags that work, group by group.
+fn flags_of(verb: Verb, columns: usize, out: &mut String) {
+    for (group, heading) in Group::ALL {
+        let wanted =
+            |flag: &&Flag| flag.group == group && flag.status == Status::Works && flag.is_for(verb);
+        let mut flags = FLAGS.iter().filter(wanted).peekable();
+        if flags.peek().is_some() {
+            let _ = writeln!(out, "\n{heading}:");
+        }
+        for flag in flags {
+            describe(flag, columns, out);
+        }
+    }
+}
+
+fn build(called: Called, columns: usize) -> String {
     let mut out = String::new();
     out.push_str("Builds a container image from a Dockerfile, without a daemon.\n\n");
     out.push_str(match called {
         Called::Shutter => {
-            "Usage:\n  shutter build [FLAGS] [CONTEXT]\n  shutter version\n  shutter help\n"
+            "Usage:\n  shutter build [FLAGS] [CONTEXT]\n  shutter check [FLAGS] [CONTEXT]\n  shutter version\n  \
+             shutter help\n"
         }
         Called::Executor => "Usage:\n  executor [FLAGS]\n  executor version\n  executor help\n",
     });
-    for (group, heading) in Group::ALL {
-        let _ = writeln!(out, "\n{heading}:");
-        let of_group = |flag: &&Flag| flag.group == group && flag.status == Status::Works;
-        for flag in FLAGS.iter().filter(of_group) {
-            describe(flag, columns, &mut out);
-        }
-    }
+    flags_of(Verb::Build, columns, &mut out);
     out.push_str("\nAccepted and without effect, because it is so in any case:\n");
     for flag in FLAGS {
         if let Status::Always(why) = flag.status {

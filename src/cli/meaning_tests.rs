@@ -226,7 +226,7 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
         (
             &["ctx", "-d=x", "--custom-platform=plan9/mips"],
             &[],
-            "--custom-platform: plan9/mips is not yet supported",
+            "--custom-platform: plan9/mips is not yet supported: only linux is",
         ),
         (
             &["ctx", "-d=x", "--custom-platform=amiga"],
@@ -335,7 +335,11 @@ fn what_is_typed_becomes_a_request() {
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     assert_eq!(
         request.build_args,
-        [pair("A", "1=2"), pair("HOMELY", "yes")]
+        [
+            pair("A", "1=2"),
+            pair("HOMELY", "yes"),
+            pair("SOURCE_DATE_EPOCH", "12")
+        ]
     );
     assert_eq!(request.labels, [pair("l", "")]);
     assert_eq!(request.target.as_deref(), Some("final"));

@@ -1,5 +1,6 @@
 //! Flags, progress, reports, exit codes; the only printer and the only reader of the environment.
 
+mod check;
 mod flags;
 mod help;
 mod meaning;
@@ -15,7 +16,7 @@ use crate::progress::Sink;
 use crate::request::Request;
 use crate::sandbox::Sandbox;
 use crate::sys::Cancel;
-use flags::Typed;
+use flags::{Typed, Verb};
 use meaning::{LogFormat, Options};
 use parse::{Command, Usage};
 use report::Report;
@@ -36,16 +37,17 @@ const FAILURE: u8 = 1;
 pub fn run(args: Vec<OsString>) -> u8 {
     let called = parse::called(args.first());
     let words = args.get(1..).unwrap_or_default();
-    let typed = match parse::parse(called, words) {
+    let (verb, typed) = match parse::parse(called, words) {
         Ok(Command::Version) => {
             print(&format!("shutter {}\n", env!("CARGO_PKG_VERSION")));
             return 0;
         }
-        Ok(Command::Help) => {
-            print(&help::help(called, columns()));
+        Ok(Command::Help(verb)) => {
+            print(&help::help(called, verb, columns()));
             return 0;
         }
-        Ok(Command::Build(typed)) => *typed,
+        Ok(Command::Build(typed)) => (Verb::Build, *typed),
+        Ok(Command::Check(typed)) => (Verb::Check, *typed),
         Err(usage) => {
             let format = guess_format(words);
             report::print(&Report::usage(&usage), format);
@@ -60,7 +62,10 @@ pub fn run(args: Vec<OsString>) -> u8 {
             return FAILURE;
         }
     };
-    start(typed, &around)
+    match verb {
+        Verb::Build => start(typed, &around),
+        Verb::Check => check::run(typed, &around),
+    }
 }
 
 /// Carries out a build. Order matters: the sandbox takes a mount namespace for the whole process

@@ -1,7 +1,7 @@
 //! The small files that say what was built: digest, image names, results for the surroundings.
 
 use super::meaning::Options;
-use crate::build::Built;
+use crate::build::{Built, Identity};
 use crate::oci::Reference;
 use crate::request::Request;
 use std::io::{self, Write};
@@ -22,7 +22,12 @@ pub(super) struct Error {
 /// Writes what the request and the surroundings want written after a build. Each file is put in
 /// place by a rename, so that a reader finds all of it or none.
 pub(super) fn write(request: &Request, options: &Options, built: &Built) -> Result<(), Error> {
-    let digest = built.manifest.digest.to_string();
+    // Every note but the metadata is of an image; where one is asked for there is an image.
+    let digest = built
+        .image
+        .as_ref()
+        .map(|image| image.manifest.digest.to_string());
+    let digest = digest.unwrap_or_default();
     let lines = |line: &dyn Fn(&Reference) -> String| -> String {
         options.names.iter().map(line).collect()
     };
@@ -74,7 +79,9 @@ pub(super) fn write(request: &Request, options: &Options, built: &Built) -> Resu
             source,
         })?;
     }
-    if let Some(path) = &options.termination_log {
+    if let Some(path) = &options.termination_log
+        && built.image.is_some()
+    {
         // Kubernetes mounts this file where it wants last words, and does not want it replaced;
         // not having one, or not being allowed to write, is no fault of the build.
         let file = std::fs::OpenOptions::new().write(true).open(path);
@@ -85,23 +92,24 @@ pub(super) fn write(request: &Request, options: &Options, built: &Built) -> Resu
 
 /// Says what was built under the names that buildx has for it.
 fn metadata(options: &Options, built: &Built) -> serde_json::Value {
-    let Built {
-        manifest, config, ..
-    } = built;
-    let names: Vec<String> = options.names.iter().map(ToString::to_string).collect();
-    let mut out = serde_json::json!({
-        "containerimage.config.digest": config.to_string(),
-        "containerimage.descriptor": {
-            "mediaType": manifest.media_type,
-            "digest": manifest.digest.to_string(),
-            "size": manifest.size,
-        },
-        "containerimage.digest": manifest.digest.to_string(),
+    let mut out = serde_json::Map::new();
+    let Some(Identity { manifest, config }) = &built.image else {
+        return out.into();
+    };
+    let mut put = |key: &str, value: serde_json::Value| out.insert(key.into(), value);
+    put("containerimage.config.digest", config.to_string().into());
+    let descriptor = serde_json::json!({
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest.to_string(),
+        "size": manifest.size,
     });
+    put("containerimage.descriptor", descriptor);
+    put("containerimage.digest", manifest.digest.to_string().into());
+    let names: Vec<String> = options.names.iter().map(ToString::to_string).collect();
     if !names.is_empty() {
-        out["image.name"] = names.join(",").into();
+        put("image.name", names.join(",").into());
     }
-    out
+    out.into()
 }
 
 /// Gives `registry/repository` as go-containerregistry spells it, which kaniko's readers expect.
@@ -183,14 +191,16 @@ mod tests {
 
     fn built(pushed: &[Reference]) -> Built {
         Built {
-            manifest: Descriptor {
-                media_type: "application/x".into(),
-                digest: Digest::of(b""),
-                size: 7,
-                urls: Vec::new(),
-                annotations: Default::default(),
-            },
-            config: Digest::of(b"config"),
+            image: Some(Identity {
+                manifest: Descriptor {
+                    media_type: "application/x".into(),
+                    digest: Digest::of(b""),
+                    size: 7,
+                    urls: Vec::new(),
+                    annotations: Default::default(),
+                },
+                config: Digest::of(b"config"),
+            }),
             pushed: pushed.to_vec(),
         }
     }
@@ -213,7 +223,7 @@ mod tests {
         options.termination_log = Some(dir.path().join("last-words"));
         std::fs::write(dir.path().join("last-words"), "").unwrap();
         let built = built(&request.destinations[..1]);
-        let digest = built.manifest.digest;
+        let digest = Digest::of(b"");
         write(&request, &options, &built).unwrap();
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!(read("sub/digest"), digest.to_string());

@@ -1,6 +1,6 @@
 //! Argv to what was typed; nothing is looked up here.
 
-use super::flags::{self, FLAGS, Flag, Status, Takes, Typed};
+use super::flags::{self, FLAGS, Flag, Status, Takes, Typed, Verb};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -45,10 +45,12 @@ pub(super) enum Called {
 pub(super) enum Command {
     /// Build an image.
     Build(Box<Typed>),
+    /// Check a Dockerfile.
+    Check(Box<Typed>),
     /// Print the version.
     Version,
-    /// Print the help.
-    Help,
+    /// Print the help of a command.
+    Help(Verb),
 }
 
 /// Reads the name the program is called by off the first argument.
@@ -68,13 +70,14 @@ pub(super) fn parse(called: Called, args: &[OsString]) -> Result<Command, Usage>
     let rest = args.get(1..).unwrap_or_default();
     match (called, first) {
         (_, Some("version")) => Ok(Command::Version),
-        (_, Some("help")) => Ok(Command::Help),
+        (_, Some("help")) => Ok(Command::Help(Verb::Build)),
         (Called::Executor, Some(word)) if COMMANDS_NOT_YET.contains(&word) => Err(Usage::new(
             format!("`executor {word}` is not yet supported"),
         )),
-        (Called::Executor, _) => build(called, args),
-        (Called::Shutter, Some("build")) => build(called, rest),
-        (Called::Shutter, Some("-h" | "--help")) => Ok(Command::Help),
+        (Called::Executor, _) => with_flags(called, Verb::Build, args),
+        (Called::Shutter, Some("build")) => with_flags(called, Verb::Build, rest),
+        (Called::Shutter, Some("check")) => with_flags(called, Verb::Check, rest),
+        (Called::Shutter, Some("-h" | "--help")) => Ok(Command::Help(Verb::Build)),
         (Called::Shutter, Some("--version" | "-V")) => Ok(Command::Version),
         (Called::Shutter, Some(word)) if COMMANDS_NOT_YET.contains(&word) => {
             Err(Usage::new(format!("`shutter {word}` is not yet supported")))
@@ -86,20 +89,22 @@ pub(super) fn parse(called: Called, args: &[OsString]) -> Result<Command, Usage>
         (Called::Shutter, _) => match args.first() {
             Some(word) => Err(
                 Usage::new(format!("unknown command `{}`", word.to_string_lossy()))
-                    .hint("the commands are build, version and help"),
+                    .hint("the commands are build, check, version and help"),
             ),
-            None => Err(Usage::new("there is no command")
-                .hint("try `shutter build --help`; the commands are build, version and help")),
+            None => Err(Usage::new("there is no command").hint(
+                "try `shutter build --help`; the commands are build, check, version and help",
+            )),
         },
     }
 }
 
-fn build(called: Called, args: &[OsString]) -> Result<Command, Usage> {
+/// Reads a command's flags and words.
+fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, Usage> {
     let mut typed = Typed::default();
-    let matches = parser()
+    let matches = parser(verb)
         .try_get_matches_from(args)
-        .map_err(|error| refusal(&error))?;
-    for flag in FLAGS {
+        .map_err(|error| refusal(&error, verb))?;
+    for flag in FLAGS.iter().filter(|flag| flag.is_for(verb)) {
         let spellings = std::iter::once(&flag.long).chain(flag.aliases);
         for spelling in spellings {
             let Some(values) = matches.get_many::<OsString>(spelling) else {
@@ -115,7 +120,7 @@ fn build(called: Called, args: &[OsString]) -> Result<Command, Usage> {
     }
     not_yet(&typed.not_yet)?;
     if typed.help {
-        return Ok(Command::Help);
+        return Ok(Command::Help(verb));
     }
     let mut words = matches
         .get_many::<OsString>(POSITIONAL)
@@ -138,7 +143,10 @@ fn build(called: Called, args: &[OsString]) -> Result<Command, Usage> {
         ))
         .hint("a value of a flag that holds spaces wants quotes"));
     }
-    Ok(Command::Build(Box::new(typed)))
+    Ok(match verb {
+        Verb::Build => Command::Build(Box::new(typed)),
+        Verb::Check => Command::Check(Box::new(typed)),
+    })
 }
 
 /// Refuses the flags that do not work yet, all at once and by name.
@@ -158,12 +166,12 @@ const POSITIONAL: &str = "<context>";
 
 /// Makes clap's parser of the table. Every spelling is an argument of its own, so that deprecated
 /// ones can be told apart; every argument may be repeated, as in Go.
-fn parser() -> clap::Command {
+fn parser(verb: Verb) -> clap::Command {
     let mut parser = clap::Command::new("shutter")
         .no_binary_name(true)
         .disable_help_flag(true)
         .disable_version_flag(true);
-    for flag in FLAGS {
+    for flag in FLAGS.iter().filter(|flag| flag.is_for(verb)) {
         for spelling in std::iter::once(&flag.long).chain(flag.aliases) {
             let arg = clap::Arg::new(*spelling)
                 .long(*spelling)
@@ -192,7 +200,7 @@ fn parser() -> clap::Command {
 }
 
 /// Puts clap's refusals into our words.
-fn refusal(error: &clap::Error) -> Usage {
+fn refusal(error: &clap::Error, verb: Verb) -> Usage {
     let arg = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(arg)) => arg.as_str(),
         _ => "",
@@ -202,7 +210,12 @@ fn refusal(error: &clap::Error) -> Usage {
     match error.kind() {
         ErrorKind::UnknownArgument => {
             let usage = Usage::new(format!("unknown flag {name}"));
-            match flags::nearest(name.trim_start_matches('-')) {
+            let plain = name.trim_start_matches('-');
+            let of_build = |flag: &Flag| flag.is_for(Verb::Build) && flag.long == plain;
+            match flags::nearest(plain, verb) {
+                _ if verb == Verb::Check && FLAGS.iter().any(of_build) => {
+                    usage.hint("it is a flag of `shutter build`, which means nothing for a check")
+                }
                 Some(long) => usage.hint(format!("did you mean --{long}?")),
                 None => usage.hint("--help lists all flags"),
             }

@@ -168,7 +168,8 @@ fn every_flag_of_kaniko_is_known() {
 
 #[test]
 fn the_table_is_well_formed_and_all_of_it_is_in_the_help() {
-    let text = help(Called::Shutter, 80);
+    let text = help(Called::Shutter, Verb::Build, 80);
+    let check = help(Called::Shutter, Verb::Check, 80);
     let mut seen = std::collections::BTreeSet::new();
     for flag in FLAGS {
         for name in std::iter::once(&flag.long).chain(flag.aliases) {
@@ -184,16 +185,69 @@ fn the_table_is_well_formed_and_all_of_it_is_in_the_help() {
             "{}",
             flag.long
         );
-        assert!(text.contains(&format!("--{}", flag.long)), "{}", flag.long);
+        for (verb, text) in [(Verb::Build, &text), (Verb::Check, &check)] {
+            // A name may be the start of another one.
+            let told = text.contains(&format!("--{} ", flag.long))
+                || text.contains(&format!("--{}\n", flag.long))
+                || text.contains(&format!("--{},", flag.long));
+            assert_eq!(told, flag.is_for(verb), "{verb:?} --{}", flag.long);
+        }
         assert!(Group::ALL.iter().any(|(group, _)| *group == flag.group));
     }
-    for line in text.lines() {
+    for line in text.lines().chain(check.lines()) {
         assert!(line.len() <= 100, "{line}");
     }
     assert!(text.contains(
         "  -d, --destination IMAGE  (repeatable)\n          Image reference to push to\n"
     ));
-    assert!(help(Called::Executor, 80).contains("  executor [FLAGS]\n"));
+    assert!(help(Called::Executor, Verb::Build, 80).contains("  executor [FLAGS]\n"));
+}
+
+#[test]
+fn a_check_has_the_flags_that_mean_something_for_it() {
+    let check = |args: &[&str]| -> Result<Typed, Usage> {
+        let mut all = words(&["check"]);
+        all.extend(words(args));
+        match parse(Called::Shutter, &all)? {
+            Command::Check(typed) => Ok(*typed),
+            other => panic!("{other:?}"),
+        }
+    };
+    let got = check(&[
+        "--format=json",
+        "--error",
+        "-f",
+        "x",
+        "--target=t",
+        "--build-arg=A=b",
+        "dir",
+    ])
+    .unwrap();
+    assert_eq!(got.check_format.as_deref(), Some("json"));
+    assert!(got.check_error);
+    assert_eq!(got.dockerfile.as_deref(), Some(Path::new("x")));
+    assert_eq!(got.positional.as_deref(), Some(Path::new("dir")));
+    for (args, message, hint) in [
+        (
+            &["--destination=x"][..],
+            "unknown flag --destination",
+            "it is a flag of `shutter build`, which means nothing for a check",
+        ),
+        (
+            &["--formt=x"],
+            "unknown flag --formt",
+            "did you mean --format?",
+        ),
+    ] {
+        let usage = check(args).unwrap_err();
+        assert_eq!(usage.message, message);
+        assert_eq!(usage.hint.as_deref(), Some(hint));
+    }
+    let usage = check(&["--format=yaml"]).unwrap_err();
+    assert_eq!(usage.message, "--format: `yaml` is none of text, json");
+    // A build has none of them.
+    let usage = typed(&["--error"]).unwrap_err();
+    assert_eq!(usage.message, "unknown flag --error");
 }
 
 #[test]
@@ -206,6 +260,6 @@ fn unknown_flags_get_the_nearest_name() {
         ("zzzzzzzz", None),
         ("x", None),
     ] {
-        assert_eq!(flags::nearest(name), want, "{name}");
+        assert_eq!(flags::nearest(name, Verb::Build), want, "{name}");
     }
 }

@@ -95,7 +95,9 @@ impl Report {
         let (span, hint) = match error {
             Error::Dockerfile(error) => (error.span, error.hint.clone()),
             Error::Plan(error) => (error.span, error.hint.clone()),
-            Error::Step { span, .. } | Error::Run { span, .. } => (Some(*span), None),
+            Error::Step { span, hint, .. } => (Some(*span), hint.clone()),
+            Error::Run { span, .. } => (Some(*span), None),
+            Error::Checks { span, .. } => (*span, None),
             Error::Cancelled | Error::Registry(_) | Error::Other { .. } => (None, None),
         };
         let output = match error {
@@ -115,17 +117,9 @@ impl Report {
             _ => join(String::new(), Some(error)),
         };
         let place = span.map(|span| {
-            let mut bytes = Vec::new();
-            let read = std::fs::File::open(dockerfile)
-                .and_then(|file| file.take(READ).read_to_end(&mut bytes));
-            Place {
-                file: shown(dockerfile, cwd),
-                span,
-                excerpt: match read {
-                    Ok(_) => excerpt(&String::from_utf8_lossy(&bytes), span),
-                    Err(_) => Vec::new(),
-                },
-            }
+            let text = read_again(dockerfile).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            Place::new(dockerfile, cwd, span, &lines)
         });
         Report {
             message,
@@ -134,6 +128,14 @@ impl Report {
             hint,
             code: None,
         }
+    }
+
+    /// Cuts the excerpt anew, out of these lines.
+    pub fn of_lines<L: AsRef<str>>(mut self, lines: &[L]) -> Report {
+        if let Some(place) = &mut self.place {
+            place.excerpt = excerpt(lines, place.span);
+        }
+        self
     }
 
     /// Gives the report as text.
@@ -169,13 +171,7 @@ impl Report {
         out.insert("level".into(), "error".into());
         out.insert("msg".into(), self.message.clone().into());
         if let Some(place) = &self.place {
-            out.insert("file".into(), place.file.clone().into());
-            out.insert("line".into(), place.span.first.into());
-            out.insert("last_line".into(), place.span.last.into());
-            let lines = place.excerpt.iter().map(|(number, mark, text)| {
-                json!({"line": number, "meant": *mark == Mark::Meant, "text": text})
-            });
-            out.insert("excerpt".into(), lines.collect());
+            out.extend(place.json());
         }
         if !self.output.is_empty() {
             out.insert("output".into(), self.output.clone().into());
@@ -191,7 +187,17 @@ impl Report {
 }
 
 impl Place {
-    fn text(&self, out: &mut String) {
+    /// Shows where something is in a file with these lines.
+    pub fn new<L: AsRef<str>>(file: &Path, cwd: &Path, span: Span, lines: &[L]) -> Place {
+        Place {
+            file: shown(file, cwd),
+            span,
+            excerpt: excerpt(lines, span),
+        }
+    }
+
+    /// Appends the place as text: file and line, and the lines below.
+    pub fn text(&self, out: &mut String) {
         const RULE: &str = "--------------------";
         let _ = writeln!(out, "{}:{}", self.file, self.span.first);
         if self.excerpt.is_empty() {
@@ -209,6 +215,37 @@ impl Place {
         }
         let _ = writeln!(out, "{RULE}");
     }
+
+    /// Gives the place as members of an object.
+    pub fn json(&self) -> [(String, Value); 4] {
+        let lines = self.excerpt.iter().map(|(number, mark, text)| {
+            json!({"line": number, "meant": *mark == Mark::Meant, "text": text})
+        });
+        [
+            ("file".into(), self.file.clone().into()),
+            ("line".into(), self.span.first.into()),
+            ("last_line".into(), self.span.last.into()),
+            ("excerpt".into(), lines.collect()),
+        ]
+    }
+}
+
+/// Reads the Dockerfile for an excerpt; what is no file can be read once only, and has been.
+fn read_again(dockerfile: &Path) -> Option<String> {
+    if !std::fs::metadata(dockerfile).ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(dockerfile).ok()?;
+    file.take(READ).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Prints a warning to stderr.
+pub(super) fn warn(warning: &str) {
+    let warning = text::line(one_line(warning).as_bytes(), Colours::Drop);
+    let mut err = std::io::stderr().lock();
+    let _ = writeln!(err, "warning: {warning}");
 }
 
 /// Prints a report to stderr.
@@ -223,26 +260,27 @@ pub(super) fn print(report: &Report, format: LogFormat) {
 }
 
 /// Cuts the lines out of a Dockerfile, with some around.
-fn excerpt(text: &str, span: Span) -> Vec<(usize, Mark, String)> {
-    let lines = text.lines().count();
+fn excerpt<L: AsRef<str>>(lines: &[L], span: Span) -> Vec<(usize, Mark, String)> {
     let last = span.last.min(span.first.saturating_add(MARKED - 1));
     let from = span.first.saturating_sub(AROUND).max(1);
-    let to = last.saturating_add(AROUND).min(lines);
-    text.lines()
-        .zip(1..)
-        .filter(|(_, number)| (from..=to).contains(number))
+    let to = last.saturating_add(AROUND).min(lines.len());
+    let wanted = lines.get(from - 1..to).unwrap_or_default();
+    wanted
+        .iter()
+        .zip(from..)
         .map(|(line, number)| {
             let mark = match (span.first..=span.last).contains(&number) {
                 true => Mark::Meant,
                 false => Mark::Beside,
             };
-            (number, mark, line.to_owned())
+            // A lone carriage return is no end of a line here, though some editors show it as one.
+            (number, mark, line.as_ref().replace('\r', "␍"))
         })
         .collect()
 }
 
 /// Shows a path as people would type it.
-fn shown(path: &Path, cwd: &Path) -> String {
+pub(super) fn shown(path: &Path, cwd: &Path) -> String {
     let path = path.strip_prefix(cwd).unwrap_or(path);
     text::line(path.to_string_lossy().as_bytes(), Colours::Drop)
 }

@@ -66,6 +66,7 @@ fn causes_are_told_once_each() {
         span: Span { first: 6, last: 6 },
         text: "COPY a b".into(),
         source: Box::new(cause()),
+        hint: None,
     };
     let report = reported(&error);
     assert_eq!(report.message, "COPY a b: read /x: disk on fire");
@@ -158,6 +159,7 @@ fn odd_spans_do_no_harm() {
             span: Span { first, last },
             text: "\u{1b}[2Jx".into(),
             source: "y".into(),
+            hint: None,
         };
         let text = reported(&error).text(Colours::Drop);
         assert!(text.ends_with("error: x: y\n"), "{text}");

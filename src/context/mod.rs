@@ -22,9 +22,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use copy::copy;
+pub use copy::{Dates, copy};
 pub use owner::{User, user};
-pub use visible::{Making, Visible, locate, visible};
+pub use visible::{Making, Owner, Visible, locate, visible};
 
 /// The most bytes an ignore file may have: 4 MiB.
 const MAX_IGNORE: u64 = 4 << 20;
@@ -157,8 +157,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Opens a directory as the context of a Dockerfile; the ignore file is `DOCKERFILE.dockerignore`
-    /// beside the Dockerfile where there is one, else `.dockerignore` in the context.
+    /// Opens a directory as the context of a Dockerfile, with its [ignore file](ignore_file()).
     pub fn open(dir: &Path, dockerfile: &Path) -> Result<Context, Error> {
         let fd = openat(
             rustix::fs::CWD,
@@ -171,16 +170,21 @@ impl Context {
             path: dir.to_owned(),
             source: errno.into(),
         })?;
-        let mut own = dockerfile.as_os_str().to_owned();
-        own.push(".dockerignore");
-        let ignore = match read_ignore(Path::new(&own))? {
-            Some(ignore) => Some(ignore),
-            None => read_ignore(&dir.join(".dockerignore"))?,
-        };
         Ok(Context {
             dir: Arc::new(fd),
-            ignore,
+            ignore: ignore_file(dir, dockerfile)?,
         })
+    }
+}
+
+/// Reads the ignore file of a Dockerfile in a directory: `DOCKERFILE.dockerignore` beside the
+/// Dockerfile where there is one, else `.dockerignore` in the directory.
+pub fn ignore_file(dir: &Path, dockerfile: &Path) -> Result<Option<Ignore>, Error> {
+    let mut own = dockerfile.as_os_str().to_owned();
+    own.push(".dockerignore");
+    match read_ignore(Path::new(&own))? {
+        Some(ignore) => Ok(Some(ignore)),
+        None => read_ignore(&dir.join(".dockerignore")),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::sys::Cancel;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, openat, statat};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -27,17 +28,23 @@ pub struct Visible {
     pub top: Meta,
     /// What looks different than on disk, changed owners of regular files aside; not settled.
     pub changes: Changeset,
-    /// Regular files that belong to somebody else on disk, with their modes.
+    /// Regular files that belong to somebody else on disk than all are taken to, with their modes.
     pub owned: Vec<(RelPath, u32)>,
+    /// How many files each owner and group has.
+    owners: HashMap<Owner, usize>,
     /// Whether the directory itself belongs to somebody else.
     top_differs: bool,
 }
 
+/// User and group.
+pub type Owner = (u32, u32);
+
 /// How what is seen will be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Making {
-    /// From the directory on disk, which lies below and shows what did not change.
-    Above,
+    /// From the directory on disk, which lies below and shows what did not change; and shows what
+    /// this owner has as root's.
+    Above(Owner),
     /// From nothing: everything is named in the changes.
     Apart,
 }
@@ -46,6 +53,15 @@ impl Visible {
     /// Tells whether the directory can be shown as it is.
     pub fn is_plain(&self) -> bool {
         self.changes.is_empty() && self.owned.is_empty() && !self.top_differs
+    }
+
+    /// Gives the owner of most files, and of how many.
+    pub fn common_owner(&self) -> (Owner, usize) {
+        let most = self
+            .owners
+            .iter()
+            .max_by_key(|(owner, count)| (**count, **owner));
+        most.map_or(((0, 0), 0), |(owner, count)| (*owner, *count))
     }
 }
 
@@ -82,10 +98,20 @@ pub fn visible(
         context,
         dir: &dir,
         mounts: mounts_below(context.dir.as_fd()),
+        home: match making {
+            Making::Above(owner) => owner,
+            Making::Apart => (0, 0),
+        },
         cancel,
     };
     let top = survey.meta(fd.as_fd(), b"", &dir)?;
     let top = top.ok_or_else(|| Error::NotFound(dir.clone()))?;
+    // Nobody carries the metadata of the context's own directory over.
+    let seen = match is_dir && dir.is_root() {
+        true => Meta::dir(0o755, top.mtime),
+        false => rooted(top.clone()),
+    };
+    let as_it_is = (seen.mode, &seen.xattrs) == (top.mode, &top.xattrs);
     let whole = making == Making::Apart;
     let part = match is_dir {
         true => survey.directory(&fd, &dir, whole)?,
@@ -94,13 +120,14 @@ pub fn visible(
     Ok(Visible {
         dir: Arc::new(fd),
         file: (!is_dir).then(|| path.name().to_vec()),
-        top_differs: whole || is_dir && belongs_to_others(&top),
-        top: rooted(top),
+        top_differs: whole || is_dir && (survey.differs(owner_of(&top)) || !as_it_is),
+        top: seen,
         changes: Changeset {
             changes: part.changes,
             state: State::Frozen,
         },
         owned: part.owned,
+        owners: part.owners,
     })
 }
 
@@ -110,6 +137,8 @@ struct Survey<'a> {
     dir: &'a RelPath,
     /// Where other file systems are mounted, as seen from the context's root, sorted.
     mounts: Vec<RelPath>,
+    /// Who has what is shown as root's anyway.
+    home: Owner,
     cancel: &'a Cancel,
 }
 
@@ -118,6 +147,7 @@ struct Survey<'a> {
 struct Part {
     changes: Vec<Change>,
     owned: Vec<(RelPath, u32)>,
+    owners: HashMap<Owner, usize>,
     /// Whether anything in it is seen.
     seen: bool,
 }
@@ -126,7 +156,14 @@ impl Part {
     fn add(&mut self, mut other: Part) {
         self.changes.append(&mut other.changes);
         self.owned.append(&mut other.owned);
+        for (owner, count) in other.owners {
+            *self.owners.entry(owner).or_default() += count;
+        }
         self.seen |= other.seen;
+    }
+
+    fn count(&mut self, owner: Owner) {
+        *self.owners.entry(owner).or_default() += 1;
     }
 }
 
@@ -216,8 +253,10 @@ impl Survey<'_> {
         let Some(meta) = self.meta(fd.as_fd(), b"", path)? else {
             return Ok(Part::default());
         };
-        let differs = whole || mounted || belongs_to_others(&meta);
+        let owner = owner_of(&meta);
+        let differs = whole || mounted || self.differs(owner);
         let mut part = Part::default();
+        part.count(owner);
         // What is changed in a directory needs the directory to be named too.
         if differs || !below.changes.is_empty() {
             let action = match mounted && !whole {
@@ -244,7 +283,9 @@ impl Survey<'_> {
                 Err(Errno::NOENT) => return Ok(Part::default()),
                 Err(errno) => return Err(Error::io("look at", path, errno)),
             };
-            if (stat.st_uid, stat.st_gid) == (0, 0) {
+            let owner = (stat.st_uid, stat.st_gid);
+            part.count(owner);
+            if !self.differs(owner) {
                 return Ok(part);
             }
             if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
@@ -278,6 +319,10 @@ impl Survey<'_> {
         }
     }
 
+    fn differs(&self, owner: Owner) -> bool {
+        owner != self.home
+    }
+
     fn is_mount(&self, path: &RelPath) -> bool {
         self.mounts.binary_search(path).is_ok()
     }
@@ -309,8 +354,8 @@ fn rooted(meta: Meta) -> Meta {
     }
 }
 
-fn belongs_to_others(meta: &Meta) -> bool {
-    (meta.uid, meta.gid) != (0, 0)
+fn owner_of(meta: &Meta) -> Owner {
+    (meta.uid, meta.gid)
 }
 
 /// Lists a directory in order of names.
@@ -374,4 +419,148 @@ fn unescape(path: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::ignore::Ignore;
+    use std::os::unix::fs::{chown, symlink};
+
+    fn clean(path: &str) -> RelPath {
+        RelPath::clean(path.as_bytes()).unwrap()
+    }
+
+    /// Writes changes and changed owners as words.
+    fn told(visible: &Visible) -> Vec<String> {
+        let changes = visible
+            .changes
+            .changes
+            .iter()
+            .map(|Change { path, action }| {
+                let what = match action {
+                    Action::Delete => "-",
+                    Action::Opaque(_) => "o",
+                    Action::Put {
+                        source: Some(_), ..
+                    } => "+",
+                    Action::Put { .. } => "m",
+                };
+                format!("{what}{path}")
+            });
+        let owned = visible
+            .owned
+            .iter()
+            .map(|(path, mode)| format!("={path} {mode:o}"));
+        changes.chain(owned).collect()
+    }
+
+    #[test]
+    fn differences_are_named_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in [
+            "keep/a", "keep/b", "out/x", "out/back", "gone/y", "theirs/z",
+        ] {
+            let path = path(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, name).unwrap();
+        }
+        symlink("a", path("keep/link")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(path("keep/socket")).unwrap());
+        for name in ["keep/b", "theirs", "theirs/z"] {
+            chown(path(name), Some(7), Some(8)).unwrap();
+        }
+        let mut context = Context::open(dir.path(), &path("Dockerfile")).unwrap();
+        context.ignore = Some(Ignore::parse(b"out\n!out/back\ngone\n").unwrap());
+        let cancel = Cancel::new().unwrap();
+        let see = |source: &str, making| {
+            let path = locate(&context, &clean(source)).unwrap();
+            visible(&context, &path, making, &cancel).unwrap()
+        };
+        let table: &[(&str, Making, &[&str])] = &[
+            (
+                "/",
+                Making::Above((0, 0)),
+                &[
+                    "-/gone",
+                    "m/keep",
+                    "-/keep/socket",
+                    "m/out",
+                    "-/out/x",
+                    "m/theirs",
+                    "=/keep/b 644",
+                    "=/theirs/z 644",
+                ],
+            ),
+            (
+                "/",
+                Making::Above((7, 8)),
+                &[
+                    "-/gone",
+                    "m/keep",
+                    "m/keep/link",
+                    "-/keep/socket",
+                    "m/out",
+                    "-/out/x",
+                    "=/keep/a 644",
+                    "=/out/back 644",
+                ],
+            ),
+            (
+                "/",
+                Making::Apart,
+                &[
+                    "m/keep",
+                    "+/keep/a",
+                    "+/keep/b",
+                    "m/keep/link",
+                    "m/out",
+                    "+/out/back",
+                    "m/theirs",
+                    "+/theirs/z",
+                ],
+            ),
+            ("keep/link", Making::Above((0, 0)), &[]),
+            ("keep/b", Making::Above((0, 0)), &["=/b 644"]),
+            ("keep/b", Making::Above((7, 8)), &[]),
+            ("theirs", Making::Above((7, 8)), &[]),
+            ("theirs", Making::Above((0, 0)), &["=/z 644"]),
+        ];
+        for (source, making, expected) in table {
+            let visible = see(source, *making);
+            assert_eq!(told(&visible), *expected, "{source} {making:?}");
+            let plain = expected.is_empty();
+            assert_eq!(visible.is_plain(), plain, "{source} {making:?}");
+            assert_eq!((visible.top.uid, visible.top.gid), (0, 0));
+            assert_eq!(visible.top.mode, 0o755, "{source}");
+        }
+        assert_eq!(see("/theirs", Making::Apart).common_owner().0, (0, 0));
+        assert_eq!(
+            see("/theirs", Making::Above((0, 0))).common_owner(),
+            ((7, 8), 1)
+        );
+        for (source, error) in [
+            ("absent", "\"/absent\": not found"),
+            ("gone", "\"/gone\": not found"),
+            ("keep/socket", "\"/keep/socket\" is a socket"),
+            ("keep/a/b", "\"/keep/a/b\": not found"),
+        ] {
+            let missing = locate(&context, &clean(source)).unwrap_err().to_string();
+            assert!(missing.contains(error), "{missing}");
+        }
+    }
+
+    #[test]
+    fn paths_of_the_mount_table_are_read() {
+        let table = [
+            ("/a", "/a"),
+            ("/a\\040b\\134", "/a b\\"),
+            ("/a\\04", "/a\\04"),
+            ("\\888", "\\888"),
+        ];
+        for (escaped, path) in table {
+            assert_eq!(unescape(escaped.as_bytes()), path.as_bytes());
+        }
+    }
 }

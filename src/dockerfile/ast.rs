@@ -1,5 +1,7 @@
 //! What a Dockerfile says, as data with spans; words are not expanded yet.
 
+use super::check::{Finding, Options};
+
 /// Lines of the file, from 1, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {
@@ -20,8 +22,10 @@ pub struct Dockerfile {
     pub globals: Vec<Instruction>,
     /// The stages in order.
     pub stages: Vec<Stage>,
-    /// What BuildKit warns of while parsing (an empty continuation line, say).
-    pub warnings: Vec<(Span, String)>,
+    /// What the checks found that want nothing but the text, in no order.
+    pub findings: Vec<Finding>,
+    /// What comments right above instructions say of the checks, with the instructions' lines.
+    pub exceptions: Vec<(Span, Options)>,
 }
 
 /// One stage: a FROM and what follows.

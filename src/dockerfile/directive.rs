@@ -43,6 +43,12 @@ impl Directives {
     }
 }
 
+/// Gives what a comment, without its `#`, says of the checks: what follows `check=`.
+pub(super) fn check_comment(text: &str) -> Option<&str> {
+    let (name, value) = split(text)?;
+    name.eq_ignore_ascii_case("check").then_some(value)
+}
+
 /// Splits `name = value`; the name is a letter and then letters and digits.
 fn split(line: &str) -> Option<(&str, &str)> {
     const BLANK: [char; 5] = [' ', '\t', '\n', '\r', '\x0c'];

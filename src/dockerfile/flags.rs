@@ -29,6 +29,16 @@ impl<T: Into<String>> From<T> for Wrong {
     }
 }
 
+impl Wrong {
+    /// Adds what to do, where nothing better is known.
+    pub(super) fn hint(self, hint: impl Into<String>) -> Wrong {
+        Wrong {
+            hint: self.hint.or_else(|| Some(hint.into())),
+            ..self
+        }
+    }
+}
+
 /// The flags given, checked against those there are.
 #[derive(Debug)]
 pub(super) struct Flags<'a> {
@@ -60,16 +70,21 @@ impl<'a> Flags<'a> {
             if *takes != Takes::Values && given.iter().any(|(name, _)| name == known_name) {
                 return Err(format!("duplicate flag specified: {flag}").into());
             }
-            let missing = || Wrong::from(format!("missing a value on flag: {flag}"));
+            let missing = || {
+                let wrong = Wrong::from(format!("missing a value on flag: {flag}"));
+                match takes {
+                    Takes::Bool => wrong.hint(format!("write {flag}, or {flag}=false")),
+                    Takes::Value | Takes::Values => wrong.hint(format!("write {flag}=VALUE")),
+                }
+            };
             let value = match (takes, value) {
                 (Takes::Bool, None) => "true",
                 (Takes::Bool, Some("")) => return Err(missing()),
                 (Takes::Bool, Some(value)) if value.eq_ignore_ascii_case("true") => "true",
                 (Takes::Bool, Some(value)) if value.eq_ignore_ascii_case("false") => "false",
                 (Takes::Bool, Some(value)) => {
-                    return Err(
-                        format!("expecting boolean value for flag {flag}, not: {value}").into(),
-                    );
+                    let message = format!("expecting boolean value for flag {flag}, not: {value}");
+                    return Err(Wrong::from(message).hint("true and false are"));
                 }
                 (_, None) => return Err(missing()),
                 (_, Some(value)) => value,

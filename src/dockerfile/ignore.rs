@@ -156,6 +156,41 @@ impl Ignore {
         (verdict, own)
     }
 
+    /// Tells whether nothing that a source of COPY may name is kept; where that cannot be told from
+    /// the patterns alone, it is no.
+    pub fn leaves_out(&self, source: &str) -> bool {
+        let mut rooted = b"/".to_vec();
+        rooted.extend(source.as_bytes());
+        let path = clean(&rooted);
+        let path = path.strip_prefix(b"/").unwrap_or(&path);
+        let parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+        let is_plain = |part: &&&[u8]| !part.iter().any(|b| b"*?[\\".contains(b));
+        let plain: Vec<&[u8]> = parts.iter().take_while(is_plain).copied().collect();
+        let fixed = plain.join(&b'/');
+        if !fixed.is_empty() && self.directory(&fixed) == Verdict::Prune {
+            return true;
+        }
+        // Of names that a pattern stands for these are left out only where all are.
+        const NAMES: [&[u8]; 3] = [b"\x01", b"\x01\x02\x03", b".\x01"];
+        let uncertain =
+            path.iter().any(|b| b"[\\".contains(b)) || self.rules.iter().any(|rule| rule.exception);
+        if uncertain || (plain.len() == parts.len() && !path.is_empty()) {
+            return false;
+        }
+        let pattern = if path.is_empty() { b"*" } else { path };
+        NAMES.iter().all(|name| {
+            let mut sample = Vec::new();
+            for &b in pattern {
+                match b {
+                    b'*' => sample.extend(*name),
+                    b'?' => sample.push(1),
+                    b => sample.push(b),
+                }
+            }
+            self.is_ignored(&sample)
+        })
+    }
+
     /// Tells whether a pattern may match something below a directory that none matches.
     pub fn may_match_below(&self, dir: &[u8]) -> bool {
         let below = with_slash(dir);

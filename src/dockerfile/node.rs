@@ -4,7 +4,9 @@
 //! its author meant it.
 
 use super::ast::{Heredoc, Span};
+use super::check::{Finding, Rule};
 use super::directive::{self, Directives};
+use super::flags::Wrong;
 use super::parse::Error;
 use super::spelling::quote;
 use super::split::{self, Json};
@@ -27,8 +29,8 @@ pub struct Tree {
     pub escape: char,
     /// Parser directives: name in lower case, value, line.
     pub directives: Vec<(String, String, usize)>,
-    /// What is odd but allowed.
-    pub warnings: Vec<(Span, String)>,
+    /// What the cutting itself noticed: empty continuation lines.
+    pub findings: Vec<Finding>,
 }
 
 /// One instruction.
@@ -51,6 +53,9 @@ pub struct Node {
     pub span: Span,
     /// The text, continuation lines joined.
     pub original: String,
+    /// The comments right above it, without `#` and blanks around; an empty line or an empty comment
+    /// parts an instruction from the comments above that.
+    pub comments: Vec<String>,
 }
 
 impl Node {
@@ -115,13 +120,24 @@ pub fn parse(text: &[u8]) -> Result<Tree, Error> {
     let mut found = directive::behind_shebang(text);
     let mut lines = Lines::new(text.strip_prefix(directive::BOM).unwrap_or(text));
     let mut nodes = Vec::new();
-    let mut warnings = Vec::new();
+    let mut findings = Vec::new();
+    let mut comments: Vec<String> = Vec::new();
 
     while let Some(line) = lines.next() {
         let first = lines.number;
         let line = trim_end(&line).trim_start();
         let here = Span { first, last: first };
-        match parser.line(line).map_err(|e| Error::at(here, e))? {
+        match line.strip_prefix('#').map(str::trim) {
+            Some("") => comments.clear(),
+            Some(text) => comments.push(text.to_owned()),
+            None if line.trim().is_empty() => comments.clear(),
+            None => {}
+        }
+        let directive = parser.line(line).map_err(|e| Error::at(here, e))?;
+        if directive.is_some() || found.iter().any(|(_, _, line)| *line == first) {
+            comments.clear();
+        }
+        match directive {
             Some(("escape", value)) => {
                 escape = match value.as_str() {
                     "`" => '`',
@@ -158,9 +174,15 @@ pub fn parse(text: &[u8]) -> Result<Tree, Error> {
             last: lines.number,
         };
         if empty {
-            warnings.push((
-                span(&lines),
-                format!("Empty continuation line found in: {joined}"),
+            // The line that ends the instruction, as BuildKit has it.
+            let end = Span {
+                first: lines.number,
+                last: lines.number,
+            };
+            findings.push(Finding::new(
+                Rule::NoEmptyContinuation,
+                end,
+                "Empty continuation line",
             ));
         }
 
@@ -171,22 +193,27 @@ pub fn parse(text: &[u8]) -> Result<Tree, Error> {
             for doc in &mut node.heredocs {
                 if !read_body(doc, &mut lines) {
                     lines.check()?;
-                    return Err(Error::at(span(&lines), "unterminated heredoc"));
+                    let end = format!("a line with nothing but {} ends it", doc.name);
+                    let wrong = Wrong::from("unterminated heredoc").hint(end);
+                    return Err(Error::at(span(&lines), wrong));
                 }
             }
         }
         node.span = span(&lines);
+        node.comments = std::mem::take(&mut comments);
         nodes.push(node);
     }
     lines.check()?;
     if nodes.is_empty() {
-        return Err(Error::whole("file with no instructions"));
+        return Err(Error::whole(
+            Wrong::from("file with no instructions").hint("FROM IMAGE is the least that one has"),
+        ));
     }
     Ok(Tree {
         nodes,
         escape,
         directives: found,
-        warnings,
+        findings,
     })
 }
 
@@ -234,7 +261,7 @@ enum Depth {
 }
 
 /// Makes the node of a logical line; the span comes later.
-fn node(line: String, escape: char, depth: Depth) -> Result<Node, String> {
+fn node(line: String, escape: char, depth: Depth) -> Result<Node, Wrong> {
     let (name, flags, rest) = split::command(&line);
     let mut json = false;
     let mut child = None;
@@ -244,7 +271,8 @@ fn node(line: String, escape: char, depth: Depth) -> Result<Node, String> {
             Ok(Some(words))
         }
         Json::NotStrings => {
-            Err("when using JSON array syntax, arrays must be comprised of strings only".to_owned())
+            let wrong = "when using JSON array syntax, arrays must be comprised of strings only";
+            Err(Wrong::from(wrong).hint("put every element in double quotes"))
         }
         Json::No => Ok(None),
     };
@@ -288,27 +316,32 @@ fn node(line: String, escape: char, depth: Depth) -> Result<Node, String> {
         heredocs: Vec::new(),
         span: Span { first: 0, last: 0 },
         original: line,
+        comments: Vec::new(),
     })
 }
 
 /// Reads the pairs of ENV and LABEL: `name=value...`, or the old `name value`.
-fn pairs(rest: &str, instruction: &str, escape: char) -> Result<Vec<String>, String> {
+fn pairs(rest: &str, instruction: &str, escape: char) -> Result<Vec<String>, Wrong> {
     let words = split::words(rest, escape);
     let Some(first) = words.first() else {
         return Ok(Vec::new());
     };
     if !first.contains('=') {
         let (name, value) = split::once(rest);
-        let value = value.ok_or_else(|| format!("{instruction} must have two arguments"))?;
+        let value = value.ok_or_else(|| {
+            Wrong::from(format!("{instruction} must have two arguments"))
+                .hint(format!("write {instruction} {name}=VALUE"))
+        })?;
         return Ok(vec![name.into(), value.into(), String::new()]);
     }
     let mut pairs = Vec::with_capacity(words.len() * 3);
     for word in &words {
         let (name, value) = word.split_once('=').ok_or_else(|| {
-            format!(
+            Wrong::from(format!(
                 "Syntax error - can't find = in {}. Must be of the form: name=value",
                 quote(word)
-            )
+            ))
+            .hint("a value with blanks goes in double quotes")
         })?;
         pairs.extend([name.to_owned(), value.to_owned(), "=".to_owned()]);
     }

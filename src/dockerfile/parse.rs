@@ -4,6 +4,7 @@ use super::ast::{
     Add, CommandLine, Copy, Dockerfile, Field, From, Healthcheck, Heredoc, Instruction, Item, Kind,
     Mount, Run, Span, Stage,
 };
+use super::check::{Finding, Rule, text};
 use super::flags::{Flags, Takes, Wrong};
 use super::node::{self, Node};
 use super::spelling::{nearest, quote};
@@ -18,16 +19,17 @@ pub struct Error {
     pub span: Option<Span>,
     /// What is wrong.
     pub message: String,
-    /// At most one hint: "did you mean FROM?".
+    /// At most one hint: "did you mean FROM?", which is BuildKit's, or what to do.
     pub hint: Option<String>,
 }
 
 impl Error {
-    /// Gives message and hint on one line, as BuildKit says it: `unknown flag: --form (did you mean from?)`.
+    /// Gives the message on one line as BuildKit says it, with its hint where it has one: `unknown
+    /// flag: --form (did you mean from?)`.
     pub fn joined(&self) -> String {
         match &self.hint {
-            Some(hint) => format!("{} ({hint})", self.message),
-            None => self.message.clone(),
+            Some(hint) if hint.starts_with("did you mean") => format!("{} ({hint})", self.message),
+            _ => self.message.clone(),
         }
     }
 
@@ -40,11 +42,12 @@ impl Error {
         }
     }
 
-    pub(super) fn whole(message: impl Into<String>) -> Error {
+    pub(super) fn whole(wrong: impl Into<Wrong>) -> Error {
+        let Wrong { message, hint } = wrong.into();
         Error {
             span: None,
-            message: message.into(),
-            hint: None,
+            message,
+            hint,
         }
     }
 }
@@ -76,14 +79,15 @@ const NAMES: [&str; 18] = [
 pub fn parse(text: &[u8]) -> Result<Dockerfile, Error> {
     let tree = node::parse(text)?;
     let mut dockerfile = Dockerfile {
+        findings: text::findings(&tree),
+        exceptions: text::exceptions(&tree),
         directives: tree.directives,
         escape: tree.escape,
         globals: Vec::new(),
         stages: Vec::new(),
-        warnings: tree.warnings,
     };
     for node in &tree.nodes {
-        let at = |wrong: Wrong| Error::at(node.span, wrong);
+        let at = |wrong: Wrong| Error::at(node.span, advised(wrong, node, dockerfile.escape));
         let text = node.original.trim().to_owned();
         if node.name.eq_ignore_ascii_case("FROM") {
             dockerfile.stages.push(Stage {
@@ -95,9 +99,7 @@ pub fn parse(text: &[u8]) -> Result<Dockerfile, Error> {
             continue;
         }
         let kind = kind(node, &node.heredocs).map_err(at)?;
-        dockerfile
-            .warnings
-            .extend(unread_flags(node, &kind).map(|warning| (node.span, warning)));
+        dockerfile.findings.extend(unread_flag(node, &kind));
         let is_arg = matches!(kind, Kind::Arg(_));
         let instruction = Instruction {
             span: node.span,
@@ -107,11 +109,19 @@ pub fn parse(text: &[u8]) -> Result<Dockerfile, Error> {
         match dockerfile.stages.last_mut() {
             Some(stage) => stage.instructions.push(instruction),
             None if is_arg => dockerfile.globals.push(instruction),
-            None => return Err(at("no build stage in current context".into())),
+            None => {
+                let wrong = Wrong::from("no build stage in current context");
+                return Err(Error::at(
+                    node.span,
+                    wrong.hint("FROM goes before it: only ARG may stand before the first FROM"),
+                ));
+            }
         }
     }
     if dockerfile.stages.is_empty() {
-        return Err(Error::whole("dockerfile contains no stages to build"));
+        return Err(Error::whole(
+            Wrong::from("dockerfile contains no stages to build").hint("it wants a FROM"),
+        ));
     }
     Ok(dockerfile)
 }
@@ -130,6 +140,49 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, Error> {
     trigger(node, &node.heredocs).map_err(|wrong| Error::at(node.span, wrong))
 }
 
+/// Adds what to do about mistakes whose cause is not in the instruction itself.
+fn advised(wrong: Wrong, node: &Node, escape: char) -> Wrong {
+    if node.original.contains('\r') {
+        let hint = "lines end here with carriage returns alone; line feeds are wanted";
+        return Wrong::from(wrong.message).hint(hint);
+    }
+    if !wrong.message.starts_with("unknown instruction") {
+        return wrong;
+    }
+    if node.name.starts_with("//") {
+        return wrong.hint("a comment begins with #");
+    }
+    wrong.hint(format!(
+        "if the line above goes on here, it must end with {escape}"
+    ))
+}
+
+/// How an instruction is written.
+fn usage(instruction: &str) -> &'static str {
+    match instruction {
+        "ADD" => "ADD SOURCE... DESTINATION",
+        "ARG" => "ARG NAME[=DEFAULT]",
+        "COPY" => "COPY SOURCE... DESTINATION",
+        "ENV" => "ENV NAME=VALUE",
+        "EXPOSE" => "EXPOSE PORT[/PROTOCOL]",
+        "HEALTHCHECK" => "HEALTHCHECK CMD COMMAND, or HEALTHCHECK NONE",
+        "LABEL" => "LABEL NAME=VALUE",
+        "MAINTAINER" => "LABEL org.opencontainers.image.authors=NAME",
+        "ONBUILD" => "ONBUILD INSTRUCTION",
+        "SHELL" => "SHELL [\"/bin/bash\", \"-c\"]",
+        "STOPSIGNAL" => "STOPSIGNAL SIGNAL",
+        "USER" => "USER NAME[:GROUP]",
+        "VOLUME" => "VOLUME PATH",
+        "WORKDIR" => "WORKDIR PATH",
+        _ => "INSTRUCTION arguments",
+    }
+}
+
+/// Says that an instruction is not written as it must be, and how it is.
+fn misused(message: String, instruction: &str) -> Wrong {
+    Wrong::from(message).hint(format!("write {}", usage(instruction)))
+}
+
 /// Makes the instruction of a trigger; `heredocs` are those of the ONBUILD around it, if one is.
 fn trigger(node: &Node, heredocs: &[Heredoc]) -> Result<Instruction, Wrong> {
     let name = node.name.to_uppercase();
@@ -145,11 +198,12 @@ fn trigger(node: &Node, heredocs: &[Heredoc]) -> Result<Instruction, Wrong> {
 }
 
 /// Tells of flags that BuildKit neither reads nor refuses.
-fn unread_flags(node: &Node, kind: &Kind) -> Option<String> {
-    let flag = node.flags.first()?;
+fn unread_flag(node: &Node, kind: &Kind) -> Option<Finding> {
+    let flag = node.flags.first()?.split('=').next()?;
     match kind {
         Kind::Arg(_) | Kind::StopSignal(_) | Kind::Healthcheck(Healthcheck::None) => {
-            Some(format!("{} does not use the flag {flag}", node.name))
+            let message = format!("{} does not use the flag {flag}", node.name);
+            Some(Finding::new(Rule::UnreadFlag, node.span, message))
         }
         _ => None,
     }
@@ -173,7 +227,10 @@ fn from(node: &Node) -> Result<From, Wrong> {
             }
             (base, Some(lower))
         }
-        _ => return Err("FROM requires either one or three arguments".into()),
+        _ => {
+            let wrong = Wrong::from("FROM requires either one or three arguments");
+            return Err(wrong.hint("write FROM IMAGE, or FROM IMAGE AS NAME"));
+        }
     };
     let flags = Flags::parse(&node.flags, &[("platform", Takes::Value)])?;
     Ok(From {
@@ -222,7 +279,8 @@ fn kind(node: &Node, heredocs: &[Heredoc]) -> Result<Kind, Wrong> {
         }
         "ONBUILD" => {
             let Some(child) = &node.child else {
-                return Err("ONBUILD requires at least one argument".into());
+                let message = "ONBUILD requires at least one argument".to_owned();
+                return Err(misused(message, "ONBUILD"));
             };
             no_flags()?;
             let mut trigger = trigger(child, heredocs)?;
@@ -234,7 +292,8 @@ fn kind(node: &Node, heredocs: &[Heredoc]) -> Result<Kind, Wrong> {
             no_flags()?;
             at_least_one(words, "SHELL")?;
             if !node.json {
-                return Err("SHELL requires the arguments to be in JSON form".into());
+                let message = "SHELL requires the arguments to be in JSON form".to_owned();
+                return Err(misused(message, "SHELL"));
             }
             Kind::Shell(words.clone())
         }
@@ -278,7 +337,10 @@ fn unknown(name: &str) -> Wrong {
 
 fn at_least_one(words: &[String], instruction: &str) -> Result<(), Wrong> {
     match words {
-        [] => Err(format!("{instruction} requires at least one argument").into()),
+        [] => {
+            let message = format!("{instruction} requires at least one argument");
+            Err(misused(message, instruction))
+        }
         _ => Ok(()),
     }
 }
@@ -286,7 +348,10 @@ fn at_least_one(words: &[String], instruction: &str) -> Result<(), Wrong> {
 fn exactly_one(words: &[String], instruction: &str) -> Result<String, Wrong> {
     match words {
         [one] => Ok(one.clone()),
-        _ => Err(format!("{instruction} requires exactly one argument").into()),
+        _ => {
+            let message = format!("{instruction} requires exactly one argument");
+            Err(misused(message, instruction))
+        }
     }
 }
 
@@ -304,7 +369,8 @@ fn pairs(words: &[String], instruction: &str) -> Result<Vec<(String, String)>, W
         .chunks(3)
         .map(|chunk| match chunk {
             [name, ..] if name.is_empty() => {
-                Err(format!("{instruction} names can not be blank").into())
+                let message = format!("{instruction} names can not be blank");
+                Err(misused(message, instruction))
             }
             [name, value, _] => Ok((name.clone(), value.clone())),
             _ => Err(format!("Bad input to {instruction}, too many arguments").into()),
@@ -317,7 +383,7 @@ fn arg(words: &[String]) -> Result<Vec<(String, Option<String>)>, Wrong> {
     words
         .iter()
         .map(|word| match word.split_once('=') {
-            Some(("", _)) => Err("ARG names can not be blank".into()),
+            Some(("", _)) => Err(misused("ARG names can not be blank".into(), "ARG")),
             Some((name, value)) => Ok((name.to_owned(), Some(value.to_owned()))),
             None => Ok((word.clone(), None)),
         })
@@ -338,13 +404,15 @@ fn run(node: &Node, heredocs: &[Heredoc]) -> Result<Run, Wrong> {
     if let Some(mode) = network
         && !["default", "none", "host"].contains(&mode)
     {
-        return Err(format!("invalid network mode {}", quote(mode)).into());
+        let message = format!("invalid network mode {}", quote(mode));
+        return Err(Wrong::from(message).hint("default, none and host are"));
     }
     let security = flags.value("security");
     if let Some(mode) = security
         && !["insecure", "sandbox"].contains(&mode)
     {
-        return Err(format!("security {} is not valid", quote(mode)).into());
+        let message = format!("security {} is not valid", quote(mode));
+        return Err(Wrong::from(message).hint("sandbox and insecure are"));
     }
     Ok(Run {
         command: command_line(node.json, &node.words),
@@ -440,10 +508,12 @@ fn add(node: &Node, heredocs: &[Heredoc]) -> Result<Add, Wrong> {
 fn ends<'a>(words: &'a [String], instruction: &str) -> Result<(&'a [String], &'a String), Wrong> {
     match words {
         [sources @ .., dest] if !sources.is_empty() => Ok((sources, dest)),
-        _ => Err(format!(
-            "{instruction} requires at least two arguments, but only one was provided. Destination could not be determined"
-        )
-        .into()),
+        _ => Err(misused(
+            format!(
+                "{instruction} requires at least two arguments, but only one was provided. Destination could not be determined"
+            ),
+            instruction,
+        )),
     }
 }
 
@@ -495,7 +565,8 @@ fn trigger_text(node: &Node) -> String {
 
 fn healthcheck(node: &Node) -> Result<Healthcheck, Wrong> {
     let [kind, words @ ..] = node.words.as_slice() else {
-        return Err("HEALTHCHECK requires at least one argument".into());
+        let message = "HEALTHCHECK requires at least one argument".to_owned();
+        return Err(misused(message, "HEALTHCHECK"));
     };
     let kind = kind.to_uppercase();
     if kind == "NONE" {
@@ -518,7 +589,8 @@ fn healthcheck(node: &Node) -> Result<Healthcheck, Wrong> {
         return Err(format!("Unknown type {} in HEALTHCHECK (try CMD)", quote(&kind)).into());
     }
     if words.is_empty() {
-        return Err("Missing command after HEALTHCHECK CMD".into());
+        let message = "Missing command after HEALTHCHECK CMD".to_owned();
+        return Err(misused(message, "HEALTHCHECK"));
     }
     Ok(Healthcheck::Check {
         command: command_line(node.json, words),
@@ -536,7 +608,9 @@ fn interval(flags: &Flags, name: &str) -> Result<Option<u64>, Wrong> {
     let Some(text) = flags.text(name) else {
         return Ok(None);
     };
-    match duration::parse(&text)? {
+    let time = duration::parse(&text)
+        .map_err(|e| Wrong::from(e).hint("a time is written as in 30s or 1m30s"))?;
+    match time {
         0 => Ok(None),
         time if time < LEAST => {
             Err(format!("Interval {} cannot be less than 1ms", quote(name)).into())

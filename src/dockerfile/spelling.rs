@@ -33,14 +33,20 @@ fn unprintable(c: char) -> bool {
         || matches!(u32::from(c), 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xfeff)
 }
 
-/// Finds the option nearest to a word, at most two edits away. The first of equally near ones wins.
+/// Finds the option nearest to a word, at most two edits away, as BuildKit does.
 pub fn nearest<'a>(word: &str, options: &[&'a str]) -> Option<&'a str> {
+    nearest_within(word, options, 2)
+}
+
+/// Finds the option nearest to a word: at most so many letters to change, add or take away. The
+/// first of equally near ones wins; where the word is an option itself, there is none.
+pub fn nearest_within<'a>(word: &str, options: &[&'a str], most: usize) -> Option<&'a str> {
     // Anything short is near to nothing.
     if word.is_empty() {
         return None;
     }
     let mut best = None;
-    let mut least = 3;
+    let mut least = most + 1;
     for option in options {
         if word == *option {
             return None;
@@ -80,6 +86,10 @@ fn distance(a: &str, b: &str, limit: usize) -> usize {
         if let Some(first) = row.first_mut() {
             *first = i + 1;
         }
+        // No way leads back below what every way costs by now.
+        if row.iter().all(|cost| *cost >= limit) {
+            return limit;
+        }
     }
     row.last().copied().unwrap_or(0).min(limit)
 }
@@ -113,6 +123,8 @@ mod tests {
             ("adx", Some("add")),
         ] {
             assert_eq!(nearest(word, &options), meant, "{word}");
+            let narrow = nearest_within(word, &options, 1);
+            assert_eq!(narrow, meant.filter(|_| word != "foo"), "{word}");
         }
     }
 }

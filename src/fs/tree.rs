@@ -111,6 +111,10 @@ impl Tree {
             if links > MAX_LINKS {
                 return Err(rustix::io::Errno::LOOP.into());
             }
+            // No file system gives such a target, but a damaged table may.
+            if target.contains(&0) {
+                return Err(rustix::io::Errno::INVAL.into());
+            }
             if target.first() == Some(&b'/') {
                 done = RelPath::root();
             }

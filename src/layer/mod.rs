@@ -3,7 +3,7 @@
 mod pack;
 mod unpack;
 
-pub use pack::{PackOptions, Packed, Permits, Times, bench, pack, tar};
+pub use pack::{PackOptions, Packed, Permits, Times, archive, bench, pack, tar};
 pub use unpack::{read_entries, unpack_all};
 
 use crate::fs::{LayerView, RelPath};
@@ -39,6 +39,9 @@ pub enum Error {
     /// The bytes of a blob could not be had.
     #[error("read the layer")]
     Read(#[source] io::Error),
+    /// The bytes of an archive could not be written.
+    #[error("write the archive")]
+    Write(#[source] io::Error),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] crate::store::Error),

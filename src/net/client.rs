@@ -39,6 +39,24 @@ pub struct Settings {
     pub farewell: Duration,
     /// What temporary errors are met with.
     pub retry: Retry,
+    /// Is told when a call is to be tried again for the first time.
+    pub notice: Notice,
+}
+
+/// Takes a sentence that somebody should read while they wait.
+#[derive(Clone)]
+pub struct Notice(pub Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Default for Notice {
+    fn default() -> Notice {
+        Notice(Arc::new(|_| ()))
+    }
+}
+
+impl std::fmt::Debug for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Notice")
+    }
 }
 
 impl Default for Settings {
@@ -51,6 +69,7 @@ impl Default for Settings {
             idle: Duration::from_secs(60),
             farewell: Duration::from_secs(3),
             retry: Retry::default(),
+            notice: Notice::default(),
         }
     }
 }
@@ -219,7 +238,7 @@ impl Client {
 
     /// Calls again after temporary errors, as the settings' [`Retry`] allows and `extra` times
     /// more; `call` gets the number of attempts that failed so far.
-    pub fn retry<T, E: Temporary>(
+    pub fn retry<T, E: Temporary + std::error::Error>(
         &self,
         extra: u32,
         mut call: impl FnMut(u32) -> Result<T, E>,
@@ -238,6 +257,9 @@ impl Client {
             let Some(wait) = retry.wait(failed, waited, error.retry_after()) else {
                 return Err(error);
             };
+            if failed == 1 {
+                (self.0.settings.notice.0)(&format!("{}; it is tried again", chain(&error)));
+            }
             if self.sleep(wait).is_err() {
                 return Err(E::cancelled());
             }
@@ -256,6 +278,22 @@ impl Client {
             }
         })
     }
+}
+
+/// Gives an error with its causes, as one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut at = error.source();
+    while let Some(cause) = at {
+        let text = cause.to_string();
+        // Some wrap what they also say.
+        if !out.ends_with(&text) {
+            out.push_str(": ");
+            out.push_str(&text);
+        }
+        at = cause.source();
+    }
+    out
 }
 
 /// Tells whether what is meant for one URL's host may go to the other's: same host and port, or

@@ -15,7 +15,7 @@ mod retry;
 mod tls;
 
 pub use body::{BodyReader, Upload};
-pub use client::{Client, Exchange, Request, Response, Settings, trusts};
+pub use client::{Client, Exchange, Notice, Request, Response, Settings, trusts};
 pub use error::{Error, Failure};
 pub use redact::redacted;
 pub use reqwest::header;

@@ -30,6 +30,18 @@ impl Platform {
         }
     }
 
+    /// Gives the platform as containerd writes it: without the variant that its architecture means by
+    /// itself (`arm64/v8`, `amd64/v1`), with that of `arm`, which means none.
+    pub fn normalized(self) -> Platform {
+        let variant = match (self.architecture.as_str(), self.variant.as_deref()) {
+            ("arm64", Some("8" | "v8")) | ("amd64", Some("v1")) => None,
+            ("arm", None | Some("7")) => Some("v7".to_owned()),
+            ("arm", Some(number @ ("5" | "6" | "8"))) => Some(format!("v{number}")),
+            (_, variant) => variant.map(str::to_owned),
+        };
+        Platform { variant, ..self }
+    }
+
     /// Tells whether an image for `other` serves where `self` is wanted: same system and
     /// architecture, and the variant where both name one (`arm64` means `arm64/v8`).
     pub fn accepts(&self, other: &Platform) -> bool {

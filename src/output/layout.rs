@@ -1,18 +1,33 @@
+use super::archive::Archive;
 use super::open::{read_index, read_version};
-use super::{Error, Finished, IMAGE_NAME, REF_NAME, failed, put_in_place};
-use crate::oci::{Descriptor, Digest, Image, Reference, media};
+use super::stream::{Stream, write_to};
+use super::{Error, Export, Finished, IMAGE_NAME, REF_NAME, beside, failed, put_in_place};
+use crate::oci::{Descriptor, Digest, Image, Reference, Sha256, media};
+use crate::request::Place;
 use serde_json::{Map, Value, json};
-use std::fs::{self, File};
-use std::io;
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+/// How long is waited before a lock that somebody holds is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Writes an OCI layout; an existing one gets the image added, in the place of images of the same
-/// tag. Whole or not at all: `index.json` is put in place last, by a rename.
+/// tag. Whole or not at all: `index.json` is put in place last, by a rename, and what fails takes
+/// away again what it had put there.
 ///
 /// Blobs are hard links of the given files where the file system can, so nobody should write to
-/// them; they are read-only for that.
-pub fn write_layout(image: &Finished, names: &[Reference], dir: &Path) -> Result<(), Error> {
-    let blobs = dir.join("blobs/sha256");
+/// them; they are read-only for that. Waits while another process adds to the same layout.
+pub fn write_layout(
+    image: &Finished,
+    names: &[Reference],
+    dir: &Path,
+    export: &Export<'_>,
+) -> Result<(), Error> {
     let fresh = match fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_none(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => true,
@@ -22,54 +37,181 @@ pub fn write_layout(image: &Finished, names: &[Reference], dir: &Path) -> Result
         // Not a single file goes into a directory that is something else.
         read_version(dir)?;
     }
-    fs::create_dir_all(&blobs).map_err(failed("create", &blobs))?;
-    let lock = File::open(dir).map_err(failed("open", dir))?;
-    lock.lock().map_err(failed("lock", dir))?;
-
-    if fresh {
-        put_bytes(
-            &dir.join("oci-layout"),
-            br#"{"imageLayoutVersion":"1.0.0"}"#,
-        )?;
+    let mut layout = Layout {
+        dir,
+        blobs: dir.join("blobs/sha256"),
+        export,
+        made: Vec::new(),
+    };
+    let result = layout.write(image, names, fresh);
+    if result.is_err() {
+        layout.undo();
     }
-    for (layer, file) in image.manifest.layers.iter().zip(&image.blobs) {
-        put_blob(&blobs, layer, file)?;
-    }
-    put_bytes(
-        &place(&blobs, &image.manifest.config.digest),
-        &image.config_bytes,
-    )?;
-    put_bytes(
-        &place(&blobs, &image.descriptor.digest),
-        &image.manifest_bytes,
-    )?;
-    let index = add(existing(dir)?, image, names);
-    put_bytes(
-        &dir.join("index.json"),
-        &serde_json::to_vec(&index).unwrap_or_default(),
-    )
+    result
 }
 
-fn place(blobs: &Path, digest: &Digest) -> PathBuf {
-    blobs.join(digest.hex())
+/// A layout that is being written.
+struct Layout<'a> {
+    dir: &'a Path,
+    blobs: PathBuf,
+    export: &'a Export<'a>,
+    /// What is there now and was not before.
+    made: Vec<PathBuf>,
 }
 
-fn put_bytes(place: &Path, bytes: &[u8]) -> Result<(), Error> {
-    put_in_place(place, |partial| {
-        fs::write(partial, bytes).map_err(failed("write", partial))
-    })
-}
-
-fn put_blob(blobs: &Path, layer: &Descriptor, file: &Path) -> Result<(), Error> {
-    let place = place(blobs, &layer.digest);
-    if fs::metadata(&place).is_ok_and(|meta| meta.is_file() && meta.len() == layer.size) {
-        return Ok(());
+impl Layout<'_> {
+    fn write(&mut self, image: &Finished, names: &[Reference], fresh: bool) -> Result<(), Error> {
+        for dir in [
+            self.dir.to_owned(),
+            self.dir.join("blobs"),
+            self.blobs.clone(),
+        ] {
+            if !dir.is_dir() {
+                fs::create_dir_all(&dir).map_err(failed("create", &dir))?;
+                self.made.push(dir);
+            }
+        }
+        let held = File::open(self.dir).map_err(failed("open", self.dir))?;
+        lock(&held, self.dir, self.export)?;
+        if fresh {
+            self.bytes(&self.dir.join("oci-layout"), VERSION)?;
+        }
+        for (layer, file) in image.manifest.layers.iter().zip(&image.blobs) {
+            self.blob(layer, file)?;
+        }
+        let place = |digest: &Digest| self.blobs.join(digest.hex());
+        let config = place(&image.manifest.config.digest);
+        let manifest = place(&image.descriptor.digest);
+        self.bytes(&config, &image.config_bytes)?;
+        self.bytes(&manifest, &image.manifest_bytes)?;
+        let index = add(existing(self.dir)?, image, names);
+        let index = serde_json::to_vec(&index).unwrap_or_default();
+        if self.export.cancel.is_set() {
+            return Err(Error::Cancelled);
+        }
+        self.bytes(&self.dir.join("index.json"), &index)
     }
-    put_in_place(&place, |partial| {
-        if fs::hard_link(file, partial).is_err() {
-            fs::copy(file, partial).map_err(failed("copy to the layout", file))?;
+
+    fn bytes(&mut self, place: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let there = place.exists();
+        let partial = beside(place);
+        put_in_place(place, &partial, || {
+            fs::write(&partial, bytes).map_err(failed("write", place))
+        })?;
+        if !there {
+            self.made.push(place.to_owned());
         }
         Ok(())
+    }
+
+    fn blob(&mut self, layer: &Descriptor, file: &Path) -> Result<(), Error> {
+        if self.export.cancel.is_set() {
+            return Err(Error::Cancelled);
+        }
+        let place = self.blobs.join(layer.digest.hex());
+        let there = fs::symlink_metadata(&place).ok();
+        let source = fs::metadata(file).map_err(failed("open", file))?;
+        let inode = |meta: &fs::Metadata| (meta.dev(), meta.ino());
+        if there.as_ref().map(inode) == Some(inode(&source)) {
+            self.export.span.advance(layer.size);
+            return Ok(());
+        }
+        let partial = beside(&place);
+        if fs::hard_link(file, &partial).is_ok() {
+            put_in_place(&place, &partial, || Ok(()))?;
+            self.export.span.advance(layer.size);
+        } else {
+            let same_size = |meta: &fs::Metadata| meta.is_file() && meta.len() == layer.size;
+            if there.as_ref().is_some_and(same_size) && self.is_whole(&place, &layer.digest)? {
+                return Ok(());
+            }
+            put_in_place(&place, &partial, || {
+                let out = File::create_new(&partial).map_err(failed("create", &place))?;
+                let mut stream = Stream::new(out, &place, self.export)?;
+                let mut from = File::open(file).map_err(failed("open", file))?;
+                let copied = stream.copy(&mut from);
+                copied.map_err(|e| stream.failed("copy to the layout", file)(e))?;
+                Ok(())
+            })?;
+        }
+        if there.is_none() {
+            self.made.push(place);
+        }
+        Ok(())
+    }
+
+    /// Tells whether a blob of the layout is what its name says.
+    fn is_whole(&self, blob: &Path, digest: &Digest) -> Result<bool, Error> {
+        let mut file = File::open(blob).map_err(failed("open", blob))?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            if self.export.cancel.is_set() {
+                return Err(Error::Cancelled);
+            }
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(hash.finish() == *digest),
+                Ok(read) => {
+                    hash.update(buffer.get(..read).unwrap_or_default());
+                    self.export.span.advance(read as u64);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed("read", blob)(e)),
+            }
+        }
+    }
+
+    /// Takes away what was made; a directory that has something in it stays.
+    fn undo(&self) {
+        for path in self.made.iter().rev() {
+            let _ = match path.is_dir() {
+                true => fs::remove_dir(path),
+                false => fs::remove_file(path),
+            };
+        }
+    }
+}
+
+fn lock(file: &File, path: &Path, export: &Export<'_>) -> Result<(), Error> {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => {
+                if export.cancel.wait(AGAIN) {
+                    return Err(Error::Cancelled);
+                }
+            }
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(e)) => return Err(failed("lock", path)(e)),
+        }
+    }
+}
+
+/// Writes an OCI layout as an archive, as skopeo's `oci-archive:` and `podman load` take it. A file
+/// is put in place by a rename.
+pub fn write_oci_tar(
+    image: &Finished,
+    names: &[Reference],
+    place: &Place,
+    export: &Export<'_>,
+) -> Result<(), Error> {
+    write_to(place, export, |out| {
+        let mut archive = Archive { out };
+        let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+        archive.directory("blobs")?;
+        archive.directory("blobs/sha256")?;
+        let mut written = BTreeSet::new();
+        for (layer, file) in image.manifest.layers.iter().zip(&image.blobs) {
+            if written.insert(layer.digest) {
+                archive.blob(&blob(&layer.digest), layer.size, file)?;
+            }
+        }
+        archive.bytes(&blob(&image.manifest.config.digest), &image.config_bytes)?;
+        archive.bytes(&blob(&image.descriptor.digest), &image.manifest_bytes)?;
+        let index = add(Map::new(), image, names).to_string();
+        archive.bytes("index.json", index.as_bytes())?;
+        archive.bytes("oci-layout", VERSION)?;
+        archive.end()
     })
 }
 

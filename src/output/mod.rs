@@ -1,14 +1,20 @@
 //! Where an image goes besides a registry, and OCI layouts as a source.
 
+mod archive;
 mod docker;
+mod files;
 mod layout;
 mod open;
+mod stream;
 
 pub use docker::write_docker_tar;
-pub use layout::write_layout;
+pub use files::{write_directory, write_root_tar};
+pub use layout::{write_layout, write_oci_tar};
 pub use open::{LayoutImage, open_layout};
 
 use crate::oci::{Descriptor, Manifest};
+use crate::progress::Span;
+use crate::sys::Cancel;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +31,23 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// A pipe's reader ended.
+    #[error("write {0}: its reader ended before it had all of the image")]
+    Closed(PathBuf),
+    /// The image's files could not be put into a directory.
+    #[error("write the image's files to {dir}")]
+    Files {
+        /// The directory.
+        dir: PathBuf,
+        /// Which, and why not.
+        source: crate::changeset::Error,
+    },
+    /// The image's files could not be read, or cannot be put into an archive.
+    #[error(transparent)]
+    Archive(#[from] crate::layer::Error),
+    /// The build was cancelled.
+    #[error("cancelled")]
+    Cancelled,
     /// The directory is no OCI layout, or has no such image.
     #[error("{path}: {why}")]
     Layout {
@@ -48,6 +71,15 @@ pub struct Finished {
     pub config_bytes: Vec<u8>,
     /// The layers' blobs, bottom first, as the manifest has them.
     pub blobs: Vec<PathBuf>,
+}
+
+/// The writing of one output: who is told of it, and who ends it.
+#[derive(Clone, Copy)]
+pub struct Export<'a> {
+    /// Is told of the bytes.
+    pub span: &'a Span,
+    /// Ends it.
+    pub cancel: &'a Cancel,
 }
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -76,13 +108,16 @@ fn beside(file: &Path) -> PathBuf {
     file.with_file_name(name)
 }
 
-/// Has `make` write a file beside `place` and puts it there by a rename.
-fn put_in_place(place: &Path, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    let partial = beside(place);
-    let result = make(&partial)
-        .and_then(|()| std::fs::rename(&partial, place).map_err(failed("put in place", place)));
+/// Has `make` make `partial`, which lies beside `place`, and puts it there by a rename.
+fn put_in_place(
+    place: &Path,
+    partial: &Path,
+    make: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let result = make()
+        .and_then(|()| std::fs::rename(partial, place).map_err(failed("put in place", place)));
     if result.is_err() {
-        let _ = std::fs::remove_file(&partial);
+        let _ = std::fs::remove_file(partial);
     }
     result
 }

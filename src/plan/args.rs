@@ -4,7 +4,7 @@ use crate::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use crate::dockerfile::spelling::quote;
 use crate::dockerfile::words;
 use crate::oci::Platform;
-use crate::request::Request;
+use crate::request::{EPOCH, Request, parse_epoch};
 use std::collections::HashSet;
 
 /// The variables of a stage at one point: what words are expanded with and what a RUN sees.
@@ -15,12 +15,31 @@ use std::collections::HashSet;
 pub struct Scope {
     env: Table<String>,
     args: Table<Option<String>>,
+    /// Whether a WORKDIR of this file came before.
+    pub(super) has_workdir: bool,
+    /// Whether there may be variables of a base image that are not known.
+    pub(super) base_is_unknown: bool,
 }
 
 /// Arguments that are about the build and become no variables.
-const NO_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+pub(super) const NO_VARIABLES: [&str; 2] =
+    ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
 impl Scope {
+    /// Gives the scope of a stage whose base image is not known: what it sets is not there, and is
+    /// not missed either.
+    pub fn unknown() -> Scope {
+        Scope {
+            base_is_unknown: true,
+            ..Scope::default()
+        }
+    }
+
+    /// Tells whether a stage stands, through however many others, on an image that is not known.
+    pub fn is_unknown(&self) -> bool {
+        self.base_is_unknown
+    }
+
     /// Gives a variable's value.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str)
@@ -39,6 +58,11 @@ impl Scope {
             self.set(name, value);
         }
         self.args.set(name, value);
+    }
+
+    /// Tells whether a build argument is declared, with a value or without.
+    pub(super) fn declares(&self, name: &str) -> bool {
+        self.args.get(name).is_some()
     }
 
     /// Gives all variables in the order they were first set.
@@ -111,12 +135,11 @@ pub(super) fn hostname(request: &Request) -> Result<Option<String>, Error> {
 
 /// The build arguments that BuildKit knows by itself and that are heeded here, or change nothing that
 /// a build here has.
-const HEEDED: [&str; 10] = [
+const HEEDED: [&str; 9] = [
     "BUILDKIT_BUILD_NAME",
     "BUILDKIT_CACHE_MOUNT_NS",
     "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
     "BUILDKIT_DOCKERFILE_CHECK",
-    "BUILDKIT_DOCKERFILE_CHECK_EXPERIMENTAL",
     "BUILDKIT_HISTORY_PROVENANCE_V1",
     "BUILDKIT_SANDBOX_HOSTNAME",
     "BUILDKIT_SBOM_SCAN_CONTEXT",
@@ -179,12 +202,12 @@ pub fn idle_args(dockerfile: &Dockerfile, request: &Request) -> Vec<String> {
 }
 
 /// Evaluates the ARGs before the first FROM: build arguments win over defaults, and a default sees
-/// the arguments before it.
+/// the arguments before it. The automatic arguments have what build arguments say of them already.
 pub(super) fn globals(
     declared: &[Instruction],
     automatic: Globals,
     escape: char,
-    request: &Request,
+    build_args: &[(String, String)],
 ) -> Result<Globals, Error> {
     let mut table = automatic;
     for instruction in declared {
@@ -197,8 +220,9 @@ pub(super) fn globals(
             return Err(Error::at(*span, "only ARG may stand before the first FROM"));
         };
         for (name, default) in pairs {
-            let value = match (request.build_arg(name), default) {
-                (Some(value), _) => Some(value.to_owned()),
+            let given = build_args.iter().rev().find(|(key, _)| key == name);
+            let value = match (given.map(|(_, value)| value), default) {
+                (Some(value), _) => Some(value.clone()),
                 (None, Some(default)) => {
                     let env = |name: &str| lookup(&table, name);
                     let word = words::word(default, escape, &env)
@@ -217,6 +241,34 @@ pub(super) fn globals(
 /// Gives the value of a global argument.
 pub(super) fn lookup(globals: &Globals, name: &str) -> Option<String> {
     globals.get(name).cloned().flatten()
+}
+
+/// Gives the epoch that a global argument's default says, where the request says nothing.
+pub(super) fn epoch(
+    declared: &[Instruction],
+    globals: &Globals,
+    request: &Request,
+) -> Result<Option<i64>, Error> {
+    if request.epoch.is_some() || request.build_arg(EPOCH).is_some() {
+        return Ok(None);
+    }
+    let Some(text) = lookup(globals, EPOCH).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    match parse_epoch(&text) {
+        Some(seconds) => Ok(Some(seconds)),
+        None => {
+            let names = |arg: &&Instruction| match &arg.kind {
+                Kind::Arg(pairs) => pairs.iter().any(|(name, _)| name == EPOCH),
+                _ => false,
+            };
+            Err(Error {
+                span: declared.iter().rfind(names).map(|arg| arg.span),
+                message: format!("invalid {EPOCH}: {text}"),
+                hint: Some("seconds since 1970 are wanted".into()),
+            })
+        }
+    }
 }
 
 /// The proxy variables that a RUN gets from build arguments without an ARG, in neither config nor

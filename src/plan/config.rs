@@ -28,6 +28,27 @@ pub(super) fn start(base: Option<&Image>, platform: &Platform) -> (Image, Env) {
     (image, env)
 }
 
+/// Puts the platform of the request on the image of the target: what a stage was built on may be for
+/// another one. A platform that nobody asked for leaves the base's.
+pub(super) fn finish(image: &mut Image, wanted: &Platform) {
+    let mut platform = image.platform();
+    if *wanted != Platform::host() {
+        let same = platform.os == wanted.os && platform.architecture == wanted.architecture;
+        let variant = match &wanted.variant {
+            None if same => platform.variant,
+            variant => variant.clone(),
+        };
+        platform = Platform {
+            variant,
+            ..wanted.clone()
+        };
+    }
+    let platform = platform.normalized();
+    image.os = platform.os;
+    image.architecture = platform.architecture;
+    image.variant = platform.variant;
+}
+
 /// Where a config's variables are in its `Env`.
 pub(super) struct Env {
     places: HashMap<String, usize>,

@@ -1,6 +1,8 @@
-use super::{Base, Error, Plan, Stage, args, support};
+use super::{Base, Error, Named, Plan, Stage, args, check, support};
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind, Span};
-use crate::dockerfile::{parse_trigger, spelling, words};
+use crate::dockerfile::check::Finding;
+use crate::dockerfile::spelling::{self, quote};
+use crate::dockerfile::{parse_trigger, words};
 use crate::oci::{Platform, Reference};
 use crate::request::{NamedContext, Request};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,6 +17,17 @@ struct Draft<'a> {
     replaced: bool,
     /// By place: the stages that its instructions name.
     needs: BTreeMap<usize, Need>,
+    /// What else they name.
+    names: Vec<Named>,
+}
+
+/// Which stages are planned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Those that the target needs.
+    Target,
+    /// All, where no target is named.
+    All,
 }
 
 impl Draft<'_> {
@@ -44,7 +57,7 @@ pub type Triggers<'a> = &'a dyn Fn(&Base, &Platform) -> Vec<String>;
 
 /// Makes the stage graph: expands FROM lines with the global ARGs, finds stages by name or number,
 /// prunes to the target, finds circles and unknown names, refuses by name and line what is not
-/// supported yet.
+/// supported.
 pub fn graph(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> {
     graph_with(dockerfile, request, &|_, _| Vec::new())
 }
@@ -56,12 +69,22 @@ pub fn graph_with(
     request: &Request,
     triggers: Triggers<'_>,
 ) -> Result<Plan, Error> {
+    graph_of(dockerfile, request, triggers, Reach::Target)
+}
+
+pub(super) fn graph_of(
+    dockerfile: &Dockerfile,
+    request: &Request,
+    triggers: Triggers<'_>,
+    reach: Reach,
+) -> Result<Plan, Error> {
     let Dockerfile {
         directives: _,
         escape,
-        globals,
+        globals: declared,
         stages,
-        warnings,
+        findings,
+        exceptions: _,
     } = dockerfile;
     let Some(last) = stages.last() else {
         return Err(Error {
@@ -70,23 +93,18 @@ pub fn graph_with(
             hint: None,
         });
     };
-    let mut warnings: Vec<(Option<Span>, String)> = warnings
-        .iter()
-        .map(|(span, text)| (Some(*span), text.clone()))
-        .collect();
+    let mut findings = findings.clone();
 
     let target_name = match &request.target {
         Some(target) if !target.is_empty() => target.clone(),
         _ => last.from.name.clone().unwrap_or_else(|| "default".into()),
     };
-    let globals = args::globals(
-        globals,
-        args::automatic(request, &target_name),
-        *escape,
-        request,
-    )?;
+    let automatic = args::automatic(request, &target_name);
+    check::default_bases(dockerfile, &automatic, &mut findings);
+    let globals = args::globals(declared, automatic, *escape, &request.build_args)?;
+    let epoch = args::epoch(declared, &globals, request)?;
 
-    let names = Names::of(stages, &mut warnings);
+    let names = Names::of(stages);
     let mut drafts: Vec<Draft> = Vec::with_capacity(stages.len());
     let mut earlier: HashMap<&str, usize> = HashMap::new();
     for (index, stage) in stages.iter().enumerate() {
@@ -94,7 +112,7 @@ pub fn graph_with(
             let place = *earlier.get(name.to_ascii_lowercase().as_str())?;
             Some((place, drafts.get(place)?))
         };
-        let draft = draft(stage, by_name, *escape, &globals, request, &mut warnings)?;
+        let draft = draft(stage, by_name, *escape, &globals, request, &mut findings)?;
         drafts.push(draft);
         if let Some(name) = &stage.from.name {
             earlier.insert(name, index);
@@ -106,11 +124,18 @@ pub fn graph_with(
     };
     for index in 0..drafts.len() {
         let instructions = drafts[index].instructions;
-        let needs = needs(index, instructions, &drafts, &names, request)?;
+        let (needs, named) = needs(index, instructions, &drafts, &names, request)?;
         drafts[index].needs = needs;
+        drafts[index].names = named;
     }
     refuse_circles(&drafts)?;
-    let kept = fire(target, &mut drafts, &names, request, triggers)?;
+    let wanted = match reach {
+        Reach::All if request.target.as_deref().is_none_or(str::is_empty) => {
+            (0..drafts.len()).collect()
+        }
+        Reach::All | Reach::Target => vec![target],
+    };
+    let kept = fire(wanted, &mut drafts, &names, request, triggers)?;
     refuse_later(&kept, &drafts)?;
     for &index in &kept {
         for instruction in drafts[index].instructions {
@@ -139,16 +164,21 @@ pub fn graph_with(
                 text: draft.stage.text.clone(),
                 instructions: draft.instructions.to_vec(),
                 replaced: draft.replaced,
+                names: draft.names.clone(),
                 needs: draft.all_needs().map(|other| place[&other]).collect(),
             }
         })
         .collect();
+    let names = names.0.into_iter();
+    let names = names.filter_map(|(name, index)| Some((name, *place.get(&index)?)));
     Ok(Plan {
         stages,
+        names: names.collect(),
         target: place[&target],
         globals,
+        epoch,
         escape: *escape,
-        warnings,
+        findings,
     })
 }
 
@@ -156,21 +186,12 @@ pub fn graph_with(
 struct Names(HashMap<String, usize>);
 
 impl Names {
-    fn of(stages: &[ast::Stage], warnings: &mut Vec<(Option<Span>, String)>) -> Names {
-        let mut names = HashMap::new();
-        for (index, stage) in stages.iter().enumerate() {
-            let Some(name) = &stage.from.name else {
-                continue;
-            };
-            let name = name.to_ascii_lowercase();
-            if names.insert(name.clone(), index).is_some() {
-                warnings.push((
-                    Some(stage.span),
-                    format!("duplicate stage name `{name}`, stage names should be unique"),
-                ));
-            }
-        }
-        Names(names)
+    fn of(stages: &[ast::Stage]) -> Names {
+        let named = stages.iter().zip(0..).filter_map(|(stage, index)| {
+            let name = stage.from.name.as_ref()?;
+            Some((name.to_ascii_lowercase(), index))
+        });
+        Names(named.collect())
     }
 
     fn get(&self, name: &str) -> Option<usize> {
@@ -178,13 +199,17 @@ impl Names {
     }
 }
 
+/// What to do where a FROM's words are empty.
+const VALUE_BEFORE_FROM: &str =
+    "FROM sees the ARGs before the first FROM: give one a default there, or use --build-arg";
+
 fn draft<'a: 'd, 'd>(
     stage: &'a ast::Stage,
     earlier: impl Fn(&str) -> Option<(usize, &'d Draft<'a>)>,
     escape: char,
     globals: &args::Globals,
     request: &Request,
-    warnings: &mut Vec<(Option<Span>, String)>,
+    findings: &mut Vec<Finding>,
 ) -> Result<Draft<'a>, Error> {
     let ast::Stage {
         from,
@@ -199,38 +224,33 @@ fn draft<'a: 'd, 'd>(
     } = from;
     let span = *span;
     let mut expand = |text: &str| {
-        let env = |name: &str| args::lookup(globals, name);
-        let word =
-            words::word(text, escape, &env).map_err(|error| Error::at(span, error.to_string()))?;
-        for name in word.unset {
-            warnings.push((
-                Some(span),
-                format!("FROM argument `{name}` is not declared before the first FROM"),
-            ));
-        }
-        Ok(word.text)
+        let word = check::FromWord::expand(text, escape, globals)
+            .map_err(|error| Error::at(span, error.to_string()))?;
+        word.undefined(globals, span, findings);
+        Ok::<_, Error>(word)
     };
 
-    let expanded = expand(base)?;
+    let expanded = expand(base)?.text;
     if expanded.is_empty() {
-        return Err(Error::at(
-            span,
-            format!("base name ({base}) should not be blank"),
-        ));
+        let error = Error::at(span, format!("base name ({base}) should not be blank"));
+        return Err(error.hint(VALUE_BEFORE_FROM));
     }
     let platform = match platform {
         None => None,
         Some(written) => {
-            let expanded = expand(written)?;
+            let word = expand(written)?;
+            let expanded = &word.text;
             if expanded.is_empty() {
-                return Err(Error::at(
-                    span,
-                    format!("empty platform value from expression {written}"),
-                ));
+                let message = format!("empty platform value from expression {written}");
+                return Err(Error::at(span, message).hint(VALUE_BEFORE_FROM));
             }
-            Some(parse_platform(&expanded).map_err(|error| {
-                Error::at(span, format!("failed to parse platform {written}: {error}"))
-            })?)
+            let parsed = parse_platform(expanded).map_err(|(error, hint)| Error {
+                span: Some(span),
+                message: format!("failed to parse platform {written}: {error}"),
+                hint,
+            })?;
+            word.platform(written, &parsed, name.as_deref(), globals, span, findings);
+            Some(parsed)
         }
     };
 
@@ -257,6 +277,7 @@ fn draft<'a: 'd, 'd>(
         instructions: if replaced { &[] } else { instructions },
         replaced,
         needs: BTreeMap::new(),
+        names: Vec::new(),
     })
 }
 
@@ -287,29 +308,58 @@ fn context(request: &Request, name: &str) -> Option<Base> {
     })
 }
 
-/// Reads a platform; an architecture by itself means Linux.
-fn parse_platform(text: &str) -> Result<Platform, String> {
-    match text.parse() {
-        Err(_) if !text.contains('/') && text != "linux" => format!("linux/{text}").parse(),
-        Err(_) if text == "linux" => Ok(Platform {
-            os: "linux".into(),
-            ..Platform::host()
-        }),
-        parsed => parsed,
+/// The architectures that may stand by themselves, by Go's names.
+const ARCHITECTURES: [&str; 16] = [
+    "386", "amd64", "arm", "arm64", "i386", "x86_64", "x86-64", "aarch64", "armhf", "armel",
+    "loong64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x",
+];
+
+/// Reads a platform: `os/architecture[/variant]`, or one of the first two by itself.
+fn parse_platform(text: &str) -> Result<Platform, (String, Option<String>)> {
+    const SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
+    let letter = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
+    if let Some(part) = text
+        .split('/')
+        .find(|part| part.is_empty() || !part.bytes().all(letter))
+    {
+        let message = format!(
+            "{} is an invalid component of {}: letters, digits, and any of `_.-` are wanted",
+            quote(part),
+            quote(text)
+        );
+        return Err((message, None));
     }
+    if text.contains('/') {
+        return text.parse().map_err(|error| (error, None));
+    }
+    let lower = text.to_ascii_lowercase();
+    if SYSTEMS.contains(&lower.as_str()) {
+        return Ok(Platform {
+            os: lower,
+            ..Platform::host()
+        });
+    }
+    if !ARCHITECTURES.contains(&lower.as_str()) {
+        let message = format!("{}: unknown operating system or architecture", quote(text));
+        let meant = spelling::nearest(&lower, &ARCHITECTURES);
+        return Err((message, meant.map(|name| format!("did you mean {name}?"))));
+    }
+    format!("linux/{lower}")
+        .parse()
+        .map_err(|error| (error, None))
 }
 
 /// Gives the stages that a target needs, in order, with what the triggers of their bases need: they
 /// fire in a stage that is built, not in another one.
 fn fire(
-    target: usize,
+    wanted: Vec<usize>,
     drafts: &mut [Draft],
     names: &Names,
     request: &Request,
     triggers: Triggers<'_>,
 ) -> Result<BTreeSet<usize>, Error> {
     let mut kept = BTreeSet::new();
-    let mut open = vec![target];
+    let mut open = wanted;
     while let Some(index) = open.pop() {
         if !kept.insert(index) {
             continue;
@@ -318,10 +368,11 @@ fn fire(
         for trigger in &fired {
             support::check(trigger, request)?;
         }
-        let needs = needs(index, &fired, drafts, names, request)?;
+        let (needs, named) = needs(index, &fired, drafts, names, request)?;
         for (other, need) in needs {
             drafts[index].needs.entry(other).or_insert(need);
         }
+        drafts[index].names.extend(named);
         open.extend(drafts[index].all_needs());
     }
     Ok(kept)
@@ -367,15 +418,16 @@ pub(super) fn trigger(text: &str, span: Span) -> Result<Instruction, Error> {
     }
 }
 
-/// Gives the stages that a stage's instructions name.
+/// Gives the stages that a stage's instructions name, and what else they do.
 fn needs(
     index: usize,
     instructions: &[Instruction],
     drafts: &[Draft],
     names: &Names,
     request: &Request,
-) -> Result<BTreeMap<usize, Need>, Error> {
-    let mut out = BTreeMap::new();
+) -> Result<(BTreeMap<usize, Need>, Vec<Named>), Error> {
+    let mut needs = BTreeMap::new();
+    let mut others = Vec::new();
     let find = |name: &str| match name.parse::<usize>() {
         Ok(number) if number < drafts.len() => Found::Stage(number),
         Ok(_) => Found::NoSuchNumber,
@@ -383,30 +435,37 @@ fn needs(
     };
     let this = name_of(index, drafts[index].stage);
     for instruction in instructions {
-        for named in named(instruction)? {
-            let base = base_of(named.from, instruction.span, request, find)?;
-            if let Base::Stage(other) = base {
-                out.entry(other).or_insert_with(|| Need {
+        for name in named_in(instruction)? {
+            match base_of(name.from, instruction.span, request, find)? {
+                Base::Scratch => {}
+                Base::Stage(other) => {
+                    needs.entry(other).or_insert_with(|| Need {
+                        span: instruction.span,
+                        late: name.late(&this),
+                    });
+                }
+                base => others.push(Named {
+                    base,
                     span: instruction.span,
-                    late: named.late(&this),
-                });
+                    text: instruction.text.clone(),
+                }),
             }
         }
     }
-    Ok(out)
+    Ok((needs, others))
 }
 
 /// A name after `from=`, in a flag of COPY or in a mount of RUN.
-pub(super) struct Named<'a> {
+pub(super) struct Name<'a> {
     pub(super) from: &'a str,
     /// A mount's target, as written.
     pub(super) target: Option<&'a str>,
 }
 
-impl Named<'_> {
+impl Name<'_> {
     /// Says that what is named is a stage that is not there yet when `this` one is built.
     pub(super) fn late(&self, this: &str) -> String {
-        let Named { from, target } = self;
+        let Name { from, target } = self;
         match target {
             None => format!(
                 "cannot copy from stage \"{from}\", it needs to be defined before current stage \"{this}\""
@@ -419,7 +478,7 @@ impl Named<'_> {
 }
 
 /// Gives what an instruction names after `--from=` and in its mounts.
-fn named(instruction: &Instruction) -> Result<Vec<Named<'_>>, Error> {
+fn named_in(instruction: &Instruction) -> Result<Vec<Name<'_>>, Error> {
     match &instruction.kind {
         Kind::Copy(copy) => {
             let Some(from) = &copy.from else {
@@ -434,12 +493,12 @@ fn named(instruction: &Instruction) -> Result<Vec<Named<'_>>, Error> {
                      using ARG from global scope as a workaround",
                 ));
             }
-            Ok(vec![Named { from, target: None }])
+            Ok(vec![Name { from, target: None }])
         }
         Kind::Run(run) => {
             let named = run.mounts.iter().filter_map(|mount| {
                 let target = Some(mount.target().unwrap_or_default());
-                mount.from().map(|from| Named { from, target })
+                mount.from().map(|from| Name { from, target })
             });
             Ok(named.collect())
         }
@@ -466,7 +525,8 @@ pub(super) fn base_of(
 ) -> Result<Base, Error> {
     match find(from) {
         Found::Stage(place) => Ok(Base::Stage(place)),
-        Found::NoSuchNumber => Err(Error::at(span, format!("invalid stage index {from}"))),
+        Found::NoSuchNumber => Err(Error::at(span, format!("invalid stage index {from}"))
+            .hint("stages are counted from 0, in the order of their FROMs")),
         Found::NoStage => Ok(image(from, request)),
     }
 }
@@ -506,10 +566,9 @@ fn refuse_circles(drafts: &[Draft]) -> Result<(), Error> {
                     let step = way.iter().find(|(index, ..)| *index == other);
                     let need = step.and_then(|(_, _, last)| *last).unwrap_or(need);
                     let name = name_of(other, drafts[other].stage);
-                    return Err(Error::at(
-                        need.span,
-                        format!("circular dependency detected on stage: {name}"),
-                    ));
+                    let message = format!("circular dependency detected on stage: {name}");
+                    return Err(Error::at(need.span, message)
+                        .hint("a stage takes from stages that stand before it"));
                 }
             }
         }
@@ -548,6 +607,20 @@ fn find_target(target: &str, names: &Names, stages: &[ast::Stage]) -> Result<usi
         message: format!("target stage \"{target}\" could not be found"),
         hint: meant.map(|name| format!("did you mean {name}?")),
     })
+}
+
+/// Gives what somebody may have meant by an image that cannot be had: a stage, or an image that
+/// many start from.
+pub fn meant(base: &Base, dockerfile: &Dockerfile) -> Option<String> {
+    const COMMON: [&str; 7] = [
+        "alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu",
+    ];
+    let Base::Image(name) = base else { return None };
+    let stages = dockerfile.stages.iter();
+    let mut known: Vec<&str> = stages.filter_map(|s| s.from.name.as_deref()).collect();
+    known.extend(COMMON);
+    let name = name.to_ascii_lowercase();
+    spelling::nearest(&name, &known).map(|name| format!("did you mean {name}?"))
 }
 
 fn name_of(index: usize, stage: &ast::Stage) -> String {

@@ -6,6 +6,7 @@
 //! build knows all of a stage before anything of it runs.
 
 mod args;
+mod check;
 mod config;
 mod graph;
 mod mounts;
@@ -18,11 +19,14 @@ mod table;
 mod tests;
 
 use crate::dockerfile::ast::{Instruction, Span};
+use crate::dockerfile::check::Finding;
 use crate::oci::{Digest, Image, Platform};
 use crate::request::GitSource;
+use std::collections::HashMap;
 
 pub use args::{Scope, idle_args};
-pub use graph::{Triggers, graph, graph_with};
+pub use check::{Checked, check, foreign_base, ignored, options, options_at};
+pub use graph::{Triggers, graph, graph_with, meant};
 pub use steps::{bases, steps};
 
 /// A mistake in the Dockerfile or between it and the request, with the lines it is about.
@@ -45,6 +49,13 @@ impl Error {
             hint: None,
         }
     }
+
+    fn hint(self, hint: impl Into<String>) -> Error {
+        Error {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
 }
 
 /// The stages that the target needs.
@@ -56,10 +67,15 @@ pub struct Plan {
     pub target: usize,
     /// Global ARGs with their values, for the stages' ARGs; the automatic platform ARGs are first.
     globals: args::Globals,
+    /// Places in `stages` by name.
+    names: HashMap<String, usize>,
+    /// What the Dockerfile says SOURCE_DATE_EPOCH is, by a default of an ARG before FROM; none where
+    /// the request says something.
+    pub epoch: Option<i64>,
     /// The escape character.
     pub escape: char,
-    /// Warnings with lines.
-    pub warnings: Vec<(Option<Span>, String)>,
+    /// What the checks found in the text and in the FROM lines, in no order; nothing is left out yet.
+    pub findings: Vec<Finding>,
 }
 
 /// One stage.
@@ -81,9 +97,23 @@ pub struct Stage {
     pub instructions: Vec<Instruction>,
     /// Whether a named context of its name took its place: it is that context as it is.
     pub replaced: bool,
+    /// The images and named contexts that its COPYs and mounts name, those of its base's triggers
+    /// among them. They are wanted for the platform of the request.
+    pub names: Vec<Named>,
     /// Places in `Plan::stages` that must be there before this one ends: its base stage and the
     /// stages its COPYs and mounts name, those of its base's triggers among them.
     pub needs: Vec<usize>,
+}
+
+/// What an instruction takes from, beside stages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// What.
+    pub base: Base,
+    /// Where the instruction is.
+    pub span: Span,
+    /// The instruction as written.
+    pub text: String,
 }
 
 /// What a stage starts from, or what a COPY takes from.
@@ -110,6 +140,8 @@ pub struct Staged {
     pub image: Image,
     /// What a stage that starts from this one inherits beside the image.
     pub scope: Scope,
+    /// What the checks found in its instructions, in no order; nothing is left out yet.
+    pub findings: Vec<Finding>,
 }
 
 /// One step, ready to be carried out.

@@ -12,8 +12,23 @@ pub(super) struct Options {
     pub(super) keep_git_dir: Option<bool>,
 }
 
+/// What is wrong with a source, and what to do.
+pub(super) struct Wrong {
+    pub(super) message: String,
+    pub(super) hint: Option<&'static str>,
+}
+
+impl<T: Into<String>> From<T> for Wrong {
+    fn from(message: T) -> Wrong {
+        Wrong {
+            message: message.into(),
+            hint: None,
+        }
+    }
+}
+
 /// Gives the sources in order; `add` is `None` for COPY, which fetches nothing.
-pub(super) fn sources(paths: &[String], add: Option<&Options>) -> Result<Vec<CopySource>, String> {
+pub(super) fn sources(paths: &[String], add: Option<&Options>) -> Result<Vec<CopySource>, Wrong> {
     let keeps = add.is_some_and(|add| add.keep_git_dir.is_some());
     let kinds: Vec<Kind> = paths.iter().map(|path| kind(path, keeps)).collect();
     let Some(add) = add else {
@@ -22,8 +37,14 @@ pub(super) fn sources(paths: &[String], add: Option<&Options>) -> Result<Vec<Cop
             .zip(kinds)
             .map(|(path, kind)| match kind {
                 Kind::Path => Ok(CopySource::Path(path.clone())),
-                Kind::Url => Err(format!("source can't be a URL for COPY: {path}")),
-                Kind::Git => Err(format!("source can't be a git ref for COPY: {path}")),
+                Kind::Url => Err(Wrong {
+                    message: format!("source can't be a URL for COPY: {path}"),
+                    hint: Some("ADD fetches URLs"),
+                }),
+                Kind::Git => Err(Wrong {
+                    message: format!("source can't be a git ref for COPY: {path}"),
+                    hint: Some("ADD fetches repositories"),
+                }),
             })
             .collect();
     };
@@ -37,15 +58,12 @@ pub(super) fn sources(paths: &[String], add: Option<&Options>) -> Result<Vec<Cop
     if add.keep_git_dir.is_some()
         && let Some(at) = kinds.iter().position(|kind| *kind != Kind::Git)
     {
-        return Err(format!(
-            "--keep-git-dir requires Git sources: {}",
-            paths[at]
-        ));
+        return Err(format!("--keep-git-dir requires Git sources: {}", paths[at]).into());
     }
     paths
         .iter()
         .zip(kinds)
-        .map(|(path, kind)| source(path, kind, add))
+        .map(|(path, kind)| Ok(source(path, kind, add)?))
         .collect()
 }
 

@@ -1,7 +1,7 @@
-use super::graph::{Found, Named, base_of, trigger};
+use super::graph::{Found, Name, base_of, trigger};
 use super::{
     Base, CopyOp, Error, From, Mount, Network, Op, Plan, RunOp, Scope, Staged, Step, Unpack, args,
-    config, mounts, ports, remote, support,
+    check, config, mounts, ports, remote, support,
 };
 use crate::dockerfile::ast::{
     self, Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span,
@@ -39,6 +39,7 @@ pub fn steps(
         scope: inherited.clone(),
         cmd_is_set: false,
         steps: Vec::new(),
+        notes: check::Notes::default(),
     };
     for entry in &walk.image.config.env {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
@@ -55,14 +56,16 @@ pub fn steps(
     for instruction in &this.instructions {
         walk.take(instruction)?;
     }
-    if stage == plan.target && !request.labels.is_empty() {
+    if stage == plan.target {
         let labels = request.labels.iter().cloned();
         walk.image.config.labels.extend(labels);
+        config::finish(&mut walk.image, &request.platform);
     }
     Ok(Staged {
         steps: walk.steps,
         image: walk.image,
         scope: walk.scope,
+        findings: walk.notes.findings.into_inner(),
     })
 }
 
@@ -107,12 +110,20 @@ struct Walk<'a> {
     scope: Scope,
     cmd_is_set: bool,
     steps: Vec<Step>,
+    notes: check::Notes,
 }
 
 impl Walk<'_> {
     fn take(&mut self, instruction: &Instruction) -> Result<(), Error> {
         let Instruction { span, text, kind } = instruction;
-        let (op, history) = self.carry_out(kind, *span)?;
+        let shell = self.image.config.shell.as_deref().unwrap_or_default();
+        self.notes.instruction(instruction, shell, self.plan.escape);
+        let carried_out = self.carry_out(kind, *span);
+        if self.notes.is_unsure(&self.scope) {
+            // What the words come to is not known, nor whether a mistake is one.
+            return Ok(());
+        }
+        let (op, history) = carried_out?;
         self.steps.push(Step {
             span: *span,
             text: text.clone(),
@@ -134,6 +145,7 @@ impl Walk<'_> {
                 // Every pair of a line sees the variables as they were before the line.
                 let pairs = self.pairs(pairs, span)?;
                 for (name, value) in &pairs {
+                    self.notes.secret("ENV", name, span);
                     self.env.set(&mut self.image.config, name, value);
                     self.scope.set(name, value);
                 }
@@ -168,13 +180,15 @@ impl Walk<'_> {
             Kind::Expose(specs) => {
                 let mut all = Vec::new();
                 for spec in specs {
-                    let env = |name: &str| self.scope.get(name).map(str::to_owned);
+                    let env = |name: &str| self.lookup(name);
                     let expanded = words::split(spec, self.plan.escape, &env)
                         .map_err(|error| Error::at(span, error.to_string()))?;
                     for spec in expanded {
+                        self.notes.port(&spec, &self.scope, span);
                         all.extend(ports::parse(&spec).map_err(|why| Error::at(span, why))?);
                     }
                 }
+                let config = &mut self.image.config;
                 for port in &all {
                     config.exposed_ports.insert(port.clone(), config::present());
                 }
@@ -225,10 +239,20 @@ impl Walk<'_> {
         Ok((Op::Config, history))
     }
 
+    fn lookup(&self, name: &str) -> Option<String> {
+        let value = self.scope.get(name).map(str::to_owned);
+        self.notes
+            .missed
+            .set(self.notes.missed.get() || value.is_none());
+        value
+    }
+
     fn word(&self, text: &str, span: Span) -> Result<String, Error> {
-        let env = |name: &str| self.scope.get(name).map(str::to_owned);
-        match words::word(text, self.plan.escape, &env) {
-            Ok(word) => Ok(word.text),
+        match words::word(text, self.plan.escape, &|name| self.lookup(name)) {
+            Ok(word) => {
+                self.notes.undefined(&word.unset, &self.scope, span);
+                Ok(word.text)
+            }
             Err(error) => Err(Error::at(span, error.to_string())),
         }
     }
@@ -259,6 +283,7 @@ impl Walk<'_> {
     fn arg(&mut self, pairs: &[(String, Option<String>)], span: Span) -> Result<String, Error> {
         let mut history = "ARG".to_owned();
         for (name, default) in pairs {
+            self.notes.secret("ARG", name, span);
             let value = match (self.request.build_arg(name), default) {
                 (Some(value), _) => Some(value.to_owned()),
                 (None, Some(default)) => Some(self.word(default, span)?),
@@ -363,7 +388,7 @@ impl Walk<'_> {
                 namespace: self.request.build_arg("BUILDKIT_CACHE_MOUNT_NS"),
                 find: &|from, target| {
                     let target = Some(target);
-                    self.from(&Named { from, target }, span)
+                    self.from(&Name { from, target }, span)
                 },
             };
             out.push(mounts::mount(mount, &place)?);
@@ -373,6 +398,7 @@ impl Walk<'_> {
 
     fn workdir(&mut self, path: &str, span: Span) -> Result<(Op, String), Error> {
         let path = self.word(path, span)?;
+        self.notes.workdir(&path, &mut self.scope, span);
         let config = &mut self.image.config;
         let path = config::join_path(&config.working_dir, &path);
         config.working_dir.clone_from(&path);
@@ -400,7 +426,7 @@ impl Walk<'_> {
         } = copy;
         let from = match from {
             None => From::Context,
-            Some(from) => From::Base(self.from(&Named { from, target: None }, span)?),
+            Some(from) => From::Base(self.from(&Name { from, target: None }, span)?),
         };
         let files = Files {
             instruction: "COPY",
@@ -454,19 +480,16 @@ impl Walk<'_> {
         self.files(files, span)
     }
 
-    fn from(&self, named: &Named, span: Span) -> Result<Base, Error> {
+    fn from(&self, named: &Name, span: Span) -> Result<Base, Error> {
         let stages = &self.plan.stages;
         let base = base_of(named.from, span, self.request, |name| {
-            let place = match name.parse::<usize>() {
-                Ok(number) => stages.iter().position(|stage| stage.index == number),
-                Err(_) => stages
-                    .iter()
-                    .rposition(|stage| stage.name.eq_ignore_ascii_case(name)),
+            let Ok(number) = name.parse::<usize>() else {
+                let place = self.plan.names.get(&name.to_ascii_lowercase());
+                return place.map_or(Found::NoStage, |place| Found::Stage(*place));
             };
-            match place {
-                Some(place) => Found::Stage(place),
-                None if name.parse::<usize>().is_ok() => Found::NoSuchNumber,
-                None => Found::NoStage,
+            match stages.binary_search_by_key(&number, |stage| stage.index) {
+                Ok(place) => Found::Stage(place),
+                Err(_) => Found::NoSuchNumber,
             }
         })?;
         match base {
@@ -499,18 +522,21 @@ impl Walk<'_> {
                 Item::Inline(heredoc) => {
                     let mut body = body(heredoc);
                     if heredoc.expand {
-                        let env = |name: &str| self.scope.get(name).map(str::to_owned);
                         // A body is always escaped with a backslash, whatever the directive says.
-                        body = words::raw(&body, '\\', &env)
-                            .map_err(|error| Error::at(span, error.to_string()))?
-                            .text;
+                        let expanded = words::raw(&body, '\\', &|name| self.lookup(name))
+                            .map_err(|error| Error::at(span, error.to_string()))?;
+                        self.notes.undefined(&expanded.unset, &self.scope, span);
+                        body = expanded.text;
                     }
                     inline.push((heredoc.name.clone(), body.into_bytes()));
                 }
             }
         }
-        let sources =
-            remote::sources(&paths, remote.as_ref()).map_err(|message| Error::at(span, message))?;
+        let sources = remote::sources(&paths, remote.as_ref()).map_err(|wrong| Error {
+            span: Some(span),
+            message: wrong.message,
+            hint: wrong.hint.map(str::to_owned),
+        })?;
         let dest = self.word(dest, span)?;
         let chown = self.optional(chown, span)?;
         let chmod = self.optional(chmod, span)?;

@@ -21,7 +21,7 @@ pub(super) fn check(instruction: &Instruction, request: &Request) -> Result<(), 
     if !devices.is_empty() {
         return Err(Error::at(
             instruction.span,
-            "RUN --device is not supported yet",
+            "RUN --device is not yet supported",
         ));
     }
     if security.as_deref() == Some("insecure") && !request.allow_insecure {

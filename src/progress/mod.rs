@@ -1,6 +1,8 @@
 //! What a build reports while it runs, as plain events; `cli` alone decides how they look.
 
+use crate::dockerfile::check::Finding;
 use crate::oci::Digest;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -136,6 +138,15 @@ pub enum Event {
         label: String,
         /// Bytes that were not moved.
         bytes: u64,
+    },
+    /// A check found something in the Dockerfile.
+    Finding {
+        /// What, and in which lines.
+        finding: Finding,
+        /// The Dockerfile.
+        file: PathBuf,
+        /// Its lines, with nothing secret in them.
+        lines: Arc<Vec<String>>,
     },
     /// A line for the log.
     Message(Level, String),

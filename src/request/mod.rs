@@ -185,7 +185,8 @@ pub struct Request {
     pub single_snapshot: bool,
     /// Same inputs, same image digest: all times of new layers, config and history are the epoch's.
     pub reproducible: bool,
-    /// Seconds since 1970 that times are clamped to (SOURCE_DATE_EPOCH).
+    /// SOURCE_DATE_EPOCH: the seconds since 1970 that the image and what is copied into it are of, and
+    /// that no file's time is later than.
     pub epoch: Option<i64>,
     /// Which root file system.
     pub rootfs: RootfsChoice,
@@ -197,7 +198,50 @@ pub struct Request {
     pub threads: Option<usize>,
 }
 
+/// The name of the variable and build argument that says which time an image is of.
+pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// Reads seconds since 1970, up to the year 9999: later times have no RFC 3339 form.
+pub fn parse_epoch(text: &str) -> Option<i64> {
+    let seconds = text.parse::<i64>().ok();
+    seconds.filter(|seconds| (0..=253_402_300_799).contains(seconds))
+}
+
 impl Request {
+    /// Makes the request to build a Dockerfile in a directory for this machine and to bring the image
+    /// nowhere, with nothing else said.
+    pub fn local(dir: PathBuf, dockerfile: PathBuf) -> Request {
+        Request {
+            context: ContextSource::Directory(dir),
+            context_sub_path: PathBuf::new(),
+            dockerfile,
+            contexts: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            ssh: BTreeMap::new(),
+            allow_insecure: false,
+            destinations: Vec::new(),
+            names: Vec::new(),
+            build_args: Vec::new(),
+            target: None,
+            labels: Vec::new(),
+            platform: Platform::host(),
+            outputs: Vec::new(),
+            digest_file: None,
+            image_name_with_digest_file: None,
+            image_name_tag_with_digest_file: None,
+            store: PathBuf::new(),
+            compression: Compression::Gzip(1),
+            format: None,
+            single_snapshot: false,
+            reproducible: false,
+            epoch: None,
+            rootfs: RootfsChoice::Auto,
+            check_push: false,
+            registry: RegistryOptions::default(),
+            threads: None,
+        }
+    }
+
     /// Gives the value of a build argument; the last of a name counts.
     pub fn build_arg(&self, name: &str) -> Option<&str> {
         let args = self.build_args.iter().rev();

@@ -1,8 +1,10 @@
 //! The root file system that commands run in, behind one trait.
 
 mod overlay;
+mod owners;
 
 pub use overlay::Overlay;
+pub use owners::Swapped;
 
 use crate::changeset::Changeset;
 use crate::fs::{Meta, Time};

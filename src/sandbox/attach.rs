@@ -10,9 +10,10 @@ use rustix::mount::{
     MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, mount_remount, move_mount, open_tree,
 };
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
+use std::collections::HashSet;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// As many descriptors as come in one message.
 pub(super) const BATCH: usize = 64;
@@ -101,7 +102,7 @@ fn attach_one(target: &Target, tree: &OwnedFd) -> io::Result<()> {
     move_mount(tree, c"", &place, c"", flags)?;
     match late {
         Late::Nothing => Ok(()),
-        Late::Restrict => restrict_mounted(&target.path, set),
+        Late::Restrict => restrict_mounted(tree, set),
     }
 }
 
@@ -114,7 +115,6 @@ enum Late {
 /// Gives every mount of a tree its attributes. That the builder's own mount of it forbids programs
 /// to be executed says nothing about the command: its root is not mounted that way either.
 fn restrict(tree: &OwnedFd, set: MountAttrFlags) -> io::Result<Late> {
-    use std::os::fd::AsFd;
     let clear = MountAttrFlags::MOUNT_ATTR_NOEXEC.union(MountAttrFlags::MOUNT_ATTR_NOSUID) - set;
     let given = |clear| sys::set_mount_attributes(tree.as_fd(), set, clear);
     let errno = |error: &io::Error| error.raw_os_error();
@@ -129,9 +129,13 @@ fn restrict(tree: &OwnedFd, set: MountAttrFlags) -> io::Result<Late> {
 }
 
 /// The same once the tree is mounted, one mount after the other.
-fn restrict_mounted(path: &[u8], set: MountAttrFlags) -> io::Result<()> {
+fn restrict_mounted(tree: &OwnedFd, set: MountAttrFlags) -> io::Result<()> {
+    let information = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", tree.as_raw_fd()))?;
+    let top: u64 = information
+        .lines()
+        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+        .ok_or(Errno::NOTSUP)?;
     let table = std::fs::read("/proc/self/mountinfo")?;
-    let below = [path, b"/"].concat();
     let mut flags = MountFlags::empty();
     for (attribute, flag) in [
         (MountAttrFlags::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
@@ -143,9 +147,12 @@ fn restrict_mounted(path: &[u8], set: MountAttrFlags) -> io::Result<()> {
             flags |= flag;
         }
     }
-    for point in mountinfo::points(&table) {
-        if point == path || point.starts_with(&below) {
-            add_flags(&point, flags)?;
+    // A mount comes after the one it lies in.
+    let mut tree = HashSet::from([top]);
+    for mount in mountinfo::mounts(&table) {
+        if mount.id == top || tree.contains(&mount.parent) {
+            tree.insert(mount.id);
+            add_flags(&mount.point, flags)?;
         }
     }
     Ok(())

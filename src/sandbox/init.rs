@@ -198,7 +198,9 @@ fn outlive_nobody(helper: &OwnedFd) -> io::Result<()> {
 /// Reads the job, which nobody else can afterwards: its memory goes with the last descriptor.
 fn read(job: OwnedFd) -> io::Result<Job> {
     let mut file = std::fs::File::from(job);
-    let mut bytes = Vec::new();
+    // At once, so that no copy of a secret stays behind where it grew.
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(length + 1);
     file.rewind()?;
     file.read_to_end(&mut bytes)?;
     let job = Job::decode(&bytes);
@@ -237,14 +239,12 @@ fn move_root(root: &[u8]) -> io::Result<()> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     mount_move(c".", c"/")?;
     // Until the root is changed a path still begins at the old one.
-    let points: Vec<Vec<u8>> = mountinfo::points(&table).collect();
-    for point in points.iter().rev() {
-        if point != b"/" && point != root {
+    let mounts: Vec<mountinfo::Mount> = mountinfo::mounts(&table).collect();
+    for mount in mounts.iter().rev() {
+        if mount.point != b"/" && mount.point != root {
             // Those below one that is gone already are gone too.
-            let _ = unmount(
-                point.as_slice(),
-                UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
-            );
+            let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+            let _ = unmount(mount.point.as_slice(), flags);
         }
     }
     rustix::process::chroot(c".")?;

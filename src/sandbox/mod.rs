@@ -17,6 +17,7 @@
 
 mod attach;
 mod child;
+mod foreign;
 mod helper;
 mod init;
 mod mountinfo;
@@ -26,6 +27,8 @@ mod scaffold;
 mod seccomp;
 mod trees;
 mod wire;
+
+pub use foreign::Machine;
 
 use crate::plan::Network;
 use crate::progress::Stream;

@@ -1,11 +1,27 @@
 //! The kernel's table of mounts (proc_pid_mountinfo(5)).
 
-/// Gives the mount points of a table, in the order they were mounted in.
-pub(super) fn points(table: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    table
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
-        .map(unescape)
+/// One mount.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mount {
+    /// Its number.
+    pub(super) id: u64,
+    /// The number of the mount it lies in.
+    pub(super) parent: u64,
+    /// Where.
+    pub(super) point: Vec<u8>,
+}
+
+/// Gives the mounts of a table, in the order they were mounted in.
+pub(super) fn mounts(table: &[u8]) -> impl Iterator<Item = Mount> {
+    let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
+    table.split(|byte| *byte == b'\n').filter_map(move |line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        Some(Mount {
+            id: number(fields.next()?)?,
+            parent: number(fields.next()?)?,
+            point: unescape(fields.nth(2)?),
+        })
+    })
 }
 
 /// Reads a path in which space, tab, newline and backslash are written as three octal digits.
@@ -40,11 +56,18 @@ mod tests {
         let table = b"22 1 0:20 / / rw - overlay overlay rw\n\
             36 35 98:0 /mnt1 /mnt\\0402\\134 rw,noatime master:1 - ext3 /dev/root rw,errors=x\n\
             37 36 0:3 / /odd\\9 rw - proc proc rw\n\n";
-        let found: Vec<Vec<u8>> = points(table).collect();
-        assert_eq!(
-            found,
-            [b"/".to_vec(), b"/mnt 2\\".to_vec(), b"/odd\\9".to_vec()]
-        );
-        assert_eq!(points(b"").count(), 0);
+        let found: Vec<Mount> = mounts(table).collect();
+        let mount = |id, parent, point: &[u8]| Mount {
+            id,
+            parent,
+            point: point.to_vec(),
+        };
+        let expected = [
+            mount(22, 1, b"/"),
+            mount(36, 35, b"/mnt 2\\"),
+            mount(37, 36, b"/odd\\9"),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(mounts(b"").count(), 0);
     }
 }

@@ -166,7 +166,8 @@ impl Scaffold {
             fresh = false;
             if let Some(ground) = self.covers.get(&join(&way, &name)) {
                 let (directory, land) = match ground {
-                    Ground::Tree(root, land) => (Some(root.try_clone()?), *land),
+                    // Opened so that its times can be set, which a tree's descriptor is not.
+                    Ground::Tree(root, land) => (Some(directory(root.as_fd(), b".")?), *land),
                     Ground::Later => (None, Land::Foreign),
                     Ground::File => return file(&way, &name, None, last, kind),
                 };
@@ -206,19 +207,19 @@ impl Scaffold {
                         false => Kind::Directory,
                     };
                     let made = match land {
-                        Land::Own | Land::Foreign => make(here, &name, kind),
+                        Land::Own => make(here, &name, kind).and_then(|made| {
+                            let stat = fstat(&made.itself);
+                            self.made.push(made);
+                            stat
+                        }),
+                        Land::Foreign => create(here, &name, kind).and_then(fstat),
                         Land::Sealed => Err(Errno::ROFS),
                     };
-                    let made = made.map_err(|errno| match errno {
+                    fresh = true;
+                    made.map_err(|errno| match errno {
                         Errno::ROFS => lacking(&way, &name, kind),
                         errno => errno.into(),
-                    })?;
-                    let stat = fstat(&made.itself)?;
-                    if land == Land::Own {
-                        self.made.push(made);
-                    }
-                    fresh = true;
-                    stat
+                    })?
                 }
                 Err(errno) => return Err(errno.into()),
             };
@@ -331,20 +332,7 @@ impl Made {
 /// Makes an empty directory or file, and leaves the parent's modification time as it was.
 fn make(parent: BorrowedFd<'_>, name: &[u8], kind: Kind) -> Result<Made> {
     let before = fstat(parent)?;
-    let itself = match kind {
-        Kind::Directory => {
-            mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
-            // Whatever the builder's umask.
-            chmodat(parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
-            directory(parent, name)?
-        }
-        Kind::File => openat(
-            parent,
-            name,
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::from_raw_mode(0o644),
-        )?,
-    };
+    let itself = create(parent, name, kind)?;
     restore_time(parent, &before)?;
     Ok(Made {
         parent: directory(parent, b".")?,
@@ -352,6 +340,23 @@ fn make(parent: BorrowedFd<'_>, name: &[u8], kind: Kind) -> Result<Made> {
         itself,
         kind,
     })
+}
+
+fn create(parent: BorrowedFd<'_>, name: &[u8], kind: Kind) -> Result<OwnedFd> {
+    match kind {
+        Kind::Directory => {
+            mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+            // Whatever the builder's umask.
+            chmodat(parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
+            directory(parent, name)
+        }
+        Kind::File => openat(
+            parent,
+            name,
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::from_raw_mode(0o644),
+        ),
+    }
 }
 
 /// Opens a directory in a way that its times can be set.

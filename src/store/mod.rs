@@ -215,6 +215,41 @@ impl Store {
         }
     }
 
+    /// Gives a blob's file as `blob` does, where all of it is what its digest says; one that is not is
+    /// dropped.
+    pub fn check_blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        cancel: &Cancel,
+    ) -> Result<Option<PathBuf>, Error> {
+        let Some(path) = self.blob(digest, size)? else {
+            return Ok(None);
+        };
+        let fail = |action, e| self.session.fail(action, &path, e);
+        let mut file = fs::File::open(&path).map_err(|e| fail("open", e))?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            if cancel.is_set() {
+                return Err(Error::Cancelled);
+            }
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => hash.update(&buffer[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(fail("read", e)),
+            }
+        }
+        if hash.finish() == *digest {
+            return Ok(Some(path));
+        }
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(fail("drop the damaged blob", e)),
+            _ => Ok(None),
+        }
+    }
+
     /// Starts taking in a blob; nothing is seen of it before `commit`.
     pub fn ingest(&self) -> Result<Ingest, Error> {
         Ingest::start(&self.session, Some(Sha256::new()))
@@ -229,7 +264,9 @@ impl Store {
     /// Takes in a small blob whole.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
-        if self.blob(&digest, bytes.len() as u64)?.is_none() {
+        let there = self.blob(&digest, bytes.len() as u64)?;
+        let whole = there.is_some_and(|path| fs::read(path).is_ok_and(|old| old == bytes));
+        if !whole {
             let mut ingest = self.ingest_unhashed()?;
             ingest.append(bytes)?;
             ingest.commit_as(&digest)?;

@@ -1,7 +1,8 @@
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// The one switch that ends a build: set once, seen by every thread, and readable as a file
 /// descriptor by those that wait in `poll`.
@@ -28,6 +29,23 @@ impl Cancel {
         self.0.set.store(true, Ordering::SeqCst);
         // A full counter is readable just the same, so a failed write changes nothing.
         let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
+    }
+
+    /// Waits so long, or until the switch is on; tells whether it is.
+    pub fn wait(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if self.is_set() || left.is_zero() {
+                return self.is_set();
+            }
+            let timeout = Timespec {
+                tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            // Interrupted, or out of memory in the kernel: both pass.
+            let _ = poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&timeout));
+        }
     }
 
     /// Tells whether the switch is on.

@@ -12,16 +12,18 @@ mod mount;
 mod network;
 mod process;
 mod seccomp;
+mod users;
 
 pub use cancel::Cancel;
 #[cfg(target_arch = "x86_64")]
 pub use isal::Deflater;
 pub use map::map_file;
 pub use memory::give_back_memory;
-pub use mount::set_mount_attributes;
+pub use mount::{map_owners, set_mount_attributes};
 pub use network::loopback_up;
 pub use process::{
     Fork, Namespaced, NetworkNamespace, clone_into_namespaces, close_on_exec_from, execute,
-    exit_now, fork, ignore_signals, private_mount_namespace, reset_signals,
+    exit_now, fork, ignore_signals, private_mount_namespace, reset_signals, runs_arm32,
 };
 pub use seccomp::{Insn, install_filter};
+pub use users::user_namespace;

@@ -203,6 +203,24 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     Ok(())
 }
 
+/// Tells whether the processor runs 32-bit programs of its family too: many for AArch64 do not.
+#[cfg(target_arch = "aarch64")]
+pub fn runs_arm32() -> bool {
+    const PER_LINUX32: libc::c_ulong = 8;
+    let ask = || {
+        // SAFETY: no crate offers personality. It changes nothing but how this thread, which ends
+        // right after, sees the machine; where the processor has no 32-bit mode the kernel refuses.
+        unsafe { libc::personality(PER_LINUX32) != -1 }
+    };
+    std::thread::spawn(ask).join().unwrap_or(false)
+}
+
+/// Tells whether the processor runs 32-bit programs of its family too: only AArch64 may.
+#[cfg(not(target_arch = "aarch64"))]
+pub fn runs_arm32() -> bool {
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,6 +56,8 @@ impl Dockerd {
         Command::new("/usr/bin/docker")
             .args(["-H", &self.host])
             .args(args)
+            // The client's own default is the builder before BuildKit.
+            .env("DOCKER_BUILDKIT", "1")
             .stdin(Stdio::null())
             .output()
             .expect("run docker")

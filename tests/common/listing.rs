@@ -28,27 +28,90 @@ pub fn read_layout(dir: &Path) -> Listing {
     assert_eq!(manifests.len(), 1, "one image in {}", dir.display());
     let manifest = json_file(&blob(dir, &manifests[0]["digest"]));
     let image = json_file(&blob(dir, &manifest["config"]["digest"]));
-    let mut tree: BTreeMap<Vec<u8>, Node> = BTreeMap::new();
-    let mut inodes = 0;
-    for layer in manifest["layers"].as_array().expect("layers") {
+    let layers = manifest["layers"].as_array().expect("layers").iter();
+    let layers = layers.map(|layer| -> Box<dyn Read> {
         let kind = layer["mediaType"].as_str().expect("media type");
         let file = std::fs::File::open(blob(dir, &layer["digest"])).expect("open a layer");
-        let reader: Box<dyn Read> = if kind.ends_with("gzip") {
+        if kind.ends_with("gzip") {
             // One member only: what follows it would be missed here.
             Box::new(flate2::read::GzDecoder::new(file))
         } else if kind.ends_with("zstd") {
             Box::new(zstd::Decoder::new(file).expect("zstd"))
         } else {
             Box::new(file)
-        };
-        apply(reader, &mut tree, &mut inodes);
+        }
+    });
+    let files = stack(layers);
+    Listing {
+        image,
+        manifest,
+        files,
     }
+}
+
+/// Reads the only image of what `docker save` wrote.
+pub fn read_saved(archive: impl Read) -> Listing {
+    let mut parts: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut archive = tar::Archive::new(archive);
+    for entry in archive.entries().expect("an archive") {
+        let mut entry = entry.expect("an entry");
+        let name = entry.path().expect("a path").display().to_string();
+        let mut content = Vec::new();
+        // A layer that is there already is a link to it.
+        if let Some(target) = entry.link_name().expect("a target") {
+            let target = std::path::Path::new(&name)
+                .parent()
+                .expect("a directory")
+                .join(target);
+            let target = clean(target.to_string_lossy().as_bytes());
+            let mut parts: Vec<&[u8]> = Vec::new();
+            for part in target.split(|&c| c == b'/') {
+                match part {
+                    b".." => drop(parts.pop()),
+                    part => parts.push(part),
+                }
+            }
+            content = [b"-> ".to_vec(), parts.join(&b'/')].concat();
+        } else {
+            entry.read_to_end(&mut content).expect("content");
+        }
+        parts.insert(name, content);
+    }
+    let json = |name: &str| -> Value { serde_json::from_slice(&parts[name]).expect("JSON") };
+    let manifest = json("manifest.json")[0].clone();
+    let image = json(manifest["Config"].as_str().expect("a config"));
+    let layers = manifest["Layers"].as_array().expect("layers").iter();
+    let files = stack(layers.map(|name| {
+        let mut content = parts[name.as_str().expect("a name")].as_slice();
+        while let Some(target) = content.strip_prefix(b"-> ") {
+            content = &parts[std::str::from_utf8(target).expect("a name")];
+        }
+        content
+    }));
+    Listing {
+        image,
+        manifest,
+        files,
+    }
+}
+
+/// Applies layers, bottom first.
+fn stack(layers: impl Iterator<Item = impl Read>) -> BTreeMap<Vec<u8>, Value> {
+    let mut tree: BTreeMap<Vec<u8>, Node> = BTreeMap::new();
+    let mut inodes = 0;
+    for layer in layers {
+        apply(layer, &mut tree, &mut inodes);
+    }
+    files(tree)
+}
+
+/// Gives every path with what is there; names of one file say so.
+fn files(tree: BTreeMap<Vec<u8>, Node>) -> BTreeMap<Vec<u8>, Value> {
     let mut names: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for (path, node) in &tree {
         names.entry(node.inode).or_default().push(shown(path));
     }
-    let files = tree
-        .into_iter()
+    tree.into_iter()
         .map(|(path, node)| {
             let mut value = node.value;
             let group = &names[&node.inode];
@@ -57,12 +120,7 @@ pub fn read_layout(dir: &Path) -> Listing {
             }
             (path, Value::Object(value))
         })
-        .collect();
-    Listing {
-        image,
-        manifest,
-        files,
-    }
+        .collect()
 }
 
 /// Gives the shape of the recorded expectations: what changed against a base, what is gone.
@@ -195,7 +253,7 @@ fn clean(path: &[u8]) -> Vec<u8> {
 }
 
 /// Writes bytes that are not UTF-8 as `\xNN`.
-fn shown(bytes: &[u8]) -> String {
+pub fn shown(bytes: &[u8]) -> String {
     bytes
         .utf8_chunks()
         .flat_map(|chunk| {
@@ -213,4 +271,11 @@ fn blob(dir: &Path, digest: &Value) -> std::path::PathBuf {
 fn json_file(path: &Path) -> Value {
     let text = std::fs::read(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|e| panic!("parse {}: {e}", path.display()))
+}
+
+/// Reads a plain archive of files as the one layer of an image.
+pub fn read_tar(reader: impl Read) -> BTreeMap<Vec<u8>, Value> {
+    let mut tree: BTreeMap<Vec<u8>, Node> = BTreeMap::new();
+    apply(reader, &mut tree, &mut 0);
+    files(tree)
 }

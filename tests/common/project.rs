@@ -1,4 +1,5 @@
 //! A directory with a base, a store and a context, and the program run on them.
+#![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

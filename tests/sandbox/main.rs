@@ -3,15 +3,22 @@
 #[path = "../common/harness.rs"]
 mod harness;
 
+mod bench;
+mod mounts;
+mod privileges;
+
+use bench::{
+    Bench, Killed, busybox, command, in_child, mounts as mount_table, new_mounts, processes_with,
+    sh, tree,
+};
 use shutter::progress::Stream;
 use shutter::rootfs::Entry;
-use shutter::sandbox::{Command, Error, Exit, Identity, Sandbox};
+use shutter::sandbox::{Error, Exit, Identity, Sandbox};
 use shutter::sys::Cancel;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -77,181 +84,11 @@ fn main() -> ExitCode {
     harness::main(
         CASES
             .iter()
+            .chain(mounts::CASES)
+            .chain(privileges::CASES)
             .map(|(name, run)| harness::Case::new(*name, run))
             .collect(),
     )
-}
-
-/// A sandbox and a busybox root on an overlay.
-struct Bench {
-    sandbox: Sandbox,
-    directory: tempfile::TempDir,
-}
-
-struct Done {
-    exit: Exit,
-    out: String,
-    err: String,
-}
-
-impl Bench {
-    fn new() -> Bench {
-        Bench::with(|lower| {
-            fs::create_dir(lower.join("bin")).unwrap();
-            fs::create_dir(lower.join("etc")).unwrap();
-            fs::create_dir(lower.join("tmp")).unwrap();
-            fs::set_permissions(lower.join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
-            busybox(lower);
-        })
-    }
-
-    /// Makes a root whose lower directory is filled by `fill`.
-    fn with(fill: impl FnOnce(&Path)) -> Bench {
-        // Before the first thread.
-        let sandbox = Sandbox::start().unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let at = |name: &str| directory.path().join(name);
-        rustix::mount::mount(
-            "tmpfs",
-            directory.path(),
-            "tmpfs",
-            rustix::mount::MountFlags::empty(),
-            None,
-        )
-        .unwrap();
-        for name in ["lower", "upper", "work", "root"] {
-            fs::create_dir(at(name)).unwrap();
-        }
-        fill(&at("lower"));
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            at("lower").display(),
-            at("upper").display(),
-            at("work").display()
-        );
-        let options = std::ffi::CString::new(options).unwrap();
-        rustix::mount::mount(
-            "overlay",
-            at("root"),
-            "overlay",
-            rustix::mount::MountFlags::empty(),
-            options.as_c_str(),
-        )
-        .unwrap();
-        Bench { sandbox, directory }
-    }
-
-    fn root(&self) -> PathBuf {
-        self.directory.path().join("root")
-    }
-
-    fn try_run(&self, command: &Command) -> Result<Done, Error> {
-        self.try_run_until(command, &Cancel::new().unwrap())
-    }
-
-    fn try_run_until(&self, command: &Command, cancel: &Cancel) -> Result<Done, Error> {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let exit = self.sandbox.run(
-            Entry::Pivot(&self.root()),
-            command,
-            &mut |stream, bytes| match stream {
-                Stream::Out => out.extend(bytes),
-                Stream::Err => err.extend(bytes),
-            },
-            cancel,
-        )?;
-        Ok(Done {
-            exit,
-            out: String::from_utf8_lossy(&out).into_owned(),
-            err: String::from_utf8_lossy(&err).into_owned(),
-        })
-    }
-
-    fn run(&self, command: &Command) -> Done {
-        self.try_run(command).unwrap()
-    }
-
-    fn sh(&self, script: &str) -> Done {
-        self.run(&sh(script))
-    }
-
-    /// Gives what a script printed, which must have succeeded.
-    fn out(&self, script: &str) -> String {
-        let done = self.sh(script);
-        assert_eq!(
-            done.exit,
-            Exit::Code(0),
-            "{script}: {}{}",
-            done.out,
-            done.err
-        );
-        done.out
-    }
-
-    /// Gives every path in the overlay's upper directory.
-    fn upper(&self) -> Vec<String> {
-        let upper = self.directory.path().join("upper");
-        tree(&upper)
-            .into_keys()
-            .filter(|path| !path.is_empty())
-            .collect()
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        for path in [self.root(), self.directory.path().to_owned()] {
-            let _ = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
-        }
-    }
-}
-
-fn busybox(root: &Path) {
-    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    let list = std::process::Command::new("/bin/busybox")
-        .arg("--list")
-        .output()
-        .unwrap();
-    for name in String::from_utf8(list.stdout).unwrap().lines() {
-        let _ = symlink("busybox", root.join("bin").join(name));
-    }
-}
-
-/// Gives paths below a directory with their modification times.
-fn tree(directory: &Path) -> BTreeMap<String, (i64, i64)> {
-    let mut found = BTreeMap::new();
-    let mut left = vec![directory.to_owned()];
-    while let Some(path) = left.pop() {
-        let meta = fs::symlink_metadata(&path).unwrap();
-        let name = path.strip_prefix(directory).unwrap().display().to_string();
-        found.insert(name, (meta.mtime(), meta.mtime_nsec()));
-        if meta.is_dir() {
-            left.extend(
-                fs::read_dir(&path)
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path()),
-            );
-        }
-    }
-    found
-}
-
-fn command(args: &[&str]) -> Command {
-    Command {
-        args: args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
-        env: vec![b"PATH=/bin".to_vec()],
-        cwd: b"/".to_vec(),
-        identity: Identity::default(),
-        files: Vec::new(),
-        hostname: "sandbox-host".to_owned(),
-        mounts: Vec::new(),
-        network: Default::default(),
-        insecure: false,
-    }
-}
-
-fn sh(script: &str) -> Command {
-    command(&["sh", "-c", script])
 }
 
 fn exit_codes_and_signals() {
@@ -494,28 +331,15 @@ fn what_runs_in_the_background_ends() {
     assert_eq!(processes_with(marker), Vec::<String>::new());
 }
 
-/// Gives the command lines of processes that contain a text.
-fn processes_with(text: &str) -> Vec<String> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("cmdline")).ok())
-        .filter(|line| line.contains(text))
-        .collect()
-}
-
-fn mounts() -> String {
-    fs::read_to_string("/proc/self/mountinfo").unwrap()
-}
-
 fn mount_points_are_taken_away() {
     let bench = Bench::with(|lower| {
         fs::create_dir(lower.join("bin")).unwrap();
         busybox(lower);
     });
-    let (before, mounted) = (tree(&bench.root()), mounts());
+    let (before, mounted) = (tree(&bench.root()), mount_table());
     assert_eq!(bench.out("ls /"), "bin\ndev\netc\nproc\nsys\n");
     assert_eq!(tree(&bench.root()), before);
-    assert_eq!(mounts(), mounted);
+    assert_eq!(new_mounts(&mounted), Vec::<String>::new());
     // What the command itself makes stays.
     bench.out("echo x > /etc/new; touch -d @1000 /etc");
     let after = tree(&bench.root());
@@ -599,23 +423,6 @@ fn hostile_links() {
     assert_eq!(bench.out("ls / | grep -c -e hosts -e resolv.conf"), "2\n");
     assert_eq!(tree(&bench.root()), before);
     assert!(!Path::new("/hosts").exists());
-}
-
-/// Runs a closure in a forked child of this single-threaded process.
-fn in_child(test: impl FnOnce()) {
-    match shutter::sys::fork().unwrap() {
-        shutter::sys::Fork::Parent(child) => {
-            let (_, status) =
-                rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())
-                    .unwrap()
-                    .unwrap();
-            assert_eq!(status.exit_status(), Some(0));
-        }
-        shutter::sys::Fork::Child => {
-            let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test)).is_ok();
-            shutter::sys::exit_now(i32::from(!passed));
-        }
-    }
 }
 
 fn files_of_a_command() {
@@ -763,12 +570,22 @@ fn builder(seconds: &str) -> ExitCode {
         use std::io::Write;
         std::io::stdout().write_all(bytes).unwrap();
     };
-    let script = format!("sleep {seconds} & echo started; sleep {seconds}");
+    let script = format!(
+        "sleep {seconds} & cat /m /t/b/busybox | wc -c > /t/x; echo started; sleep {seconds}"
+    );
+    let everything = mounts::mounting(
+        &script,
+        vec![
+            mounts::at("/m", mounts::memory(0o644, "secret")),
+            mounts::at("/t", mounts::tmpfs(None)),
+            mounts::at("/t/b", mounts::bind(&bench.root().join("bin"))),
+        ],
+    );
     bench
         .sandbox
         .run(
             Entry::Pivot(&bench.root()),
-            &sh(&script),
+            &everything,
             &mut tell,
             &Cancel::new().unwrap(),
         )
@@ -776,18 +593,7 @@ fn builder(seconds: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A process that is killed at the end, whatever the end is.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn nothing_outlives_a_killed_builder() {
-    let before = mounts();
     let marker = "3141592";
     // Of a killed process nobody takes the directory away.
     let scratch = tempfile::tempdir().unwrap();
@@ -812,7 +618,8 @@ fn nothing_outlives_a_killed_builder() {
         std::thread::yield_now();
     }
     assert_eq!(processes_with(marker), Vec::<String>::new());
-    assert_eq!(mounts(), before);
+    let scratch = scratch.path().to_str().unwrap();
+    assert!(mount_table().iter().all(|mount| !mount.contains(scratch)));
 }
 
 fn children() -> String {

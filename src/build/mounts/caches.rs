@@ -70,7 +70,8 @@ pub(super) fn copy_of(
         if visible.file.is_some() {
             return Err(Error::NoDirectory(source.to_owned()).into());
         }
-        let identity = identity(&visible.top, &visible.changes.changes, &|_| None)?;
+        let changes = &visible.changes.changes;
+        let identity = identity(&visible.top, changes, &|_| None, shared.cancel)?;
         return Ok(Start::Copy(Box::new(Copy {
             identity,
             top: visible.top,
@@ -106,7 +107,7 @@ pub(super) fn copy_of(
         Some(chain) => [chain.as_bytes(), b" ", path.as_bytes()].concat(),
         None => {
             let known = |below: &RelPath| tree.get(&path.join_path(below))?.content;
-            identity(&top, &changes, &known)?
+            identity(&top, &changes, &known, shared.cancel)?
         }
     };
     Ok(Start::Copy(Box::new(Copy {
@@ -152,10 +153,14 @@ fn identity(
     top: &Meta,
     changes: &[Change],
     known: &(dyn Fn(&RelPath) -> Option<ContentId> + Sync),
+    cancel: &Cancel,
 ) -> Result<Vec<u8>, Error> {
     let hashes: Result<Vec<blake3::Hash>, Error> = changes
         .par_iter()
         .map(|Change { path, action }| {
+            if cancel.is_set() {
+                return Err(Error::Gone);
+            }
             let Action::Put { meta, source, .. } = action else {
                 return Ok(one(path, top, None));
             };

@@ -130,7 +130,7 @@ pub(super) enum Error {
 
 /// The mounts of one command, to be kept until it has ended.
 pub(super) struct Ready {
-    /// In the order in which they are mounted: what lies in another mount comes after it.
+    /// In the order in which they are written.
     pub(super) mounts: Vec<sandbox::Mount>,
     /// Variables to be set.
     variables: Vec<(String, Hidden)>,
@@ -148,6 +148,7 @@ struct Held {
 
 /// A cache that is still to be had.
 struct WantedCache<'a> {
+    place: usize,
     key: CacheKey,
     start: Start,
     sharing: CacheSharing,
@@ -171,8 +172,8 @@ pub(super) fn prepare(
         caches: Vec::new(),
         held: Held::default(),
     };
-    for mount in &run.mounts {
-        making.take(mount)?;
+    for (place, mount) in run.mounts.iter().enumerate() {
+        making.take(place, mount)?;
     }
     making.take_caches()?;
     let Making {
@@ -181,10 +182,9 @@ pub(super) fn prepare(
         held,
         ..
     } = making;
-    // Of two at one place the later one is seen, as with BuildKit.
-    mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    mounts.sort_by_key(|(place, _)| *place);
     Ok(Ready {
-        mounts,
+        mounts: mounts.into_iter().map(|(_, mount)| mount).collect(),
         variables,
         patterns: shared.secrets.patterns(),
         held,
@@ -195,14 +195,15 @@ struct Making<'a, 'env> {
     shared: &'a Shared<'env>,
     platform: &'a Platform,
     step: StepId,
-    mounts: Vec<sandbox::Mount>,
+    /// Each with its place in the order in which they are written.
+    mounts: Vec<(usize, sandbox::Mount)>,
     variables: Vec<(String, Hidden)>,
     caches: Vec<WantedCache<'a>>,
     held: Held,
 }
 
 impl<'a> Making<'a, '_> {
-    fn take(&mut self, mount: &'a Mount) -> Result<(), BoxError> {
+    fn take(&mut self, place: usize, mount: &'a Mount) -> Result<(), BoxError> {
         match mount {
             Mount::Bind {
                 target,
@@ -224,7 +225,7 @@ impl<'a> Making<'a, '_> {
                 } else {
                     views.shared(self.shared, &wanted)?
                 };
-                self.mount(target, What::Bind(opened), !writable);
+                self.mount(place, target, What::Bind(opened), !writable);
             }
             Mount::Cache {
                 target,
@@ -242,6 +243,7 @@ impl<'a> Making<'a, '_> {
                     Some(from) => caches::copy_of(self.shared, from, self.platform, source)?,
                 };
                 self.caches.push(WantedCache {
+                    place,
                     key: CacheKey::new(id, &start.identity()),
                     start,
                     sharing: match sharing {
@@ -257,28 +259,30 @@ impl<'a> Making<'a, '_> {
                 target,
                 size,
                 readonly,
-            } => self.mount(target, What::Tmpfs { size: *size }, *readonly),
+            } => self.mount(place, target, What::Tmpfs { size: *size }, *readonly),
             Mount::Secret {
                 id,
                 file,
                 env,
                 required,
-            } => self.secret(id, file.as_ref(), env.as_deref(), *required)?,
-            Mount::Ssh { id, file, required } => self.ssh(id, file, *required)?,
+            } => self.secret(place, id, file.as_ref(), env.as_deref(), *required)?,
+            Mount::Ssh { id, file, required } => self.ssh(place, id, file, *required)?,
         }
         Ok(())
     }
 
-    fn mount(&mut self, target: &str, what: What, readonly: bool) {
-        self.mounts.push(sandbox::Mount {
+    fn mount(&mut self, place: usize, target: &str, what: What, readonly: bool) {
+        let mount = sandbox::Mount {
             target: target.as_bytes().to_vec(),
             what,
             readonly,
-        });
+        };
+        self.mounts.push((place, mount));
     }
 
     fn secret(
         &mut self,
+        place: usize,
         id: &str,
         file: Option<&MountedFile>,
         env: Option<&str>,
@@ -303,12 +307,18 @@ impl<'a> Making<'a, '_> {
                 gid: file.gid,
                 content,
             };
-            self.mount(&file.target, what, true);
+            self.mount(place, &file.target, what, true);
         }
         Ok(())
     }
 
-    fn ssh(&mut self, id: &str, file: &MountedFile, required: bool) -> Result<(), Error> {
+    fn ssh(
+        &mut self,
+        place: usize,
+        id: &str,
+        file: &MountedFile,
+        required: bool,
+    ) -> Result<(), Error> {
         let Some(source) = self.shared.request.ssh.get(id) else {
             return match required {
                 true => Err(Error::NoAgent(id.to_owned())),
@@ -318,7 +328,12 @@ impl<'a> Making<'a, '_> {
         let StepId { stage, step } = self.step;
         let name = format!("ssh-{stage}-{step}-{}", self.held.agents.len());
         let agent = Agent::start(source, file, self.shared.scratch.dir.join(name))?;
-        self.mount(&file.target, What::Bind(Arc::clone(&agent.socket)), false);
+        self.mount(
+            place,
+            &file.target,
+            What::Bind(Arc::clone(&agent.socket)),
+            false,
+        );
         self.held.agents.push(agent);
         Ok(())
     }
@@ -330,6 +345,7 @@ impl<'a> Making<'a, '_> {
         let shared = self.shared;
         for cache in wanted {
             let WantedCache {
+                place,
                 key,
                 start,
                 sharing,
@@ -358,7 +374,7 @@ impl<'a> Making<'a, '_> {
                 path: dir.display().to_string(),
                 source: errno.into(),
             })?;
-            self.mount(target, What::Bind(Arc::new(opened)), readonly);
+            self.mount(place, target, What::Bind(Arc::new(opened)), readonly);
         }
         Ok(())
     }

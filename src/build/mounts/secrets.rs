@@ -10,7 +10,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 /// The most bytes a secret may have, as with BuildKit: 500 KiB.
-const LIMIT: u64 = 500 << 10;
+const LIMIT: u64 = crate::sandbox::MEMORY_LIMIT as u64;
 
 /// The secrets that commands of a build have asked for.
 #[derive(Default)]

@@ -11,7 +11,7 @@ use crate::fs::{Meta, RelPath};
 use crate::oci::Platform;
 use crate::plan::{Base, From};
 use crate::progress::{Level, Owner, StepId, Work};
-use crate::rootfs::Rootfs;
+use crate::rootfs::{Rootfs, Swapped};
 use crate::sys::Cancel;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags, openat2};
@@ -20,12 +20,15 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// How many files one thread gives to root in a row.
 const RUN: usize = 16;
+/// From so many files of one owner on, a mount that shows them all as root's is tried first: it takes
+/// as long as giving a dozen of them to root one by one.
+const MANY: usize = 12;
 /// A program's capabilities, which a change of its owner takes away.
 const CAPABILITY: &str = "security.capability";
 
@@ -58,13 +61,33 @@ struct View {
     /// What is mounted for it, begun and never written to; nothing for a directory of the context
     /// that can be shown as it is.
     root: Option<Mutex<Box<dyn Rootfs>>>,
+    /// What lies below the root or is seen itself.
+    _below: Below,
+}
+
+/// What a view of a context stands on; after the view itself it is let go of.
+#[derive(Default)]
+struct Below {
+    /// The context's directory with other owners.
+    swapped: Option<Swapped>,
+    /// The context's directory: a root may know it by the number of this descriptor.
+    dir: Option<Arc<OwnedFd>>,
+}
+
+impl Below {
+    fn path(&self) -> Option<PathBuf> {
+        match (&self.swapped, &self.dir) {
+            (Some(swapped), _) => Some(swapped.dir.clone()),
+            (None, dir) => dir.as_ref().map(path_of),
+        }
+    }
 }
 
 /// A root of one command's own, whose files go when this is dropped.
 pub(super) struct Throwaway {
     root: Box<dyn Rootfs>,
-    /// What lies below may be known by the number of this descriptor.
-    _below: Arc<View>,
+    /// What it is of, with the descriptor that the root knows that by.
+    _view: Arc<View>,
 }
 
 impl Drop for Throwaway {
@@ -112,7 +135,7 @@ impl Views {
         };
         root.begin()?;
         let opened = Arc::new(open_below(root.root()?, &below, wanted)?);
-        let throwaway = Throwaway { root, _below: view };
+        let throwaway = Throwaway { root, _view: view };
         Ok((opened, throwaway))
     }
 
@@ -168,10 +191,10 @@ impl Views {
             }
             (Of::Image(key), _) => {
                 let files = shared.files.get(key).and_then(|files| files.wait());
-                base_root(shared, &*files.ok_or(Error::Gone)?, self.dir(shared)?)?
+                base_root(shared, &files.ok_or(Error::Gone)?, self.dir(shared)?)?
             }
         };
-        begun(root, None)
+        begun(root, None, Below::default())
     }
 
     /// Makes the view of a directory or file of a context: the directory itself where it looks as it
@@ -183,16 +206,39 @@ impl Views {
         path: &RelPath,
     ) -> Result<View, BoxError> {
         let cancel = shared.cancel;
-        let visible = context::visible(context, path, Making::Above, cancel)?;
+        let mut visible = context::visible(context, path, Making::Above((0, 0)), cancel)?;
+        let mut below = Below::default();
+        let (owner, files) = visible.common_owner();
+        if owner != (0, 0) && files >= MANY {
+            match Swapped::new(visible.dir.as_fd(), owner, self.dir(shared)?) {
+                Ok(swapped) => {
+                    below.swapped = Some(swapped);
+                    visible = context::visible(context, path, Making::Above(owner), cancel)?;
+                }
+                Err(error) => shared.sink.message(
+                    Level::Debug,
+                    format!(
+                        "{files} files of the context are given to root one by one: {}",
+                        said(&error)
+                    ),
+                ),
+            }
+        }
+        below.dir = Some(Arc::clone(&visible.dir));
         if visible.is_plain() {
+            let dir = match &below.swapped {
+                Some(swapped) => Arc::new(open_dir(&swapped.dir)?),
+                None => visible.dir,
+            };
             return Ok(View {
-                dir: visible.dir,
+                dir,
                 file: visible.file,
                 root: None,
+                _below: below,
             });
         }
-        match self.over(shared, &visible, vec![path_of(&visible.dir)]) {
-            Ok(root) => begun(root, visible.file),
+        match self.over(shared, &visible, below.path().into_iter().collect()) {
+            Ok(root) => begun(root, visible.file, below),
             Err(error) if cancel.is_set() => Err(error),
             Err(error) => {
                 shared.sink.message(
@@ -205,7 +251,7 @@ impl Views {
                 );
                 let visible = context::visible(context, path, Making::Apart, cancel)?;
                 let root = self.over(shared, &visible, Vec::new())?;
-                begun(root, visible.file)
+                begun(root, visible.file, Below::default())
             }
         }
     }
@@ -240,13 +286,14 @@ impl Views {
 
 /// Makes a view of a root: mounted where the builder's namespace has it, since only such a mount can
 /// be bound from.
-fn begun(mut root: Box<dyn Rootfs>, file: Option<Vec<u8>>) -> Result<View, BoxError> {
+fn begun(mut root: Box<dyn Rootfs>, file: Option<Vec<u8>>, below: Below) -> Result<View, BoxError> {
     root.begin()?;
     let dir = root.root()?.try_clone_to_owned()?;
     Ok(View {
         dir: Arc::new(dir),
         file,
         root: Some(Mutex::new(root)),
+        _below: below,
     })
 }
 
@@ -309,6 +356,11 @@ fn open_below(
 fn path_of(dir: &Arc<OwnedFd>) -> PathBuf {
     // The dot has the link followed by who follows none at the end.
     PathBuf::from(format!("/proc/self/fd/{}/.", dir.as_raw_fd()))
+}
+
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 fn top_of(dir: BorrowedFd<'_>) -> io::Result<Meta> {

@@ -1,9 +1,12 @@
 //! What is known of a build while it runs: events in, notes out.
 
 use super::text::{self, Colours};
+use crate::cli::report::Place;
+use crate::dockerfile::check::Finding;
 use crate::oci::Digest;
 use crate::progress::{Event, Level, Owner, StepId, Stream, Work};
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// So many of a command's last lines are kept for the live view.
@@ -33,6 +36,8 @@ pub(in crate::cli) enum Note {
     Worked(Finished),
     /// Work was not needed.
     Reused(Owner, Work, String, u64),
+    /// A check found something, there.
+    Finding(Finding, Place),
     /// A line for the log.
     Message(Level, String),
 }
@@ -123,6 +128,8 @@ pub(in crate::cli) struct Moved {
 pub(in crate::cli) struct Board {
     /// When the build began.
     pub begun: Instant,
+    /// What files are shown relative to.
+    pub cwd: PathBuf,
     stages: BTreeMap<usize, Stage>,
     /// The steps that run.
     pub running: BTreeMap<StepId, Running>,
@@ -143,6 +150,7 @@ impl Board {
     pub fn new(begun: Instant) -> Board {
         Board {
             begun,
+            cwd: PathBuf::new(),
             stages: BTreeMap::new(),
             running: BTreeMap::new(),
             active: BTreeMap::new(),
@@ -290,6 +298,14 @@ impl Board {
                 moved.bytes = moved.bytes.saturating_add(bytes);
                 let label = text::line(label.as_bytes(), Colours::Drop);
                 vec![Note::Reused(owner, work, label, bytes)]
+            }
+            Event::Finding {
+                finding,
+                file,
+                lines,
+            } => {
+                let place = Place::new(&file, &self.cwd, finding.span, &lines);
+                vec![Note::Finding(finding, place)]
             }
             Event::Message(level, text) => vec![Note::Message(level, text)],
         }

@@ -59,6 +59,11 @@ pub(in crate::cli) fn stays(note: &Note, board: &Board) -> Option<String> {
                 board.step(*id)
             ))
         }
+        Note::Finding(..) => {
+            let (_, sentence) = log::sentence(note, board)?;
+            let below = log::below(note);
+            Some(format!("{YELLOW}!{RESET} {sentence}\n{}", below.trim_end()))
+        }
         Note::Message(..) => {
             let (tone, sentence) = log::sentence(note, board)?;
             match tone {

@@ -98,6 +98,10 @@ pub(in crate::cli) fn sentence(note: &Note, board: &Board) -> Option<(Tone, Stri
                 text::bytes(*bytes),
             ),
         ),
+        Note::Finding(finding, _) => {
+            let said = format!("{}: {}", finding.rule.name(), finding.message);
+            (Tone::Warn, text::line(said.as_bytes(), Colours::Drop))
+        }
         Note::Message(level, message) => {
             let tone = match level {
                 Level::Debug => Tone::Debug,
@@ -108,6 +112,19 @@ pub(in crate::cli) fn sentence(note: &Note, board: &Board) -> Option<(Tone, Stri
             (tone, text::line(message.as_bytes(), Colours::Drop))
         }
     })
+}
+
+/// Gives the lines below a note's sentence: where the rule is explained, and where it is not kept.
+pub(in crate::cli) fn below(note: &Note) -> String {
+    let mut out = String::new();
+    if let Note::Finding(finding, place) = note {
+        if let Some(url) = finding.rule.url() {
+            out.push_str(&url);
+            out.push('\n');
+        }
+        place.text(&mut out);
+    }
+    out
 }
 
 /// What goes over the network or out of the house is of interest; the rest is detail.
@@ -197,6 +214,7 @@ pub(in crate::cli) fn object(note: &Note, board: &Board, time: String) -> (Tone,
         Note::Line(..) => "output",
         Note::Worked(_) => "work",
         Note::Reused(..) => "reused",
+        Note::Finding(..) => "finding",
         Note::Message(..) => "message",
     };
     put("event", event.into());
@@ -205,7 +223,7 @@ pub(in crate::cli) fn object(note: &Note, board: &Board, time: String) -> (Tone,
         Note::Layer(layer) => Some(Owner::Step(layer.step)),
         Note::Worked(done) => Some(done.owner),
         Note::Reused(owner, ..) => Some(*owner),
-        Note::Planned { .. } | Note::Message(..) => None,
+        Note::Planned { .. } | Note::Finding(..) | Note::Message(..) => None,
     };
     match owner {
         Some(Owner::Step(id)) => {
@@ -246,6 +264,17 @@ pub(in crate::cli) fn object(note: &Note, board: &Board, time: String) -> (Tone,
             put("label", label.clone().into());
             put("bytes", (*bytes).into());
         }
+        Note::Finding(finding, place) => {
+            put("rule", finding.rule.name().into());
+            put("description", finding.rule.description().into());
+            if let Some(url) = finding.rule.url() {
+                put("url", url.into());
+            }
+            put("detail", finding.message.clone().into());
+            for (key, value) in place.json() {
+                put(&key, value);
+            }
+        }
         Note::Message(..) => {}
     }
     (tone, Value::Object(out))
@@ -255,10 +284,18 @@ fn rounded(took: Duration) -> Value {
     ((took.as_secs_f64() * 1000.0).round() / 1000.0).into()
 }
 
+/// Gives what a finished build is called by.
+pub(in crate::cli) fn title(built: &Built) -> String {
+    match &built.image {
+        Some(image) => image.manifest.digest.to_string(),
+        None => "the image's files".into(),
+    }
+}
+
 /// Gives what a finished build is summed up in, line by line.
 pub(in crate::cli) fn summary(built: &Built, board: &Board, now: Instant) -> Vec<String> {
     let took = text::seconds(now.saturating_duration_since(board.begun));
-    let mut out = vec![format!("built {} in {took}", built.manifest.digest)];
+    let mut out = vec![format!("built {} in {took}", title(built))];
     out.extend(built.pushed.iter().map(|name| format!("pushed {name}")));
     let mut layers = board.layers.clone();
     layers.sort_by_key(|layer| layer.step);
@@ -307,9 +344,9 @@ pub(in crate::cli) fn summary_object(
     serde_json::json!({
         "time": time,
         "level": "info",
-        "msg": format!("built {}", built.manifest.digest),
+        "msg": format!("built {}", title(built)),
         "event": "built",
-        "digest": built.manifest.digest.to_string(),
+        "digest": built.image.as_ref().map(|image| image.manifest.digest.to_string()),
         "pushed": built.pushed.iter().map(|name| name.to_string()).collect::<Vec<_>>(),
         "seconds": rounded(now.saturating_duration_since(board.begun)),
         "layers": board.layers.len(),

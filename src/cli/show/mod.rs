@@ -104,8 +104,10 @@ impl Painter {
             LogFormat::Live if options.verbosity < Verbosity::Info => LogFormat::Color,
             other => other,
         };
+        let mut board = Board::new(begun);
+        board.cwd.clone_from(&options.cwd);
         Painter {
-            board: Board::new(begun),
+            board,
             format,
             verbosity: options.verbosity,
             stamp: options.stamp,
@@ -192,6 +194,9 @@ impl Painter {
         }
         if let Some((tone, sentence)) = log::sentence(note, &self.board) {
             self.say(tone, &sentence, colours, at);
+            if tone.passes(self.verbosity) {
+                self.print(&log::below(note));
+            }
         }
     }
 
@@ -272,7 +277,7 @@ impl Painter {
         if let Some((timeline, file)) = &self.timeline {
             let verdict = match (&ending.built, &ending.failure) {
                 (Some(built), _) => timeline::Verdict::Built {
-                    digest: built.manifest.digest.to_string(),
+                    digest: log::title(built),
                     pushed: built.pushed.iter().map(ToString::to_string).collect(),
                 },
                 (None, failure) => timeline::Verdict::Failed(failure.clone().unwrap_or_default()),

@@ -1,5 +1,6 @@
 use super::board::*;
 use super::*;
+use crate::build::Identity;
 use crate::cli::meaning::Stamp;
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Owner, StepId, Stream, Work};
@@ -301,14 +302,16 @@ fn a_summary_says_what_was_made_and_moved() {
     ]);
     let pushed: Reference = "localhost:1/a:b".parse().unwrap();
     let built = Built {
-        manifest: Descriptor {
-            media_type: String::new(),
-            digest: Digest::of(b""),
-            size: 0,
-            urls: Vec::new(),
-            annotations: Default::default(),
-        },
-        config: Digest::of(b""),
+        image: Some(Identity {
+            manifest: Descriptor {
+                media_type: String::new(),
+                digest: Digest::of(b""),
+                size: 0,
+                urls: Vec::new(),
+                annotations: Default::default(),
+            },
+            config: Digest::of(b""),
+        }),
         pushed: vec![pushed],
     };
     let lines = log::summary(&built, &board, begun + Duration::from_secs(65));
@@ -326,4 +329,43 @@ fn a_summary_says_what_was_made_and_moved() {
     let object = log::summary_object(&built, &board, begun, "T".into());
     assert_eq!(object["fetched"], 40_000_000);
     assert_eq!(object["pushed"][0], "localhost:1/a:b");
+}
+
+#[test]
+fn findings_show_rule_page_and_lines() {
+    use crate::dockerfile::ast::Span;
+    use crate::dockerfile::check::{Finding, Rule};
+    let event = |rule| Event::Finding {
+        finding: Finding::new(rule, Span { first: 2, last: 2 }, "it is\u{1b}[31m so"),
+        file: "/work/x/Dockerfile".into(),
+        lines: std::sync::Arc::new(vec!["FROM a".into(), "CMD \u{1b}[31mb".into()]),
+    };
+    let mut board = Board::new(Instant::now());
+    board.cwd = "/work".into();
+    let mut note = |rule| board.take(event(rule), Instant::now()).remove(0);
+    let (with, without) = (note(Rule::JsonArgsRecommended), note(Rule::UnreadFlag));
+    let sentence = (Tone::Warn, "JSONArgsRecommended: it is so".to_owned());
+    assert_eq!(log::sentence(&with, &board), Some(sentence));
+    let place = "\
+x/Dockerfile:2
+--------------------
+   1 |     FROM a
+   2 | >>> CMD b
+--------------------
+";
+    let page = "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/\n";
+    assert_eq!(log::below(&with), format!("{page}{place}"));
+    assert_eq!(log::below(&without), place);
+    let (tone, object) = log::object(&with, &board, "now".into());
+    assert_eq!(tone, Tone::Warn);
+    assert_eq!(object["event"], "finding");
+    assert_eq!(object["rule"], "JSONArgsRecommended");
+    assert_eq!(object["url"], page.trim_end());
+    assert_eq!(object["file"], "x/Dockerfile");
+    assert_eq!(object["line"], 2);
+    let (_, object) = log::object(&without, &board, "now".into());
+    assert_eq!(object.get("url"), None);
+    let stays = live::stays(&with, &board).unwrap();
+    assert!(stays.contains("JSONArgsRecommended: it is so\n"), "{stays}");
+    assert!(stays.ends_with("-----"), "{stays}");
 }

@@ -137,6 +137,7 @@ impl Timeline {
             | Event::LayerDone { .. }
             | Event::Output(..)
             | Event::Reused { .. }
+            | Event::Finding { .. }
             | Event::Message(..) => {}
         }
     }

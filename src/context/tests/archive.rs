@@ -32,6 +32,40 @@ pub(super) fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
+fn a_date_for_what_is_copied_is_not_for_archives() {
+    let dir = context(&["d/f 644 f", "d/l -> f"]);
+    std::fs::write(
+        dir.path().join("t.tar"),
+        archive(&[entry("in", b'0', 0o644, "", "i")]),
+    )
+    .unwrap();
+    let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
+    let from = Origin::Context(&context);
+    let (made, copied) = (Time { secs: 7, nanos: 0 }, Time { secs: 9, nanos: 0 });
+    let mut op = op(&["d", "t.tar"], "/new/at/");
+    op.unpack = Unpack::Local;
+    op.inline = vec![("doc".into(), b"x".to_vec())];
+    for (date, expected) in [(None, None), (Some(copied), Some(9))] {
+        let scratch = tempfile::tempdir().unwrap();
+        let dates = Dates { made, copied: date };
+        let cancel = Cancel::new().unwrap();
+        let done = copy(&op, &from, &[], &base(), scratch.path(), dates, &cancel).unwrap();
+        let time = |path: &str| match done.get(&RelPath::clean(path.as_bytes()).unwrap()) {
+            Some(Action::Put { meta, .. }) => Some(meta.mtime.secs),
+            other => panic!("{path}: {other:?}"),
+        };
+        assert_eq!(time("new"), Some(7));
+        assert_eq!(time("new/at/in"), Some(1_000_000_000));
+        for path in ["new/at/f", "new/at/l", "new/at/doc"] {
+            match expected {
+                Some(secs) => assert_eq!(time(path), Some(secs), "{path}"),
+                None => assert_ne!(time(path), Some(9), "{path}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn archives_are_unpacked() {
     let plain = archive(&[
         entry("./", b'5', 0o700, "", ""),
@@ -102,7 +136,7 @@ fn carry_out_paths(op: &CopyOp, from: &Origin<'_>) -> Vec<String> {
         &[],
         &base(),
         scratch.path(),
-        NOW,
+        Dates::made(NOW),
         &Cancel::new().unwrap(),
     )
     .unwrap();
@@ -123,7 +157,15 @@ fn a_cancelled_build_unpacks_nothing() {
     let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::new().unwrap());
     cancel.cancel();
     let from = Origin::Context(&context);
-    let done = copy(&op, &from, &[], &base(), scratch.path(), NOW, &cancel);
+    let done = copy(
+        &op,
+        &from,
+        &[],
+        &base(),
+        scratch.path(),
+        Dates::made(NOW),
+        &cancel,
+    );
     assert!(matches!(done, Err(Error::Cancelled)));
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
@@ -235,7 +277,15 @@ fn unpack(entries: &[Vec<u8>], chown: Option<&str>) -> Result<Vec<String>, Strin
     let scratch = tempfile::tempdir().unwrap();
     let cancel = Cancel::new().unwrap();
     let from = Origin::Context(&context);
-    match copy(&op, &from, &[], &base(), scratch.path(), NOW, &cancel) {
+    match copy(
+        &op,
+        &from,
+        &[],
+        &base(),
+        scratch.path(),
+        Dates::made(NOW),
+        &cancel,
+    ) {
         Ok(changeset) => Ok(lines(&changeset)),
         Err(error) => Err(chain(&error)),
     }
@@ -471,7 +521,16 @@ fn archives_are_bounded() {
         let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::new().unwrap());
         let from = Origin::Context(&context);
         let op = instruction("ADD t.tar /");
-        let made = copy(&op, &from, &[], &base(), scratch.path(), NOW, &cancel).unwrap();
+        let made = copy(
+            &op,
+            &from,
+            &[],
+            &base(),
+            scratch.path(),
+            Dates::made(NOW),
+            &cancel,
+        )
+        .unwrap();
         let Some(Action::Put { meta, .. }) = made.get(&clean("f").unwrap()) else {
             panic!("f is put");
         };

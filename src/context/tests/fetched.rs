@@ -99,14 +99,39 @@ fn what_was_fetched_is_placed() {
         }
         let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::new().unwrap());
         let from = Origin::Context(&context);
-        let made = copy(&op, &from, fetched, &base(), scratch.path(), NOW, &cancel).unwrap();
+        let made = copy(
+            &op,
+            &from,
+            fetched,
+            &base(),
+            scratch.path(),
+            Dates::made(NOW),
+            &cancel,
+        )
+        .unwrap();
         assert_eq!(&lines(&made), expected, "{text}");
         // One that is missing is no reason to go on.
-        let none = copy(&op, &from, &[], &base(), scratch.path(), NOW, &cancel);
+        let none = copy(
+            &op,
+            &from,
+            &[],
+            &base(),
+            scratch.path(),
+            Dates::made(NOW),
+            &cancel,
+        );
         assert!(matches!(none, Err(Error::NotFetched(_))), "{text}");
         // The bytes are there, but are not unpacked unasked.
         op.unpack = Unpack::Local;
-        let made = copy(&op, &from, fetched, &base(), scratch.path(), NOW, &cancel);
+        let made = copy(
+            &op,
+            &from,
+            fetched,
+            &base(),
+            scratch.path(),
+            Dates::made(NOW),
+            &cancel,
+        );
         assert!(made.is_ok(), "{text}");
     }
 }

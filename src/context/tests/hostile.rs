@@ -112,7 +112,16 @@ fn a_context_that_changes_is_noticed() {
     let from = Origin::Context(&context);
     let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::new().unwrap());
     let op = instruction("COPY a b /x/");
-    let made = copy(&op, &from, &[], &base(), scratch.path(), NOW, &cancel).unwrap();
+    let made = copy(
+        &op,
+        &from,
+        &[],
+        &base(),
+        scratch.path(),
+        Dates::made(NOW),
+        &cancel,
+    )
+    .unwrap();
     let read = |path: &str| {
         let Some(Action::Put { source, .. }) = made.get(&clean(path).unwrap()) else {
             panic!("{path} is put");

@@ -233,7 +233,7 @@ fn carry_out(op: &CopyOp, from: &Origin<'_>, dest: &Tree) -> Result<Vec<String>,
         &[],
         dest,
         scratch.path(),
-        NOW,
+        Dates::made(NOW),
         &Cancel::new().unwrap(),
     ) {
         Ok(changeset) => Ok(lines(&changeset)),

@@ -355,3 +355,49 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn sources_are_left_out_where_nothing_of_them_is_kept() {
+    for (patterns, source, expected) in [
+        ("", "a", false),
+        ("sub", "sub/a", true),
+        ("sub", "/sub/a", true),
+        ("sub", "./sub/./a", true),
+        ("sub", "../sub", true),
+        ("sub", "other", false),
+        ("*/tmp/*", "x/tmp/a", true),
+        ("*/tmp/*", "tmp/a", false),
+        // An exception counts where it can bring back something of the source.
+        ("sub\n!sub/b", "sub/a", true),
+        ("sub\n!other", "sub/a", true),
+        ("!sub/b\nsub", "sub/a", true),
+        ("sub\n!other/*.txt", "sub", true),
+        ("sub\n!sub/keep", "sub", false),
+        ("sub\n!sub/deep/keep", "sub", false),
+        ("sub\n!sub/*.txt", "sub", false),
+        ("sub\n!*/keep", "sub", false),
+        ("sub\n!sub/keep", "sub/keep", false),
+        ("**\n!sub", "sub/a", false),
+        ("sub\n!sub/keep", "sub/*.txt", false),
+        ("sub\n!sub/keep", "*/keep", false),
+        ("sub\n!other", "sub/*.txt", true),
+        // The context as a whole, and patterns.
+        ("*", ".", true),
+        ("**", "/", true),
+        ("**/*", "", true),
+        (".*", ".", false),
+        ("?", ".", false),
+        ("**\n!Dockerfile", ".", false),
+        ("*.log", "*.log", true),
+        ("**/*.log", "x/*.log", true),
+        ("?.log", "*.log", false),
+        ("*.log", "a?.log", true),
+        ("*.log", "*.txt", false),
+        ("*.log", "[ab].log", false),
+        ("*.log", "\\*.log", false),
+        ("*", "a*", true),
+    ] {
+        let got = ignore(patterns).leaves_out(source);
+        assert_eq!(got, expected, "{patterns:?} {source}");
+    }
+}

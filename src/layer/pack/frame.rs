@@ -5,7 +5,6 @@
 //! read by the framer itself, straight into the chunks.
 
 use super::permits::{Account, Chunk};
-use super::pipeline::Pipeline;
 use super::{Times, tar};
 use crate::changeset::{Action, Change};
 use crate::fs::{ContentId, Holes, Kind, Meta, Node, RelPath, Source, Time, TocEntry};
@@ -26,6 +25,35 @@ const RUN_ENTRIES: usize = 128;
 /// The most threads that read ahead, and how many runs ahead for each.
 const READERS: usize = 8;
 const AHEAD: usize = 2;
+
+/// Where the bytes of a tar go.
+pub(super) trait Out {
+    /// Adds bytes.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Adds what `read` puts into a buffer of up to `limit` bytes; gives what that was.
+    fn fill(
+        &mut self,
+        limit: u64,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> Result<io::Result<&[u8]>, Error>;
+}
+
+/// Whether there is to be a table of contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Table {
+    /// With content ids.
+    Wanted,
+    /// Nothing is kept of an entry once it is written.
+    Unwanted,
+}
+
+/// How entries are framed.
+#[derive(Clone, Copy)]
+struct Manner {
+    times: Times,
+    table: Table,
+}
 
 /// What is framed at a time.
 enum Piece {
@@ -89,21 +117,25 @@ fn pieces(changes: &[Change]) -> Vec<Piece> {
     out
 }
 
-/// Frames all changes into the pipeline; gives the table of contents.
+/// Frames all changes; gives the table of contents where it is wanted.
 pub(super) fn frame<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     changes: &'env [Change],
-    times: Times,
+    (times, table): (Times, Table),
     account: &Account,
     cancel: &Cancel,
-    pipeline: &mut Pipeline<'scope, 'env>,
+    out: &mut impl Out,
 ) -> Result<Vec<TocEntry>, Error> {
+    let manner = Manner { times, table };
     let pieces = pieces(changes);
-    let mut entries = Vec::with_capacity(changes.len());
+    let mut entries = match table {
+        Table::Wanted => Vec::with_capacity(changes.len()),
+        Table::Unwanted => Vec::new(),
+    };
     let runs = pieces.iter().filter(|p| matches!(p, Piece::Run(_))).count();
     let mut ahead = match runs {
         0..=2 => None,
-        _ => Some(Ahead::start(scope, changes, times, runs)?),
+        _ => Some(Ahead::start(scope, changes, manner, runs)?),
     };
     let mut buffer = Vec::new();
     for (at, piece) in pieces.iter().enumerate() {
@@ -117,7 +149,7 @@ pub(super) fn frame<'scope, 'env>(
             (Piece::Run(_), Some(ahead)) => {
                 let answer = ahead.next()?;
                 let framed = answer.framed?;
-                pipeline.write(&framed.bytes)?;
+                out.write(&framed.bytes)?;
                 entries.extend(framed.entries);
             }
             (Piece::Run(run), None) => {
@@ -125,22 +157,22 @@ pub(super) fn frame<'scope, 'env>(
                     bytes: std::mem::take(&mut buffer),
                     entries: Vec::new(),
                 };
-                run_of(changes, run, times, &mut framed)?;
-                pipeline.write(&framed.bytes)?;
+                run_of(changes, run, manner, &mut framed)?;
+                out.write(&framed.bytes)?;
                 entries.extend(framed.entries);
                 buffer = framed.bytes;
                 buffer.clear();
             }
             (Piece::Large(index), _) => {
                 if let Some(change) = changes.get(*index) {
-                    entries.push(large(change, times, pipeline)?);
+                    entries.extend(large(change, manner, out)?);
                 }
             }
         }
     }
     let mut end = Vec::new();
     tar::end(&mut end);
-    pipeline.write(&end)?;
+    out.write(&end)?;
     repeat_content(&mut entries);
     Ok(entries)
 }
@@ -157,7 +189,7 @@ impl Ahead {
     fn start<'scope, 'env>(
         scope: &'scope Scope<'scope, 'env>,
         changes: &'env [Change],
-        times: Times,
+        manner: Manner,
         runs: usize,
     ) -> Result<Ahead, Error> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -181,7 +213,7 @@ impl Ahead {
                                 .unwrap_or_default(),
                             entries: Vec::new(),
                         };
-                        let framed = run_of(changes, &run, times, &mut framed).map(|()| framed);
+                        let framed = run_of(changes, &run, manner, &mut framed).map(|()| framed);
                         // Nobody waits any more where the layer is given up.
                         let _ = done.send(Answer {
                             framed,
@@ -237,7 +269,7 @@ impl Ahead {
 fn run_of(
     changes: &[Change],
     run: &Range<usize>,
-    times: Times,
+    Manner { times, table }: Manner,
     framed: &mut Framed,
 ) -> Result<(), Error> {
     for change in changes.get(run.clone()).unwrap_or_default() {
@@ -270,9 +302,12 @@ fn run_of(
                         let at = out.len();
                         append_content(out, source.as_ref(), &meta)
                             .map_err(|e| read_error(path, e))?;
-                        let id = blake3::hash(&out[at..]).into();
+                        let id = match table {
+                            Table::Wanted => Some(blake3::hash(&out[at..]).into()),
+                            Table::Unwanted => None,
+                        };
                         tar::pad(out, meta.size);
-                        Some(id)
+                        id
                     }
                     _ => None,
                 };
@@ -283,10 +318,12 @@ fn run_of(
                 }
             }
         };
-        framed.entries.push(TocEntry {
-            path: path.clone(),
-            node,
-        });
+        if table == Table::Wanted {
+            framed.entries.push(TocEntry {
+                path: path.clone(),
+                node,
+            });
+        }
     }
     Ok(())
 }
@@ -326,12 +363,12 @@ fn append_content(out: &mut Vec<u8>, source: Option<&Source>, meta: &Meta) -> io
     }
 }
 
-/// Writes a large file into the pipeline.
+/// Writes a large file.
 fn large(
     change: &Change,
-    times: Times,
-    pipeline: &mut Pipeline<'_, '_>,
-) -> Result<TocEntry, Error> {
+    Manner { times, table }: Manner,
+    out: &mut impl Out,
+) -> Result<Option<TocEntry>, Error> {
     let path = &change.path;
     let Action::Put {
         meta,
@@ -346,52 +383,58 @@ fn large(
     let mut head = Vec::new();
     tar::header(&mut head, path, &meta, None, meta.mtime.secs)
         .map_err(|why| unfit(path, why.to_string()))?;
-    pipeline.write(&head)?;
-    let content = match source {
+    out.write(&head)?;
+    let mut hash = (table == Table::Wanted).then(blake3::Hasher::new);
+    let mut take = |bytes: &[u8]| {
+        if let Some(hash) = &mut hash {
+            hash.update(bytes);
+        }
+    };
+    match source {
         Source::Bytes(bytes) => {
             if bytes.len() as u64 != meta.size {
                 return Err(read_error(path, changed(meta.size, bytes.len() as u64)));
             }
-            pipeline.write(bytes)?;
-            blake3::hash(bytes).into()
+            out.write(bytes)?;
+            take(bytes);
         }
-        Source::File { .. } => stream(path, source, meta.size, pipeline)?,
-    };
+        Source::File { .. } => stream(path, source, meta.size, out, &mut take)?,
+    }
     head.clear();
     tar::pad(&mut head, meta.size);
-    pipeline.write(&head)?;
-    Ok(TocEntry {
+    out.write(&head)?;
+    Ok(hash.map(|hash| TocEntry {
         path: path.clone(),
         node: Node::Put {
             meta,
-            content: Some(content),
+            content: Some(ContentId::from(hash.finalize())),
             link: None,
         },
-    })
+    }))
 }
 
 fn stream(
     path: &RelPath,
     source: &Source,
     size: u64,
-    pipeline: &mut Pipeline<'_, '_>,
-) -> Result<ContentId, Error> {
+    out: &mut impl Out,
+    take: &mut dyn FnMut(&[u8]),
+) -> Result<(), Error> {
     let file = open(source).and_then(Holes::new);
     let mut file = file.map_err(|e| read_error(path, e))?;
-    let mut hash = blake3::Hasher::new();
     let mut left = size;
     while left > 0 {
-        let bytes = pipeline
+        let bytes = out
             .fill(left, |buffer| read(&mut file, buffer))?
             .map_err(|e| read_error(path, e))?;
         if bytes.is_empty() {
             return Err(read_error(path, changed(size, size - left)));
         }
-        hash.update(bytes);
+        take(bytes);
         left -= bytes.len() as u64;
     }
     match read(&mut file, &mut [0]) {
-        Ok(0) => Ok(hash.finalize().into()),
+        Ok(0) => Ok(()),
         Ok(more) => Err(read_error(path, changed(size, size + more as u64))),
         Err(e) => Err(read_error(path, e)),
     }
@@ -476,7 +519,7 @@ fn repeat_content(entries: &mut [TocEntry]) {
 
 impl Times {
     /// Gives the metadata as the layer has it.
-    fn stamp(self, meta: &Meta) -> Meta {
+    pub fn stamp(self, meta: &Meta) -> Meta {
         let secs = match self {
             Times::Keep => meta.mtime.secs,
             Times::Clamp(latest) => meta.mtime.secs.min(latest),

@@ -1,4 +1,4 @@
-//! Changeset to blob.
+//! Changeset to blob, or to a plain archive.
 
 mod codec;
 mod frame;
@@ -11,7 +11,7 @@ mod tests;
 pub use permits::Permits;
 
 use super::Error;
-use crate::changeset::Changeset;
+use crate::changeset::{Change, Changeset};
 use crate::fs::Toc;
 use crate::oci::{Descriptor, Digest, Format, media};
 use crate::progress::Span;
@@ -21,6 +21,7 @@ use crate::sys::Cancel;
 use codec::Codec;
 use permits::Account;
 use pipeline::Pipeline;
+use std::io;
 use std::sync::Arc;
 
 /// A layer that is in the store.
@@ -87,7 +88,7 @@ pub fn pack(
         let entries = frame::frame(
             scope,
             changes,
-            options.times,
+            (options.times, frame::Table::Wanted),
             &account,
             cancel,
             &mut pipeline,
@@ -108,6 +109,78 @@ pub fn pack(
         raw: blob.raw,
         entries: count,
     })
+}
+
+/// Writes settled changes as an archive that is no layer: uncompressed, framed as `pack` does it, in
+/// pieces of up to 1 MiB.
+///
+/// Blocks as `pack` does, and reads ahead on threads of its own.
+pub fn archive(
+    changes: &[Change],
+    permits: &Arc<Permits>,
+    cancel: &Cancel,
+    write: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), Error> {
+    let account = Account::new(permits, PIECE);
+    let mut plain = Plain {
+        buffer: account.chunk(),
+        write,
+        cancel,
+    };
+    std::thread::scope(|scope| {
+        let manner = (Times::Keep, frame::Table::Unwanted);
+        frame::frame(scope, changes, manner, &account, cancel, &mut plain)?;
+        plain.flush()
+    })
+}
+
+/// The size of a piece of an archive.
+const PIECE: usize = 1 << 20;
+
+/// A tar as it is, in pieces.
+struct Plain<'a> {
+    buffer: permits::Chunk,
+    write: &'a mut dyn FnMut(&[u8]) -> io::Result<()>,
+    cancel: &'a Cancel,
+}
+
+impl Plain<'_> {
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.cancel.is_set() {
+            return Err(Error::Cancelled);
+        }
+        let bytes = &mut self.buffer.bytes;
+        (self.write)(bytes).map_err(Error::Write)?;
+        bytes.clear();
+        Ok(())
+    }
+}
+
+impl frame::Out for Plain<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if self.buffer.bytes.len() + bytes.len() > PIECE {
+            self.flush()?;
+        }
+        self.buffer.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn fill(
+        &mut self,
+        limit: u64,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> Result<io::Result<&[u8]>, Error> {
+        if self.buffer.bytes.len() >= PIECE {
+            self.flush()?;
+        }
+        let bytes = &mut self.buffer.bytes;
+        let at = bytes.len();
+        let room = usize::try_from(limit).unwrap_or(usize::MAX).min(PIECE - at);
+        bytes.resize(at + room, 0);
+        let got = read(&mut bytes[at..]);
+        bytes.truncate(at + got.as_ref().map_or(0, |n| *n.min(&room)));
+        Ok(got.map(|_| &bytes[at..]))
+    }
 }
 
 /// Docker's own type for zstd is containerd's; Docker's specification has none.

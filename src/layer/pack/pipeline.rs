@@ -9,6 +9,7 @@
 //! bound of their own and a rayon job never waits to deliver. A tar of one chunk takes no thread.
 
 use super::codec::{Block, Codec, Envelope};
+use super::frame::Out;
 use super::permits::{Account, Chunk};
 use crate::layer::Error;
 use crate::oci::{Digest, Sha256};
@@ -81,35 +82,6 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
             seq: 0,
             threads: None,
         }
-    }
-
-    /// Adds bytes.
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
-        while !bytes.is_empty() {
-            let room = self.room()?;
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.chunk.bytes.extend_from_slice(now);
-            bytes = later;
-        }
-        Ok(())
-    }
-
-    /// Has `read` fill up to `limit` bytes at the end of the current chunk; gives what it gives.
-    pub fn fill(
-        &mut self,
-        limit: u64,
-        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
-    ) -> Result<io::Result<&[u8]>, Error> {
-        let room = self
-            .room()?
-            .min(usize::try_from(limit).unwrap_or(usize::MAX));
-        let at = self.chunk.bytes.len();
-        self.chunk.bytes.resize(at + room, 0);
-        let got = read(&mut self.chunk.bytes[at..]);
-        self.chunk
-            .bytes
-            .truncate(at + got.as_ref().map_or(0, |n| *n.min(&room)));
-        Ok(got.map(|_| &self.chunk.bytes[at..]))
     }
 
     /// Gives the room left in the current chunk, which is more than none.
@@ -227,6 +199,35 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
             digest,
             size,
         })
+    }
+}
+
+impl Out for Pipeline<'_, '_> {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let room = self.room()?;
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.chunk.bytes.extend_from_slice(now);
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn fill(
+        &mut self,
+        limit: u64,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> Result<io::Result<&[u8]>, Error> {
+        let room = self
+            .room()?
+            .min(usize::try_from(limit).unwrap_or(usize::MAX));
+        let at = self.chunk.bytes.len();
+        self.chunk.bytes.resize(at + room, 0);
+        let got = read(&mut self.chunk.bytes[at..]);
+        self.chunk
+            .bytes
+            .truncate(at + got.as_ref().map_or(0, |n| *n.min(&room)));
+        Ok(got.map(|_| &self.chunk.bytes[at..]))
     }
 }
 

@@ -1,0 +1,127 @@
+//! Law: any Dockerfile is planned or refused without a panic, and takes less than a second for
+//! planning; every error and every step names lines of the file; every path a step works on is absolute.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use rustix::time::{ClockId, clock_gettime};
+use shutter::dockerfile;
+use shutter::oci::{Config, Image};
+use shutter::plan::{self, Base, Op, Plan, Scope, Staged};
+use shutter::request::{
+    Compression, ContextSource, Layout, NamedContext, RegistryOptions, Request, RootfsChoice,
+};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+/// What the fuzzer finds by `base` or any other name: an image with a variable and a trigger.
+static BASE: LazyLock<Image> = LazyLock::new(|| Image {
+    config: Config {
+        env: vec!["PATH=/bin".into(), "A=a*b/c.tar.gz".into()],
+        cmd: Some(vec!["sh".into()]),
+        on_build: vec!["RUN echo $A".into(), "COPY --chown=1 $A /x/".into()],
+        ..Config::default()
+    },
+    ..Image::scratch(&"linux/arm64".parse().expect("a platform"))
+});
+
+static REQUEST: LazyLock<Request> = LazyLock::new(|| Request {
+    context: ContextSource::Directory(PathBuf::from("/c")),
+    context_sub_path: PathBuf::new(),
+    dockerfile: PathBuf::from("/c/Dockerfile"),
+    contexts: [
+        (
+            "layout",
+            NamedContext::Layout(Layout {
+                dir: "/l".into(),
+                tag: None,
+                digest: None,
+            }),
+        ),
+        (
+            "files",
+            NamedContext::Files(ContextSource::Directory("/f".into())),
+        ),
+    ]
+    .map(|(name, context)| (name.to_owned(), context))
+    .into(),
+    secrets: [].into(),
+    ssh: [].into(),
+    allow_insecure: false,
+    destinations: Vec::new(),
+    names: Vec::new(),
+    build_args: vec![("B".into(), "x".repeat(2000)), ("C".into(), String::new())],
+    target: None,
+    labels: vec![("l".into(), "v".into())],
+    platform: "linux/arm64".parse().expect("a platform"),
+    outputs: Vec::new(),
+    digest_file: None,
+    image_name_with_digest_file: None,
+    image_name_tag_with_digest_file: None,
+    store: PathBuf::from("/s"),
+    compression: Compression::Gzip(1),
+    format: None,
+    single_snapshot: false,
+    reproducible: false,
+    epoch: None,
+    rootfs: RootfsChoice::Auto,
+    check_push: false,
+    registry: RegistryOptions::default(),
+    threads: None,
+});
+
+fuzz_target!(|text: &[u8]| {
+    let Ok(parsed) = dockerfile::parse(text) else {
+        return;
+    };
+    let begun = seconds();
+    let lines = text.split(|b| *b == b'\n').count();
+    match plan::graph(&parsed, &REQUEST) {
+        Ok(plan) => {
+            if let Err(error) = steps(&plan, lines) {
+                in_file(error.span, lines);
+            }
+        }
+        Err(error) => in_file(error.span, lines),
+    }
+    let took = seconds() - begun;
+    assert!(took < 1.0, "planning took {took} s");
+});
+
+fn steps(plan: &Plan, lines: usize) -> Result<(), plan::Error> {
+    let mut done: Vec<Staged> = Vec::new();
+    for (place, stage) in plan.stages.iter().enumerate() {
+        let none = Scope::default();
+        let (image, scope) = match &stage.base {
+            Base::Scratch | Base::Files(_) => (None, &none),
+            Base::Stage(other) => (Some(&done[*other].image), &done[*other].scope),
+            Base::Image(_) | Base::Layout(_) => (Some(&*BASE), &none),
+        };
+        assert!(stage.needs.iter().all(|need| *need < place));
+        let staged = plan::steps(plan, place, image, scope, &REQUEST)?;
+        let _ = plan::copies_from(&staged.steps).count();
+        for step in &staged.steps {
+            in_file(Some(step.span), lines);
+            let path = match &step.op {
+                Op::Config => continue,
+                Op::Run(run) => &run.cwd,
+                Op::Copy(copy) => &copy.dest,
+                Op::Workdir { path, .. } => path,
+            };
+            assert!(path.starts_with('/'), "{path}");
+        }
+        done.push(staged);
+    }
+    Ok(())
+}
+
+fn in_file(span: Option<dockerfile::ast::Span>, lines: usize) {
+    if let Some(span) = span {
+        assert!(span.first >= 1 && span.first <= span.last && span.last <= lines);
+    }
+}
+
+/// Gives the processor time of this thread, which other processes do not lengthen.
+fn seconds() -> f64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+}

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Makes the seeds of the fuzz targets from testdata, in fuzz/seeds/TARGET; called by scripts/fuzz."""
+import bz2, gzip, hashlib, io, json, lzma, pathlib, shutil, subprocess, tarfile
+
+FUZZ = pathlib.Path(__file__).resolve().parent
+DATA = FUZZ.parent / 'testdata'
+
+
+def put(target, content):
+    content = content if isinstance(content, bytes) else content.encode()
+    folder = FUZZ / 'seeds' / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / hashlib.sha256(content).hexdigest()[:16]).write_bytes(content)
+
+
+def dockerfiles():
+    yield from (p.read_bytes() for p in sorted(DATA.glob('conformance/cases/*/context/Dockerfile')))
+    yield from (p.read_bytes() for p in sorted(DATA.glob('parser/*')) if p.is_file())
+    yield from (p.read_bytes() for p in sorted(DATA.glob('parser/*/Dockerfile')))
+
+
+def words():
+    for text in dockerfiles():
+        for word in text.decode(errors='replace').split():
+            if set(word) & set('$\'"\\'):
+                yield word
+    yield from ('${A#a*}', '${A##*/}', '${A%.*}', '${A%%.*}', '${A/b/c}', '${A//[bc]/}', '${N:-${A:+$B}}',
+                '${E-x}', '${E:?no $A}', '"$A"\'$A\'\\$A', '${A/#a/b}', '${B//x/$B}', '$', '${', '${A:', '"', "'")
+
+
+IGNORES = ['*\n!keep', '**/*.md\n!README.md', 'a/b\n!a/b/c\na/b/c/d', '# comment\n\n/a/../b/\n! c ', 'a/**/z\n!a/*/y/z',
+           '[a-c]?\\*\n[^x-z]', '**\n!**/x', 'x/**\n!x/y', '**a\n!b**', 'a^b*', '*/*/..', '!\n', '[']
+PATHS = ['keep', 'a/b/c/d', 'docs/README.md', 'b', 'a/m/y/z', 'x/y/z', 'a*', 'a b/ü', 'x']
+
+
+def tars():
+    def one(fill, **more):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode='w', **more) as tar:
+            fill(tar)
+        return out.getvalue()
+
+    def entry(tar, name, kind=tarfile.REGTYPE, data=b'', **fields):
+        info = tarfile.TarInfo(name)
+        info.type, info.size = kind, len(data)
+        for key, value in fields.items():
+            setattr(info, key, value)
+        tar.addfile(info, io.BytesIO(data))
+
+    def kinds(tar):
+        entry(tar, 'dir/', tarfile.DIRTYPE, mode=0o1777)
+        entry(tar, 'dir/file', data=b'content\n' * 100, mode=0o4755, uid=1000, mtime=1700000000)
+        entry(tar, 'dir/link', tarfile.LNKTYPE, linkname='dir/file')
+        entry(tar, 'sym', tarfile.SYMTYPE, linkname='../dir/file')
+        entry(tar, 'null', tarfile.CHRTYPE, devmajor=1, devminor=3)
+        entry(tar, 'pipe', tarfile.FIFOTYPE)
+        entry(tar, 'dir/.wh.gone')
+        entry(tar, 'dir/.wh..wh..opq')
+
+    def pax(tar):
+        entry(tar, 'n' * 200, data=b'x', pax_headers={'mtime': '1.5', 'SCHILY.xattr.user.a': 'b', 'uid': '3000000'})
+        entry(tar, 's', pax_headers={'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.name': 't',
+                                     'GNU.sparse.realsize': '4096'}, data=b'1\n512\n3\n'.ljust(512, b'\0') + b'abc')
+        entry(tar, 'p', pax_headers={'path': 'ü/p', 'linkpath': 'q', 'size': '0'})
+
+    def long(tar):
+        entry(tar, 'd/' * 60 + 'f', data=b'y' * 600)
+        entry(tar, 'l', tarfile.SYMTYPE, linkname='t' * 300)
+
+    yield one(kinds, format=tarfile.USTAR_FORMAT)
+    yield one(pax, format=tarfile.PAX_FORMAT, pax_headers={'comment': 'global', 'mtime': '7'})
+    yield one(long, format=tarfile.GNU_FORMAT)
+    yield one(lambda tar: None)
+
+
+def packed(data):
+    yield data
+    yield gzip.compress(data, mtime=0)
+    yield gzip.compress(data[:512], mtime=0) + gzip.compress(data[512:], mtime=0)
+    yield bz2.compress(data)
+    yield lzma.compress(data)
+    if shutil.which('zstd'):
+        yield subprocess.run(['zstd', '-q', '-c'], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+A = 'sha256:' + 'a' * 64
+OCI, DOCKER = 'application/vnd.oci.image.', 'application/vnd.docker.'
+LAYER = {'mediaType': OCI + 'layer.v1.tar+gzip', 'digest': A, 'size': 7, 'urls': ['https://x.example'], 'annotations': {'k': 'v'}}
+CONFIG = {'mediaType': OCI + 'config.v1+json', 'digest': A, 'size': 2}
+MANIFESTS = [
+    {'schemaVersion': 2, 'mediaType': OCI + 'manifest.v1+json', 'config': CONFIG, 'layers': [LAYER]},
+    {'schemaVersion': 2, 'mediaType': DOCKER + 'distribution.manifest.v2+json',
+     'config': CONFIG | {'mediaType': DOCKER + 'container.image.v1+json'},
+     'layers': [LAYER | {'mediaType': DOCKER + 'image.rootfs.diff.tar.gzip'}]},
+    {'schemaVersion': 2, 'mediaType': OCI + 'index.v1+json', 'manifests': [
+        CONFIG | {'mediaType': OCI + 'manifest.v1+json',
+                  'platform': {'architecture': 'arm64', 'os': 'linux', 'variant': 'v8', 'os.version': '1', 'features': []}}]},
+    {'schemaVersion': 1, 'name': 'x', 'fsLayers': []},
+]
+IMAGES = [
+    {'architecture': 'amd64', 'os': 'linux', 'created': '2023-11-14T22:13:20Z', 'author': 'x', 'variant': 'v8',
+     'config': {'Env': ['PATH=/bin', 'A='], 'Cmd': ['sh'], 'Entrypoint': None, 'User': '1:2', 'WorkingDir': '/w',
+                'Labels': {'a': 'b'}, 'Volumes': {'/v': {}}, 'ExposedPorts': {'80/tcp': {}}, 'OnBuild': ['RUN x'],
+                'StopSignal': 'TERM', 'Shell': ['sh'], 'Healthcheck': {'Test': ['NONE'], 'Interval': 1}, 'Other': 1},
+     'rootfs': {'type': 'layers', 'diff_ids': [A]}, 'history': [{'created_by': 'x', 'empty_layer': True}], 'moby.x': [1]},
+    {'config': None, 'rootfs': None, 'history': None},
+]
+REFERENCES = ['debian', 'debian:12', 'me/app', 'index.docker.io/me/x:y', 'localhost:5000/x:y', 'UPPER/x', '[::1]:5000/x',
+              'r.example/a--b/c__d.e:1.2-3_4', 'r.example/x@' + A, 'r.example:5000/x/y:t@' + A]
+
+
+def main():
+    shutil.rmtree(FUZZ / 'seeds', ignore_errors=True)
+    for text in dockerfiles():
+        for target in ('dockerfile', 'plan'):
+            put(target, text.replace(b'@BASE@', b'base'))
+    for word in words():
+        put('words', word)
+    for patterns in IGNORES:
+        for path in PATHS:
+            for target in ('ignore', 'glob'):
+                put(target, f'{patterns}\0{path}')
+    for tar in tars():
+        for data in packed(tar):
+            put('tar', data)
+            put('archive', data)
+    for manifest in MANIFESTS:
+        put('manifest', json.dumps(manifest))
+    for image in IMAGES:
+        put('config', json.dumps(image))
+    for reference in REFERENCES:
+        put('reference', reference)
+    put('toc', bytes(range(256)))
+
+
+main()

@@ -1,0 +1,1261 @@
+//! Build checks: each rule with what must and what must not be found, and `shutter check` from
+//! outside.
+
+#[path = "common/base.rs"]
+mod base;
+#[path = "common/project.rs"]
+mod project;
+
+use project::Project;
+use serde_json::Value;
+use shutter::dockerfile::check::{Finding, Rule, wanted};
+use shutter::dockerfile::ignore::Ignore;
+use shutter::dockerfile::{self};
+use shutter::oci::{Config, Image, Platform};
+use shutter::plan::{self, Base};
+use shutter::request::Request;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// One Dockerfile and what is found in it: lines (first, last), rule and message.
+struct Case {
+    text: &'static str,
+    found: &'static [(usize, usize, &'static str, &'static str)],
+}
+
+const fn case(
+    text: &'static str,
+    found: &'static [(usize, usize, &'static str, &'static str)],
+) -> Case {
+    Case { text, found }
+}
+
+fn request() -> Request {
+    Request {
+        platform: "linux/arm64".parse().unwrap(),
+        ..Request::local(PathBuf::from("/c"), PathBuf::from("/c/Dockerfile"))
+    }
+}
+
+/// Gives what the images of the cases bring: `known`, `shell` and `foreign` are known, others not.
+fn image(base: &Base, platform: &Platform) -> Option<Image> {
+    let Base::Image(name) = base else {
+        return None;
+    };
+    let config = |config| Image {
+        config,
+        ..Image::scratch(platform)
+    };
+    match name.as_str() {
+        "known" => Some(config(Config {
+            env: vec!["FROM_BASE=x".into()],
+            ..Config::default()
+        })),
+        "shell" => Some(config(Config {
+            shell: Some(vec!["/bin/bash".into(), "-c".into()]),
+            ..Config::default()
+        })),
+        "triggers" => Some(config(Config {
+            on_build: vec!["ENV KEY a".into(), "CMD x".into()],
+            ..Config::default()
+        })),
+        "foreign" => Some(Image::scratch(&"linux/s390x".parse::<Platform>().unwrap())),
+        _ => None,
+    }
+}
+
+fn check(text: &str, request: &Request, ignore: Option<&str>) -> (Vec<Finding>, Option<String>) {
+    let dockerfile = dockerfile::parse(text.as_bytes()).expect(text);
+    let ignore = ignore.map(|text| Ignore::parse(text.as_bytes()).unwrap());
+    let checked = plan::check(&dockerfile, request, &image, ignore.as_ref());
+    let options = plan::options(&dockerfile, request).expect(text);
+    let (found, _) = wanted(checked.findings, &options, &dockerfile.exceptions);
+    (found, checked.error.map(|error| error.message))
+}
+
+fn show(found: &[Finding]) -> Vec<(usize, usize, &'static str, String)> {
+    let show = |f: &Finding| (f.span.first, f.span.last, f.rule.name(), f.message.clone());
+    found.iter().map(show).collect()
+}
+
+const CASES: &[Case] = &[
+    // StageNameCasing
+    case(
+        "FROM scratch AS Base\nFROM scratch AS other-1\nFROM scratch\n",
+        &[(
+            1,
+            1,
+            "StageNameCasing",
+            "Stage name 'Base' should be lowercase",
+        )],
+    ),
+    // FromAsCasing
+    case(
+        "\nFROM scratch as a\nFROM scratch AS b\nFROM \\\n scratch As c\n",
+        &[
+            (
+                2,
+                2,
+                "FromAsCasing",
+                "'as' and 'FROM' keywords' casing do not match",
+            ),
+            (
+                4,
+                5,
+                "FromAsCasing",
+                "'As' and 'FROM' keywords' casing do not match",
+            ),
+        ],
+    ),
+    case(
+        "from scratch AS a\nfrom scratch as b\nfrom scratch\n",
+        &[(
+            1,
+            1,
+            "FromAsCasing",
+            "'AS' and 'from' keywords' casing do not match",
+        )],
+    ),
+    // A FROM that is neither is another rule's business.
+    case(
+        "From scratch as a\nFROM scratch AS b\n",
+        &[(
+            1,
+            1,
+            "ConsistentInstructionCasing",
+            "Command 'From' should match the case of the command majority (uppercase)",
+        )],
+    ),
+    // NoEmptyContinuation: the line that ends the instruction.
+    case(
+        "FROM scratch\nCOPY a \\\n\n  .\nCOPY a \\\n# a comment\n .\nRUN <<E \\\n\nE\nx\nE\n",
+        &[
+            (4, 4, "NoEmptyContinuation", "Empty continuation line"),
+            (10, 10, "NoEmptyContinuation", "Empty continuation line"),
+        ],
+    ),
+    // ConsistentInstructionCasing
+    case(
+        "arg V\nFROM scratch\ncopy a /a\nCOPY a /b\nRuN x\nonbuild RUN y\n",
+        &[
+            (
+                3,
+                3,
+                "ConsistentInstructionCasing",
+                "Command 'copy' should match the case of the command majority (uppercase)",
+            ),
+            (
+                5,
+                5,
+                "ConsistentInstructionCasing",
+                "Command 'RuN' should match the case of the command majority (uppercase)",
+            ),
+            (
+                6,
+                6,
+                "ConsistentInstructionCasing",
+                "Command 'onbuild' should match the case of the command majority (uppercase)",
+            ),
+        ],
+    ),
+    case(
+        "FROM scratch\ncopy a /a\ncopy a /b\n",
+        &[(
+            1,
+            1,
+            "ConsistentInstructionCasing",
+            "Command 'FROM' should match the case of the command majority (lowercase)",
+        )],
+    ),
+    case("from scratch\ncopy a /a\nonbuild RUN x\n", &[]),
+    // DuplicateStageName, ReservedStageName
+    case(
+        "FROM scratch AS a\nFROM scratch AS b\nFROM scratch AS A\n",
+        &[
+            (
+                3,
+                3,
+                "StageNameCasing",
+                "Stage name 'A' should be lowercase",
+            ),
+            (
+                3,
+                3,
+                "DuplicateStageName",
+                "Duplicate stage name \"a\", stage names should be unique",
+            ),
+        ],
+    ),
+    case(
+        "FROM alpine AS context\nFROM alpine AS scratch\nFROM alpine AS scratched\n",
+        &[
+            (
+                1,
+                1,
+                "ReservedStageName",
+                "Stage name should not use the same name as reserved stage \"context\"",
+            ),
+            (
+                2,
+                2,
+                "ReservedStageName",
+                "Stage name should not use the same name as reserved stage \"scratch\"",
+            ),
+        ],
+    ),
+    // JSONArgsRecommended
+    case(
+        "FROM alpine\nCMD my-cmd\nFROM alpine\nENTRYPOINT my \\\n cmd\nFROM alpine\nCMD [\"x\"]\nENTRYPOINT [\"y\"]\nRUN z\nHEALTHCHECK CMD z\n",
+        &[
+            (
+                2,
+                2,
+                "JSONArgsRecommended",
+                "JSON arguments recommended for CMD to prevent unintended behavior related to OS signals",
+            ),
+            (
+                4,
+                5,
+                "JSONArgsRecommended",
+                "JSON arguments recommended for ENTRYPOINT to prevent unintended behavior related to OS signals",
+            ),
+        ],
+    ),
+    case(
+        "FROM alpine AS a\nSHELL [\"bash\", \"-c\"]\nCMD x\nFROM a\nCMD y\nFROM shell\nCMD z\nONBUILD CMD x\n",
+        &[],
+    ),
+    // MaintainerDeprecated
+    case(
+        "FROM scratch\nMAINTAINER me@example.com\nLABEL org.opencontainers.image.authors=me@example.com\n",
+        &[(
+            2,
+            2,
+            "MaintainerDeprecated",
+            "Maintainer instruction is deprecated in favor of using label",
+        )],
+    ),
+    // UndefinedArgInFrom
+    case(
+        "ARG VERSION=1\nARG EMPTY\nFROM node:1${VARIANT} AS a\nFROM node:${VERSIO}1\nFROM node:$VERSION$EMPTY\n\
+         FROM --platform=$BUILDPLATFORM a\nFROM --platform=${BUILDPLATFOR:-linux/amd64} alpine\nFROM x:$TARGETARCH\n",
+        &[
+            (
+                3,
+                3,
+                "UndefinedArgInFrom",
+                "FROM argument 'VARIANT' is not declared",
+            ),
+            (
+                4,
+                4,
+                "UndefinedArgInFrom",
+                "FROM argument 'VERSIO' is not declared (did you mean VERSION?)",
+            ),
+            (
+                7,
+                7,
+                "UndefinedArgInFrom",
+                "FROM argument 'BUILDPLATFOR' is not declared (did you mean BUILDPLATFORM?)",
+            ),
+        ],
+    ),
+    // WorkdirRelativePath
+    case(
+        "FROM known AS a\nWORKDIR app\nWORKDIR other\nFROM a\nWORKDIR x\nFROM known\nWORKDIR /abs\nWORKDIR x\n\
+         FROM known\nENV D=/d E=e\nWORKDIR $D/x\nFROM known\nENV E=e/../f\nWORKDIR $E\n",
+        &[
+            (
+                2,
+                2,
+                "WorkdirRelativePath",
+                "Relative workdir \"app\" can have unexpected results if the base image changes",
+            ),
+            (
+                14,
+                14,
+                "WorkdirRelativePath",
+                "Relative workdir \"e/../f\" can have unexpected results if the base image changes",
+            ),
+        ],
+    ),
+    // UndefinedVar
+    case(
+        "FROM known AS a\nCOPY $foo .\nARG foo\nCOPY $foo .\nCOPY $foos .\nFROM a\nCOPY $foo $FROM_BASE /x$FROM_BAS/\n\
+         ENV PATH=$PAHT:/app P=${PATH}\nRUN echo $nothing\nCMD [\"$nothing\"]\nLABEL l=$nothing m='$quoted' n=\\$escaped\n\
+         USER ${nothing:-me}\nEXPOSE $nothing 80\n",
+        &[
+            (2, 2, "UndefinedVar", "Usage of undefined variable '$foo'"),
+            (5, 5, "UndefinedVar", "Usage of undefined variable '$foos'"),
+            (
+                7,
+                7,
+                "UndefinedVar",
+                "Usage of undefined variable '$FROM_BAS' (did you mean $FROM_BASE?)",
+            ),
+            (
+                8,
+                8,
+                "UndefinedVar",
+                "Usage of undefined variable '$PAHT' (did you mean $PATH?)",
+            ),
+            (
+                11,
+                11,
+                "UndefinedVar",
+                "Usage of undefined variable '$nothing'",
+            ),
+            (
+                12,
+                12,
+                "UndefinedVar",
+                "Usage of undefined variable '$nothing'",
+            ),
+        ],
+    ),
+    case(
+        "ARG global=1\nFROM scratch\nLABEL a=$global\nARG d=$later\nCOPY <<EOF <<\"RAW\" /x/\n$inside\nEOF\n$raw\nRAW\n\
+         ENV a=1 b=$a\nARG global\nLABEL a=$global b=$a\nVOLUME /$vol\nSTOPSIGNAL ${sig:-9}\nLABEL c=$BUILDKIT_SBOM_SCAN_STAGE\n",
+        &[
+            (
+                3,
+                3,
+                "UndefinedVar",
+                "Usage of undefined variable '$global'",
+            ),
+            (4, 4, "UndefinedVar", "Usage of undefined variable '$later'"),
+            (
+                5,
+                9,
+                "UndefinedVar",
+                "Usage of undefined variable '$inside'",
+            ),
+            // A pair sees the variables as they were before the line.
+            (
+                10,
+                10,
+                "UndefinedVar",
+                "Usage of undefined variable '$a' (did you mean $d?)",
+            ),
+            (13, 13, "UndefinedVar", "Usage of undefined variable '$vol'"),
+            (14, 14, "UndefinedVar", "Usage of undefined variable '$sig'"),
+        ],
+    ),
+    // What an unknown base sets is not missed, and what is made of it is no mistake.
+    case(
+        "FROM alpine AS a\nCOPY $foo .\nENV PATH=$PAHT:/app\nEXPOSE 80 x$PORT $PORT/UDP\nSTOPSIGNAL $SIG\nENV X=${MUST?}\n\
+         WORKDIR $APP\nWORKDIR x\nFROM a\nLABEL a=$MUST\nFROM scratch\nLABEL a=$MUST\n",
+        &[(
+            12,
+            12,
+            "UndefinedVar",
+            "Usage of undefined variable '$MUST'",
+        )],
+    ),
+    // MultipleInstructionsDisallowed: the one without effect.
+    case(
+        "FROM scratch AS a\nCMD [\"a\"]\nCMD [\"b\"]\nCMD [\"c\"]\nENTRYPOINT [\"a\"]\nHEALTHCHECK NONE\nENTRYPOINT [\"b\"]\n\
+         HEALTHCHECK CMD x\nFROM a\nCMD [\"d\"]\nENTRYPOINT [\"c\"]\n",
+        &[
+            (
+                2,
+                2,
+                "MultipleInstructionsDisallowed",
+                "Multiple CMD instructions should not be used in the same stage because only the last one will be used",
+            ),
+            (
+                3,
+                3,
+                "MultipleInstructionsDisallowed",
+                "Multiple CMD instructions should not be used in the same stage because only the last one will be used",
+            ),
+            (
+                5,
+                5,
+                "MultipleInstructionsDisallowed",
+                "Multiple ENTRYPOINT instructions should not be used in the same stage because only the last one will be used",
+            ),
+            (
+                6,
+                6,
+                "MultipleInstructionsDisallowed",
+                "Multiple HEALTHCHECK instructions should not be used in the same stage because only the last one will be used",
+            ),
+        ],
+    ),
+    // LegacyKeyValueFormat
+    case(
+        "FROM scratch\nENV DIR /a=b\nENV DIR=/a b=c\nLABEL a \\\n b\nLABEL a=\"b c\"\nENV \"x\"=y\n",
+        &[
+            (
+                2,
+                2,
+                "LegacyKeyValueFormat",
+                "\"ENV key=value\" should be used instead of legacy \"ENV key value\" format",
+            ),
+            (
+                4,
+                5,
+                "LegacyKeyValueFormat",
+                "\"LABEL key=value\" should be used instead of legacy \"LABEL key value\" format",
+            ),
+        ],
+    ),
+    // InvalidBaseImagePlatform
+    case(
+        "FROM foreign\nFROM known\n",
+        &[(
+            1,
+            1,
+            "InvalidBaseImagePlatform",
+            "Base image foreign was pulled with platform \"linux/s390x\", expected \"linux/arm64\" for current build",
+        )],
+    ),
+    // RedundantTargetPlatform
+    case(
+        "FROM --platform=$TARGETPLATFORM alpine AS a\nFROM --platform=${TARGETPLATFORM} alpine\nFROM --platform=$BUILDPLATFORM alpine\n\
+         FROM --platform=$TARGETPLATFORM$TARGETVARIANT alpine\nFROM --platform=linux/$TARGETARCH alpine\n",
+        &[
+            (
+                1,
+                1,
+                "RedundantTargetPlatform",
+                "Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior",
+            ),
+            (
+                2,
+                2,
+                "RedundantTargetPlatform",
+                "Setting platform to predefined ${TARGETPLATFORM} in FROM is redundant as this is the default behavior",
+            ),
+        ],
+    ),
+    // SecretsUsedInArgOrEnv: names, never values.
+    case(
+        "ARG AWS_KEY=global\nFROM scratch\nARG AWS_SECRET_ACCESS_KEY=s3cret\nENV A=b TOKEN=s3cret \\\n  PASSWORD=s3cret\nARG MONKEY PUBLIC_KEY\n\
+         LABEL TOKEN=x\n",
+        &[
+            (
+                3,
+                3,
+                "SecretsUsedInArgOrEnv",
+                "Do not use ARG or ENV instructions for sensitive data (ARG \"AWS_SECRET_ACCESS_KEY\")",
+            ),
+            (
+                4,
+                5,
+                "SecretsUsedInArgOrEnv",
+                "Do not use ARG or ENV instructions for sensitive data (ENV \"TOKEN\")",
+            ),
+            (
+                4,
+                5,
+                "SecretsUsedInArgOrEnv",
+                "Do not use ARG or ENV instructions for sensitive data (ENV \"PASSWORD\")",
+            ),
+        ],
+    ),
+    // InvalidDefaultArgInFrom
+    case(
+        "ARG TAG\nARG VARIANT\nARG GOOD=latest\nFROM busybox:stable${VARIANT}\nFROM busybox:${GOOD}\nFROM alpine:${TAG:-3.14}\nFROM busybox:${TAG}x\n",
+        &[],
+    ),
+    // FromPlatformFlagConstDisallowed
+    case(
+        "FROM --platform=linux/amd64 alpine AS base\nFROM --platform=linux/amd64 alpine AS build_amd64\n\
+         FROM --platform=linux/arm64 alpine AS on-linux\nFROM --platform=arm64 alpine\nFROM --platform=$BUILDPLATFORM alpine\n",
+        &[
+            (
+                1,
+                1,
+                "FromPlatformFlagConstDisallowed",
+                "FROM --platform flag should not use constant value \"linux/amd64\"",
+            ),
+            (
+                4,
+                4,
+                "FromPlatformFlagConstDisallowed",
+                "FROM --platform flag should not use constant value \"arm64\"",
+            ),
+        ],
+    ),
+    // InvalidDefinitionDescription
+    case(
+        "# check=experimental=all\n\n# not a description\nFROM scratch AS base\n# base is one\nFROM scratch AS Base2\n# base2 is one\nFROM scratch AS base2\n\n\
+         # apart\n\nARG A\n# apart\n#\nARG A\n# A is one\nARG A\n# it\nARG A=1\n# more\n# B is one\nARG A B\n# none\nARG A B\n# free\nFROM scratch\n# free\nRUN x\n",
+        &[
+            (
+                4,
+                4,
+                "InvalidDefinitionDescription",
+                "Comment for FROM should follow the format: `# base <description>`",
+            ),
+            (
+                6,
+                6,
+                "StageNameCasing",
+                "Stage name 'Base2' should be lowercase",
+            ),
+            (
+                6,
+                6,
+                "InvalidDefinitionDescription",
+                "Comment for FROM should follow the format: `# base2 <description>`",
+            ),
+            (
+                8,
+                8,
+                "DuplicateStageName",
+                "Duplicate stage name \"base2\", stage names should be unique",
+            ),
+            (
+                19,
+                19,
+                "InvalidDefinitionDescription",
+                "Comment for ARG should follow the format: `# A <description>`",
+            ),
+            (
+                24,
+                24,
+                "InvalidDefinitionDescription",
+                "Comment for ARG should follow the format: `# <arg_key> <description>`",
+            ),
+        ],
+    ),
+    case("# not a description\nFROM scratch AS base\n", &[]),
+    // ExposeProtoCasing, ExposeInvalidFormat
+    case(
+        "FROM scratch\nENV P=443/TCP\nEXPOSE 80/TcP 80/tcp 90/udp 100-102\nEXPOSE $P\nEXPOSE 127.0.0.1:80:80 5000:5000/UDP [::1]:1:1\nEXPOSE :80\n",
+        &[
+            (
+                3,
+                3,
+                "ExposeProtoCasing",
+                "Defined protocol '80/TcP' in EXPOSE instruction should be lowercase",
+            ),
+            (
+                4,
+                4,
+                "ExposeProtoCasing",
+                "Defined protocol '443/TCP' in EXPOSE instruction should be lowercase",
+            ),
+            (
+                5,
+                5,
+                "ExposeInvalidFormat",
+                "EXPOSE instruction should not define an IP address or host-port mapping, found '127.0.0.1:80:80'",
+            ),
+            (
+                5,
+                5,
+                "ExposeProtoCasing",
+                "Defined protocol '5000:5000/UDP' in EXPOSE instruction should be lowercase",
+            ),
+            (
+                5,
+                5,
+                "ExposeInvalidFormat",
+                "EXPOSE instruction should not define an IP address or host-port mapping, found '5000:5000/UDP'",
+            ),
+            (
+                5,
+                5,
+                "ExposeInvalidFormat",
+                "EXPOSE instruction should not define an IP address or host-port mapping, found '[::1]:1:1'",
+            ),
+        ],
+    ),
+    // UnreadFlag
+    case(
+        "FROM scratch\nSTOPSIGNAL --x=secret 9\nHEALTHCHECK --interval=5s NONE\n",
+        &[
+            (2, 2, "UnreadFlag", "STOPSIGNAL does not use the flag --x"),
+            (
+                3,
+                3,
+                "UnreadFlag",
+                "HEALTHCHECK does not use the flag --interval",
+            ),
+        ],
+    ),
+    // Triggers count where they fire.
+    case(
+        "FROM scratch AS a\nONBUILD ENV KEY a\nONBUILD CMD x\nFROM a\nCMD [\"y\"]\nFROM triggers\n",
+        &[
+            (
+                4,
+                4,
+                "LegacyKeyValueFormat",
+                "\"ENV key=value\" should be used instead of legacy \"ENV key value\" format",
+            ),
+            (
+                4,
+                4,
+                "SecretsUsedInArgOrEnv",
+                "Do not use ARG or ENV instructions for sensitive data (ENV \"KEY\")",
+            ),
+            (
+                4,
+                4,
+                "JSONArgsRecommended",
+                "JSON arguments recommended for CMD to prevent unintended behavior related to OS signals",
+            ),
+            (
+                4,
+                4,
+                "MultipleInstructionsDisallowed",
+                "Multiple CMD instructions should not be used in the same stage because only the last one will be used",
+            ),
+            (
+                6,
+                6,
+                "LegacyKeyValueFormat",
+                "\"ENV key=value\" should be used instead of legacy \"ENV key value\" format",
+            ),
+            (
+                6,
+                6,
+                "SecretsUsedInArgOrEnv",
+                "Do not use ARG or ENV instructions for sensitive data (ENV \"KEY\")",
+            ),
+            (
+                6,
+                6,
+                "JSONArgsRecommended",
+                "JSON arguments recommended for CMD to prevent unintended behavior related to OS signals",
+            ),
+        ],
+    ),
+    // The same thing twice in a line is told once.
+    case(
+        "FROM scratch\nLABEL a=$x b=$x\n",
+        &[(2, 2, "UndefinedVar", "Usage of undefined variable '$x'")],
+    ),
+    case("", &[]),
+];
+
+#[test]
+fn every_rule_finds_what_it_should_and_no_more() {
+    let mut seen = std::collections::BTreeSet::new();
+    for Case { text, found } in CASES.iter().filter(|case| !case.text.is_empty()) {
+        let (got, error) = check(text, &request(), None);
+        assert_eq!(error, None, "{text}");
+        let expected: Vec<_> = found
+            .iter()
+            .map(|(first, last, rule, message)| (*first, *last, *rule, (*message).to_owned()))
+            .collect();
+        assert_eq!(show(&got), expected, "{text}");
+        seen.extend(found.iter().map(|(_, _, rule, _)| *rule));
+    }
+    // These want more than a Dockerfile and have tests of their own.
+    seen.extend(["CopyIgnoredFile", "InvalidDefaultArgInFrom"]);
+    for rule in Rule::ALL {
+        assert!(seen.contains(rule.name()), "{rule:?} has no test");
+    }
+}
+
+#[test]
+fn bases_need_a_name_without_build_arguments() {
+    let text = "ARG TAG\nARG BASE\nFROM busybox:${TAG} AS Up\nARG X=UP\nFROM $BASE\nFROM ${BASE:-UP}\nFROM ${BASE:-A}\n";
+    let request = Request {
+        build_args: vec![("TAG".into(), "1".into()), ("BASE".into(), "b".into())],
+        ..request()
+    };
+    let (found, error) = check(text, &request, None);
+    assert_eq!(error, None);
+    let mut found = show(&found);
+    found.retain(|(_, _, rule, _)| *rule == "InvalidDefaultArgInFrom");
+    let message = |name: &str| {
+        format!("Default value for ARG {name} results in empty or invalid base image name")
+    };
+    let rule = "InvalidDefaultArgInFrom";
+    assert_eq!(
+        found,
+        [
+            (3, 3, rule, message("busybox:${TAG}")),
+            (5, 5, rule, message("$BASE")),
+            (7, 7, rule, message("${BASE:-A}")),
+        ]
+    );
+}
+
+#[test]
+fn copies_of_what_the_ignore_file_leaves_out_are_found() {
+    let text = "FROM scratch AS z\nFROM scratch AS a\nENV D=sub\nCOPY sub/a b /x/\nADD ./$D//b /x/\nCOPY --from=z sub /x\n\
+                COPY <<sub /x\nsub\nCOPY . /x\nFROM scratch\nCOPY sub /\n";
+    let lines = |ignore: &str| {
+        let (found, error) = check(text, &request(), Some(ignore));
+        assert_eq!(error, None);
+        show(&found)
+            .into_iter()
+            .map(|(line, _, _, message)| (line, message))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(lines("other\n"), []);
+    let message = |verb: &str, file: &str| {
+        format!("Attempting to {verb} file \"{file}\" that is excluded by .dockerignore")
+    };
+    assert_eq!(
+        lines("sub\n"),
+        [
+            (4, message("Copy", "sub/a")),
+            (5, message("Add", "sub/b")),
+            (11, message("Copy", "sub")),
+        ]
+    );
+    assert_eq!(lines("sub\n!sub/a\n"), [(5, message("Add", "sub/b"))]);
+    let found = check(
+        "FROM alpine\nCOPY $X /\nCOPY a /\n",
+        &request(),
+        Some("*\n"),
+    )
+    .0;
+    assert_eq!(found.len(), 1);
+    let all = lines("*\n");
+    assert_eq!(
+        all.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+        [4, 4, 5, 9, 11]
+    );
+}
+
+#[test]
+fn stages_that_are_not_built_are_checked_where_buildkit_does_so() {
+    let text = "FROM scratch AS Unused\nMAINTAINER a\nENV a b\nCMD x\nFROM scratch AS used\nENV c d\nFROM used as last\n";
+    let lines = |target: Option<&str>| {
+        let request = Request {
+            target: target.map(str::to_owned),
+            ..request()
+        };
+        let (found, error) = check(text, &request, None);
+        assert_eq!(error, None);
+        let lines = show(&found)
+            .into_iter()
+            .map(|(line, _, rule, _)| (line, rule));
+        lines.collect::<Vec<_>>()
+    };
+    let all = [
+        (1, "StageNameCasing"),
+        (2, "MaintainerDeprecated"),
+        (3, "LegacyKeyValueFormat"),
+        (4, "JSONArgsRecommended"),
+        (6, "LegacyKeyValueFormat"),
+        (7, "FromAsCasing"),
+    ];
+    assert_eq!(lines(None), all);
+    let of_text = [all[0], all[1], all[4], all[5]];
+    assert_eq!(lines(Some("last")), of_text);
+    assert_eq!(lines(Some("used")), of_text);
+    assert_eq!(
+        lines(Some("unused")),
+        [all[0], all[1], all[2], all[3], all[5]]
+    );
+}
+
+#[test]
+fn a_mistake_ends_a_check_with_what_was_found_before() {
+    let (found, error) = check(
+        "FROM scratch AS A\nCOPY --from=nine a b\nUSER ${x?no}\n",
+        &request(),
+        None,
+    );
+    assert_eq!(show(&found).len(), 1);
+    assert_eq!(
+        error.as_deref(),
+        Some("failed to process \"${x?no}\": x: no")
+    );
+    let target = Request {
+        target: Some("nine".into()),
+        ..request()
+    };
+    let (found, error) = check("FROM scratch AS A\n", &target, None);
+    assert_eq!(show(&found).len(), 1);
+    assert_eq!(
+        error.as_deref(),
+        Some("target stage \"nine\" could not be found")
+    );
+}
+
+#[test]
+fn the_build_argument_takes_the_place_of_the_directive() {
+    let text = "#!/bin/x\n# check=skip=all\nFROM scratch AS A\n";
+    let found = |value: Option<&str>| {
+        let build_args =
+            value.map(|value| ("BUILDKIT_DOCKERFILE_CHECK".to_owned(), value.to_owned()));
+        let request = Request {
+            build_args: build_args.into_iter().collect(),
+            ..request()
+        };
+        let dockerfile = dockerfile::parse(text.as_bytes()).unwrap();
+        plan::options(&dockerfile, &request).map(|_| check(text, &request, None).0.len())
+    };
+    assert_eq!(found(None), Ok(0));
+    assert_eq!(found(Some("")), Ok(1));
+    assert_eq!(found(Some("error=true")), Ok(1));
+    assert_eq!(found(Some("skip=StageNameCasing")), Ok(0));
+    let error = found(Some("nonsense")).unwrap_err();
+    assert_eq!(
+        (error.span, error.message.as_str()),
+        (
+            None,
+            "build argument BUILDKIT_DOCKERFILE_CHECK: invalid check option \"nonsense\""
+        )
+    );
+    let text = "# syntax=x\n# check=skip=A;leave=B\nFROM scratch\n";
+    let dockerfile = dockerfile::parse(text.as_bytes()).unwrap();
+    let error = plan::options(&dockerfile, &request()).unwrap_err();
+    assert_eq!(error.span.map(|span| span.first), Some(2));
+    assert_eq!(
+        error.message,
+        "failed to parse check options: invalid check option \"leave\""
+    );
+}
+
+/// A directory to check, which anybody may read.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(dockerfile: &str) -> Place {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), open).unwrap();
+        let place = Place { dir };
+        place.file("Dockerfile", dockerfile);
+        place
+    }
+
+    fn file(&self, name: &str, content: &str) {
+        std::fs::write(self.dir.path().join(name), content).unwrap();
+    }
+
+    fn command(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(args).env_clear().current_dir(self.dir.path());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let shutter = Path::new(env!("CARGO_BIN_EXE_shutter"));
+        let output = self.command(shutter, args).output().unwrap();
+        told(&output)
+    }
+}
+
+fn told(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (
+        output.status.code().unwrap_or(-1),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+const SECRETIVE: &str = "\
+FROM scratch AS Base
+
+ENV TOKEN=hunter2
+CMD x
+";
+
+#[test]
+fn findings_are_printed_for_people() {
+    let place = Place::new(SECRETIVE);
+    let (code, out, err) = place.run(&["check"]);
+    assert_eq!(err, "");
+    assert_eq!(
+        out,
+        "\
+StageNameCasing - https://docs.docker.com/go/dockerfile/rule/stage-name-casing/
+Stage name 'Base' should be lowercase
+Dockerfile:1
+--------------------
+   1 | >>> FROM scratch AS Base
+   2 |
+   3 |     ENV TOKEN=***
+--------------------
+
+SecretsUsedInArgOrEnv - https://docs.docker.com/go/dockerfile/rule/secrets-used-in-arg-or-env/
+Do not use ARG or ENV instructions for sensitive data (ENV \"TOKEN\")
+Dockerfile:3
+--------------------
+   1 |     FROM scratch AS Base
+   2 |
+   3 | >>> ENV TOKEN=***
+   4 |     CMD x
+--------------------
+
+JSONArgsRecommended - https://docs.docker.com/go/dockerfile/rule/json-args-recommended/
+JSON arguments recommended for CMD to prevent unintended behavior related to OS signals
+Dockerfile:4
+--------------------
+   2 |
+   3 |     ENV TOKEN=***
+   4 | >>> CMD x
+--------------------
+
+Dockerfile: 3 findings
+"
+    );
+    assert_eq!(code, 0);
+
+    let place = Place::new("FROM debian\nRUN x\nFROM scratch AS a\nFROM debian\n");
+    let (code, out, err) = place.run(&["check", "."]);
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (
+            0,
+            "Dockerfile: no findings\n\
+             note: base images are not pulled for a check, so undefined variables were not looked for in \
+             the stages of line 1, 4\n",
+            ""
+        )
+    );
+}
+
+#[test]
+fn findings_are_printed_for_programs() {
+    let place = Place::new(SECRETIVE);
+    let (code, out, err) = place.run(&["check", "--format", "json"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(!out.contains("hunter2"));
+    let object: Value = serde_json::from_str(&out).unwrap();
+    let warnings = object["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 3);
+    assert_eq!(
+        warnings[1],
+        serde_json::json!({
+            "ruleName": "SecretsUsedInArgOrEnv",
+            "description": Rule::SecretsUsedInArgOrEnv.description(),
+            "url": "https://docs.docker.com/go/dockerfile/rule/secrets-used-in-arg-or-env/",
+            "detail": "Do not use ARG or ENV instructions for sensitive data (ENV \"TOKEN\")",
+            "location": {"ranges": [{"start": {"line": 3}, "end": {"line": 3}}]},
+        })
+    );
+    assert_eq!(object["sources"][0]["filename"], "Dockerfile");
+    assert_eq!(object["sources"][0]["language"], "Dockerfile");
+    let data = object["sources"][0]["data"].as_str().unwrap();
+    use base64::Engine;
+    let data = base64::engine::general_purpose::STANDARD
+        .decode(data)
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(data).unwrap(),
+        SECRETIVE.replace("hunter2", "***")
+    );
+    assert_eq!(object.get("buildError"), None);
+}
+
+#[test]
+fn exit_codes_tell_what_somebody_said_is_wrong() {
+    let bad = "FROM scratch AS A\n";
+    for (text, args, expected) in [
+        ("FROM scratch\n", &[][..], 0),
+        ("FROM scratch\n", &["--error"], 0),
+        (bad, &[], 0),
+        (bad, &["--error"], 1),
+        (bad, &["--error=false"], 0),
+        (
+            bad,
+            &["--build-arg", "BUILDKIT_DOCKERFILE_CHECK=error=true"],
+            1,
+        ),
+        (
+            bad,
+            &[
+                "--error",
+                "--build-arg",
+                "BUILDKIT_DOCKERFILE_CHECK=skip=all",
+            ],
+            0,
+        ),
+        ("# check=error=true\nFROM scratch AS A\n", &[], 1),
+        ("# check=error=true\nFROM scratch AS a\n", &[], 0),
+        (
+            "# check=error=true;skip=StageNameCasing\nFROM scratch AS A\n",
+            &[],
+            0,
+        ),
+        ("# check=error=maybe\nFROM scratch\n", &[], 1),
+        ("FROM\n", &[], 1),
+        ("FROM scratch\nCOPY --from=9 a b\n", &[], 1),
+        (
+            "FROM scratch AS a\nFROM scratch\nUSER ${x?}\n",
+            &["--target=a"],
+            0,
+        ),
+        ("FROM scratch AS a\nFROM scratch\nUSER ${x?}\n", &[], 1),
+        ("FROM scratch\n", &["--target=nine"], 1),
+        ("FROM scratch\n", &["-f", "nowhere"], 1),
+        ("FROM scratch\n", &["--destination=x"], 1),
+    ] {
+        let place = Place::new(text);
+        for format in ["text", "json"] {
+            let mut all = vec!["check", "--format", format];
+            all.extend(args);
+            let (code, out, err) = place.run(&all);
+            assert_eq!(code, expected, "{text:?} {all:?}: {out} {err}");
+            assert!(code == 1 || err.is_empty(), "{text:?} {all:?}: {err}");
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_told_in_both_formats() {
+    let place = Place::new("FROM scratch AS A\nRUM x\n");
+    let (_, out, err) = place.run(&["check"]);
+    assert_eq!(
+        (out.as_str(), err.as_str()),
+        (
+            "\
+Dockerfile:2
+--------------------
+   1 |     FROM scratch AS A
+   2 | >>> RUM x
+--------------------
+error: unknown instruction: RUM
+hint: did you mean RUN?
+",
+            ""
+        )
+    );
+    let (_, out, _) = place.run(&["check", "--format=json"]);
+    let object: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        object["buildError"],
+        serde_json::json!({
+            "message": "unknown instruction: RUM (did you mean RUN?)",
+            "location": {"ranges": [{"start": {"line": 2}, "end": {"line": 2}}]},
+        })
+    );
+    // A mistake that is no line's; what the text alone shows is told all the same.
+    let place = Place::new("FROM scratch AS A\n");
+    let (_, out, _) = place.run(&["check", "--format=json", "--target=b"]);
+    let object: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(object["warnings"][0]["ruleName"], "StageNameCasing");
+    assert_eq!(object["buildError"]["location"], serde_json::json!({}));
+
+    let place = Place::new("# check=skip=StageNameCassing\nFROM scratch AS A\n");
+    let (code, out, err) = place.run(&["check"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("StageNameCasing - "));
+    assert_eq!(
+        err,
+        "warning: the check options name the rule `StageNameCassing`, which does not exist (did you \
+         mean StageNameCasing?)\n"
+    );
+}
+
+#[test]
+fn a_check_needs_no_rights_no_store_and_no_network() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new("FROM registry.invalid/nothing AS A\nCOPY left out /\n");
+    place.file(".dockerignore", "left\n");
+    let shutter = place.dir.path().join("shutter");
+    std::fs::copy(env!("CARGO_BIN_EXE_shutter"), &shutter).unwrap();
+    std::fs::set_permissions(&shutter, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = place.command(Path::new("setpriv"), &[]);
+    command
+        .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args(["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"])
+        .arg(&shutter)
+        .arg("check");
+    let (code, out, err) = told(&command.output().unwrap());
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("StageNameCasing - "), "{out}");
+    assert!(
+        out.contains("Attempting to Copy file \"left\" that is excluded by .dockerignore"),
+        "{out}"
+    );
+    let entries = std::fs::read_dir(place.dir.path()).unwrap().count();
+    assert_eq!(entries, 3, "nothing was made");
+}
+
+#[test]
+fn bases_in_layouts_are_known() {
+    let place = Place::new("FROM here AS a\nUSER $nobody$PATH\nFROM there\nUSER $nobody\n");
+    let layout = base::make(place.dir.path());
+    let context = format!("here=oci-layout://{}", layout.display());
+    let (code, out, err) = place.run(&["check", "--build-context", &context]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert_eq!(out.matches("UndefinedVar - ").count(), 1, "{out}");
+    assert!(out.contains("   2 | >>> USER"), "{out}");
+    assert!(out.contains("the stage of line 3"), "{out}");
+}
+
+#[test]
+fn a_dockerfile_may_come_through_a_pipe() {
+    use std::io::Write;
+    use std::process::Stdio;
+    let place = Place::new("FROM scratch\n");
+    let shutter = Path::new(env!("CARGO_BIN_EXE_shutter"));
+    let mut command = place.command(shutter, &["check", "-f", "/dev/stdin"]);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = piped.unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"FROM scratch AS A\nRUM x\n").unwrap();
+    drop(stdin);
+    let (code, out, _) = told(&child.wait_with_output().unwrap());
+    assert_eq!(code, 1);
+    assert!(out.contains(">>> RUM x"), "{out}");
+
+    // A shell's `<(command)`.
+    let mut command = place.command(Path::new("bash"), &["-c"]);
+    let script = format!("{} check -f <(echo FROM scratch AS A)", shutter.display());
+    let (code, out, err) = told(&command.arg(script).output().unwrap());
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains(">>> FROM scratch AS A"), "{out}");
+
+    let (code, out, _) = place.run(&["check", "-f", "/dev/zero"]);
+    assert_eq!(code, 1);
+    assert_eq!(
+        out,
+        "error: read /dev/zero: it is neither a file nor a pipe\n"
+    );
+}
+
+#[test]
+fn a_build_warns_of_what_is_found_and_goes_on() {
+    let project = Project::new();
+    project.file(
+        "Dockerfile",
+        "FROM scratch AS Unused\nENV a b\nFROM base\nENV TOKEN=hunter2\nLABEL a=$nothing b=$PATH c=$nothing\nCOPY left* /\n",
+    );
+    project.file(".dockerignore", "left\n");
+    let (output, _) = project.try_build("text", &[]);
+    let (code, _, err) = told(&output);
+    assert_eq!(code, 0, "{err}");
+    let plain: Vec<&str> = err
+        .lines()
+        .map(|line| line.split_once("] ").map_or(line, |(_, text)| text))
+        .collect();
+    let at = |start: &str| {
+        let found = plain.iter().position(|line| line.starts_with(start));
+        found.unwrap_or_else(|| panic!("no {start}: {err}"))
+    };
+    let file = project.path("context/Dockerfile").display().to_string();
+    let secret = at("SecretsUsedInArgOrEnv: ");
+    assert!(err.lines().nth(secret).unwrap().starts_with("WARN["));
+    assert_eq!(
+        plain[secret + 1..secret + 10],
+        [
+            "https://docs.docker.com/go/dockerfile/rule/secrets-used-in-arg-or-env/",
+            &format!("{file}:4"),
+            "--------------------",
+            "   2 |     ENV a b",
+            "   3 |     FROM base",
+            "   4 | >>> ENV TOKEN=***",
+            "   5 |     LABEL a=$nothing b=$PATH c=$nothing",
+            "   6 |     COPY left* /",
+            "--------------------",
+        ]
+    );
+    // By line, each once, before anything is done; of stages that are not built the text alone.
+    let undefined = at("UndefinedVar: Usage of undefined variable '$nothing'");
+    assert!(at("StageNameCasing: ") < secret && secret < undefined);
+    assert!(undefined < at("[1/"), "{err}");
+    assert_eq!(err.matches("UndefinedVar: ").count(), 1, "{err}");
+    assert_eq!(err.matches("LegacyKeyValueFormat").count(), 0, "{err}");
+
+    let (output, _) = project.try_build("json", &["--log-format", "json"]);
+    let (code, _, err) = told(&output);
+    assert_eq!(code, 0, "{err}");
+    let objects: Vec<Value> = err
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .filter(|object: &Value| object["event"] == "finding")
+        .collect();
+    assert_eq!(objects.len(), 3, "{err}");
+    let undefined = &objects[2];
+    assert_eq!(undefined["level"], "warning");
+    assert_eq!(
+        undefined["msg"],
+        "UndefinedVar: Usage of undefined variable '$nothing'"
+    );
+    assert_eq!(undefined["rule"], "UndefinedVar");
+    assert_eq!(
+        undefined["url"],
+        "https://docs.docker.com/go/dockerfile/rule/undefined-var/"
+    );
+    assert_eq!(undefined["file"], file);
+    assert_eq!(
+        (&undefined["line"], &undefined["last_line"]),
+        (&5.into(), &5.into())
+    );
+
+    let (output, _) = project.try_build("quiet", &["--verbosity", "error"]);
+    assert_eq!(told(&output), (0, String::new(), String::new()));
+}
+
+#[test]
+fn a_build_ends_before_it_runs_anything_where_findings_are_an_error() {
+    let project = Project::new();
+    let text = "FROM base\nRUN echo ran\nCOPY left /\n";
+    project.file(".dockerignore", "left\n");
+    for (text, args, line) in [
+        (
+            format!("# check=error=true\n{text}"),
+            &[][..],
+            Some("Dockerfile:1"),
+        ),
+        (
+            text.to_owned(),
+            &["--build-arg", "BUILDKIT_DOCKERFILE_CHECK=error=true"],
+            None,
+        ),
+    ] {
+        project.file("Dockerfile", text);
+        let (output, path) = project.try_build("out", args);
+        let (code, out, err) = told(&output);
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(
+            err.contains("CopyIgnoredFile: Attempting to Copy file \"left\""),
+            "{err}"
+        );
+        assert!(
+            err.ends_with("error: lint violation found for rules: CopyIgnoredFile\n"),
+            "{err}"
+        );
+        // What is reported last is where the file says so.
+        let shown = err.matches("Dockerfile:1\n").count();
+        assert_eq!(shown, usize::from(line.is_some()), "{err}");
+        assert!(!err.contains("[1/"), "{err}");
+        assert!(!path.exists());
+    }
+    project.file("Dockerfile", format!("# check=error=perhaps\n{text}"));
+    let (output, _) = project.try_build("out", &[]);
+    let (code, _, err) = told(&output);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("   1 | >>> # check=error=perhaps"), "{err}");
+    assert!(
+        err.contains("error: failed to parse check options: failed to parse check option"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_build_reads_its_dockerfile_from_a_pipe_and_waits_for_no_one() {
+    let project = Project::new();
+    let fifo = project.path("fifo");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let to = fifo.clone();
+    let writer = std::thread::spawn(move || std::fs::write(to, "FROM base\nENV a b\nRUN false\n"));
+    let (output, _) = project.try_build("out", &["-f", &fifo.display().to_string()]);
+    writer.join().unwrap().unwrap();
+    let (code, _, err) = told(&output);
+    assert_eq!(code, 1, "{err}");
+    // A pipe is read once, and excerpts of findings are cut out of what was read.
+    assert!(err.contains(">>> ENV a b"), "{err}");
+    assert!(
+        err.contains("error: `RUN false` ended with exit code 1"),
+        "{err}"
+    );
+}

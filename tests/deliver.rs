@@ -1,0 +1,689 @@
+//! Where images go: every kind of output, judged by other tools, and what is left when it fails.
+
+#[path = "common/base.rs"]
+mod base;
+#[path = "common/listing.rs"]
+mod listing;
+#[path = "common/project.rs"]
+mod project;
+#[path = "common/registry.rs"]
+mod registry;
+
+use listing::{read_layout, read_tar};
+use project::Project;
+use registry::run;
+use serde_json::{Map, Value, json};
+use shutter::oci::Digest;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A project whose image has a file of every kind, and hard links whose first name is gone.
+fn rich() -> Project {
+    let project = Project::new();
+    for (name, content) in [("a", "linked"), ("c", "setuid"), ("sub/d", "deep")] {
+        project.file(&format!("tree/{name}"), content);
+    }
+    for i in 0..600 {
+        project.file(&format!("many/{}/{i}", i % 5), format!("{i}\n").repeat(i));
+    }
+    let long = format!("tree/{}", "l".repeat(150));
+    project.file(&long, "long");
+    let cap = project.path("context").join("tree/cap");
+    fs::write(&cap, "cap").expect("write");
+    // cap_net_raw, permitted and effective, as setcap writes it.
+    let value = "0sAQAAAgAgAAAAAAAAAAAAAAAAAAA=";
+    run(
+        "setfattr",
+        &["-n", "security.capability", "-v", value, &text(&cap)],
+    );
+    project.file(
+        "Dockerfile",
+        "FROM base\n\
+         COPY --chown=5:6 tree /tree\n\
+         COPY many /many\n\
+         RUN ln /tree/a /tree/b && ln /tree/a /zz && mknod /pipe p && ln -s nowhere /link && \
+         chown 12:34 /tree/c && chmod 4755 /tree/c && mkdir -m 1777 /sticky && \
+         dd if=/dev/urandom of=/big bs=1024 count=3000 2>/dev/null\n\
+         RUN rm /tree/a && rm -r /tree/sub && mkdir /tree/sub && touch /tree/sub/new\n",
+    );
+    project
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("a name").to_owned()
+}
+
+fn succeed(command: &mut Command) -> Output {
+    let output = command.output().expect("run");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    output
+}
+
+/// Gives the extended attributes below a directory.
+fn attributes(root: &Path) -> BTreeMap<PathBuf, String> {
+    let kinds = "^(security|user|trusted)";
+    let listed = run(
+        "getfattr",
+        &[
+            "-RPhd",
+            "-m",
+            kinds,
+            "-e",
+            "hex",
+            "--absolute-names",
+            &text(root),
+        ],
+    );
+    listed
+        .split("\n\n")
+        .filter_map(|part| part.strip_prefix("# file: ")?.split_once('\n'))
+        .map(|(path, lines)| (path.into(), lines.trim().to_owned()))
+        .collect()
+}
+
+/// Compares listings and says where they differ.
+#[track_caller]
+fn same<K: Ord + std::fmt::Debug>(left: &BTreeMap<K, Value>, right: &BTreeMap<K, Value>) {
+    let keys = left.keys().chain(right.keys());
+    let odd: Vec<String> = keys
+        .filter(|key| left.get(key) != right.get(key))
+        .take(5)
+        .map(|key| format!("{key:?}: {:?} and {:?}", left.get(key), right.get(key)))
+        .collect();
+    assert!(odd.is_empty(), "{odd:#?}");
+}
+
+/// Lists a directory as `listing` lists an image, with times and device numbers too.
+fn walk(root: &Path) -> BTreeMap<Vec<u8>, Value> {
+    let mut names: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    let mut out = BTreeMap::new();
+    let attributes = attributes(root);
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir).expect("list") {
+            let path = entry.expect("an entry").path();
+            let meta = fs::symlink_metadata(&path).expect("look");
+            let kind = meta.file_type();
+            let mut value = Map::new();
+            value.insert("uid".into(), json!(meta.uid()));
+            value.insert("gid".into(), json!(meta.gid()));
+            value.insert("mtime".into(), json!([meta.mtime(), meta.mtime_nsec()]));
+            value.insert("rdev".into(), json!(meta.rdev()));
+            let what = if kind.is_dir() {
+                todo.push(path.clone());
+                "dir"
+            } else if kind.is_symlink() {
+                let target = fs::read_link(&path).expect("a target");
+                value.insert("target".into(), json!(text(&target)));
+                "symlink"
+            } else if kind.is_fifo() {
+                "fifo"
+            } else if kind.is_char_device() {
+                "char"
+            } else {
+                let content = fs::read(&path).expect("content");
+                value.insert("size".into(), json!(content.len()));
+                let digest = Digest::of(&content).hex();
+                value.insert("sha256".into(), json!(digest));
+                "file"
+            };
+            value.insert("type".into(), json!(what));
+            if what != "symlink" {
+                let mode = format!("{:04o}", meta.mode() & 0o7777);
+                value.insert("mode".into(), json!(mode));
+            }
+            if let Some(attributes) = attributes.get(&path) {
+                value.insert("attributes".into(), json!(attributes));
+            }
+            let below = path.strip_prefix(root).expect("below");
+            if what != "dir" {
+                let group = names.entry(meta.ino()).or_default();
+                group.push(text(below));
+            }
+            value.insert("ino".into(), json!(meta.ino()));
+            out.insert(below.as_os_str().as_bytes().to_vec(), value);
+        }
+    }
+    out.into_iter()
+        .map(|(path, mut value)| {
+            let ino = value.remove("ino").and_then(|ino| ino.as_u64());
+            if let Some(group) = ino.and_then(|ino| names.get_mut(&ino))
+                && group.len() > 1
+            {
+                group.sort();
+                value.insert("hard_links".into(), json!(group));
+            }
+            (path, Value::Object(value))
+        })
+        .collect()
+}
+
+/// Leaves of a listing what an image's layers and a directory both tell.
+fn common(files: &BTreeMap<Vec<u8>, Value>) -> BTreeMap<String, Value> {
+    files
+        .iter()
+        .map(|(path, value)| {
+            let mut value = value.clone();
+            if let Some(fields) = value.as_object_mut() {
+                for name in ["mtime", "rdev", "attributes", "xattrs"] {
+                    fields.remove(name);
+                }
+            }
+            (String::from_utf8_lossy(path).into_owned(), value)
+        })
+        .collect()
+}
+
+fn hidden(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir)
+        .expect("list")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| {
+            let name = path.file_name().expect("a name");
+            name.as_bytes().starts_with(b".")
+        })
+        .collect()
+}
+
+#[test]
+fn every_kind_at_once_is_what_other_tools_take() {
+    let project = rich();
+    let out = project.path("out");
+    fs::create_dir(&out).expect("a directory");
+    let to = |name: &str| text(&out.join(name));
+    let output = succeed(project.command().args([
+        "-o",
+        &to("files"),
+        "-o",
+        &format!("type=tar,dest={}", to("files.tar")),
+        "-o",
+        &format!("type=docker,name=a.test/b:c,dest={}", to("docker.tar")),
+        "-o",
+        &format!("type=oci,name=a.test/b:c,dest={}", to("oci.tar")),
+        "-o",
+        &format!("type=oci,tar=false,dest={}", to("layout")),
+        "--digest-file",
+        &to("digest"),
+        "--metadata-file",
+        &to("metadata"),
+    ]));
+    assert!(output.stdout.is_empty());
+    assert_eq!(hidden(&out), Vec::<PathBuf>::new());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    for name in ["files", "files.tar", "docker.tar", "oci.tar", "layout"] {
+        assert!(stderr.contains(&to(name)), "{name}: {stderr}");
+    }
+
+    let image = read_layout(&out.join("layout"));
+    let wanted = common(&image.files);
+    assert!(wanted["tree/b"]["hard_links"] == json!(["tree/b", "zz"]) && wanted.len() > 600);
+    assert!(!wanted.contains_key("tree/a") && !wanted.contains_key("tree/sub/d"));
+
+    // The archive of files is the image's listing, also by times, and in order.
+    let tar = fs::File::open(out.join("files.tar")).expect("open");
+    same(&read_tar(tar), &image.files);
+    let listed = run("tar", &["-tf", &to("files.tar")]);
+    let listed: Vec<&str> = listed
+        .lines()
+        .map(|line| line.trim_end_matches('/'))
+        .collect();
+    let mut sorted: Vec<&str> = image
+        .files
+        .keys()
+        .map(|path| std::str::from_utf8(path).expect("text"))
+        .collect();
+    sorted.sort_by_key(|path| path.split('/').collect::<Vec<_>>());
+    assert_eq!(listed, sorted);
+
+    // The directory is the image's listing, and what tar makes of the archive, and what umoci does.
+    let files = walk(&out.join("files"));
+    same(&common(&files), &wanted);
+    assert!(files[&b"tree/cap"[..]]["attributes"].is_string());
+    let unpacked = project.path("unpacked");
+    fs::create_dir(&unpacked).expect("a directory");
+    run(
+        "tar",
+        &[
+            "-xpf",
+            &to("files.tar"),
+            "--xattrs",
+            "--xattrs-include=*",
+            "--numeric-owner",
+            "-C",
+            &text(&unpacked),
+        ],
+    );
+    same(&walk(&unpacked), &files);
+    let bundle = text(&project.path("bundle"));
+    let image_of = format!("{}:c", to("layout"));
+    run("umoci", &["unpack", "--image", &image_of, &bundle]);
+    same(&walk(&project.path("bundle/rootfs")), &files);
+
+    // Digests are the same wherever one looks.
+    let digest = fs::read_to_string(out.join("digest")).expect("a digest");
+    let metadata: Value =
+        serde_json::from_slice(&fs::read(out.join("metadata")).expect("metadata")).expect("JSON");
+    assert_eq!(metadata["containerimage.digest"], json!(digest));
+    assert_eq!(
+        metadata["containerimage.config.digest"],
+        image.manifest["config"]["digest"]
+    );
+    for archive in ["docker", "oci"] {
+        let source = format!("{archive}-archive:{}", to(&format!("{archive}.tar")));
+        let config = run("skopeo", &["inspect", "--config", "--raw", &source]);
+        let config: Value = serde_json::from_str(&config).expect("JSON");
+        assert_eq!(config, image.image, "{archive}");
+    }
+    let tags = run("tar", &["-xOf", &to("docker.tar"), "manifest.json"]);
+    assert!(tags.contains("a.test/b:c"), "{tags}");
+}
+
+/// A project of one small layer.
+fn small() -> Project {
+    let project = Project::new();
+    project.file("a", "content");
+    project.file("Dockerfile", "FROM base\nCOPY --chown=1:2 a /dir/a\n");
+    project
+}
+
+#[test]
+fn standard_output_has_the_image_and_nothing_else() {
+    let project = small();
+    for (to_stdout, to_file) in [
+        (&["-o", "-"][..], "type=tar"),
+        (&["-o", "type=oci,dest=-"], "type=oci"),
+        (&["--tar-path=/dev/stdout", "--no-push"], "type=docker"),
+    ] {
+        let file = project.path("file");
+        let spec = format!("{to_file},dest={}", file.display());
+        let common = ["--reproducible", "-v", "debug"];
+        succeed(project.command().args(common).args(["-o", &spec]));
+        let wanted = fs::read(&file).expect("an archive");
+        let piped = succeed(project.command().args(common).args(to_stdout));
+        assert!(piped.stdout == wanted, "{to_stdout:?}");
+        assert!(!piped.stderr.is_empty());
+        // A regular file as standard output, which has something in it already.
+        let appended = project.path("appended");
+        fs::write(&appended, "before").expect("write");
+        let mut options = fs::OpenOptions::new();
+        let out = options.append(true).open(&appended).expect("open");
+        succeed(project.command().args(common).args(to_stdout).stdout(out));
+        let got = fs::read(&appended).expect("read");
+        assert!(got == [&b"before"[..], &wanted].concat(), "{to_stdout:?}");
+    }
+    let listed = Command::new("sh")
+        .arg("-c")
+        .arg("\"$@\" | tar -tv --full-time --utc")
+        .arg("sh")
+        .arg(project.command().get_program())
+        .args(project.command().get_args())
+        .args(["-o", "-", "--reproducible"])
+        .output()
+        .expect("run");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    // New files are of the epoch; those of the base are as old as there.
+    let line = |name: &str| {
+        let end = format!(" {name}");
+        let line = listed.lines().find(|line| line.ends_with(&end));
+        line.unwrap_or_else(|| panic!("{listed}")).to_owned()
+    };
+    assert!(line("dir/a").starts_with("-rw-r--r-- 1/2"), "{listed}");
+    assert!(line("dir/a").contains(" 1970-01-01 00:00:00 "), "{listed}");
+    assert!(line("dir/").contains(" 1970-01-01 00:00:00 "), "{listed}");
+    assert!(!line("bin/busybox").contains(" 1970-"), "{listed}");
+}
+
+#[test]
+fn a_terminal_gets_no_image() {
+    let project = small();
+    let command = project.command();
+    let line: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_str().expect("text").to_owned())
+        .collect();
+    let line = format!("{} -o -", line.join(" "));
+    let output = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("run script");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("an image is not written to a terminal"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_reader_that_goes_is_told_of() {
+    let project = Project::new();
+    project.file("big", vec![7; 8 << 20]);
+    project.file("Dockerfile", "FROM base\nCOPY big /big\n");
+    for spec in ["-", "type=docker,dest=-"] {
+        let mut child = project.spawn(&["-o", spec]);
+        let mut some = [0; 100];
+        let mut out = child.stdout.take().expect("piped");
+        out.read_exact(&mut some).expect("some of it");
+        drop(out);
+        let output = child.wait_with_output().expect("wait");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains("standard output: its reader ended before it had all of the image"),
+            "{said}"
+        );
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn a_directory_keeps_what_is_there_and_follows_no_link() {
+    let project = small();
+    project.file(
+        "Dockerfile",
+        "FROM scratch\nCOPY a /dir/a\nCOPY a /dir/deep/b\nCOPY a /file\nCOPY a /other\n",
+    );
+    let (out, victim) = (project.path("out"), project.path("victim"));
+    fs::create_dir_all(out.join("other/full")).expect("directories");
+    fs::create_dir(&victim).expect("a directory");
+    fs::write(out.join("mine"), "mine").expect("write");
+    fs::write(victim.join("file"), "theirs").expect("write");
+    std::os::unix::fs::symlink(&victim, out.join("dir")).expect("a link");
+    std::os::unix::fs::symlink(victim.join("file"), out.join("file")).expect("a link");
+    let link = project.path("link");
+    std::os::unix::fs::symlink("out", &link).expect("a link");
+    // The directory itself may be a link: that is the caller's own.
+    for at in [&out, &link] {
+        succeed(project.command().arg("-o").arg(at));
+        let read = |path: &str| fs::read_to_string(out.join(path)).expect(path);
+        assert_eq!(read("mine"), "mine");
+        for path in ["dir/a", "dir/deep/b", "file", "other"] {
+            assert_eq!(read(path), "content");
+        }
+        assert!(
+            !fs::symlink_metadata(out.join("dir"))
+                .expect("look")
+                .is_symlink()
+        );
+        assert!(
+            !fs::symlink_metadata(out.join("file"))
+                .expect("look")
+                .is_symlink()
+        );
+        assert_eq!(fs::read(victim.join("file")).expect("read"), b"theirs");
+        assert_eq!(fs::read_dir(&victim).expect("list").count(), 1);
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_said_before_anything_is_built() {
+    let project = small();
+    fs::write(project.path("file"), "").expect("write");
+    let at = |name: &str| text(&project.path(name));
+    for (spec, why) in [
+        (
+            format!("type=local,dest={}", at("file")),
+            "a directory is wanted",
+        ),
+        (
+            format!("type=oci,tar=false,dest={}", at("file")),
+            "a directory is wanted",
+        ),
+        (
+            format!("type=tar,dest={}", at("context")),
+            "a file is wanted",
+        ),
+        (
+            format!("type=tar,dest={}/below", at("file")),
+            "write the archive",
+        ),
+        ("/".to_owned(), "it is the root of this machine"),
+        (
+            "type=local,dest=/proc/sys/none".to_owned(),
+            "/proc/sys/none: ",
+        ),
+    ] {
+        let output = project.command().args(["-o", &spec]).output().expect("run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{spec}: {said}");
+        assert!(said.contains(why), "{spec}: {said}");
+        assert!(!said.contains("COPY"), "{spec}: {said}");
+    }
+}
+
+/// Runs a build in a mount namespace of its own whose `/mnt` is so large; gives what it said and what
+/// is in `/mnt` afterwards.
+fn on_a_small_disk(project: &Project, size: &str, spec: &str) -> (String, String) {
+    let script =
+        "mount -t tmpfs -o size=$0 tmpfs /mnt && { \"$@\"; echo \"code $?\" >&2; ls -A /mnt; }";
+    let output = Command::new("unshare")
+        .args(["-m", "--propagation", "private", "sh", "-c", script, size])
+        .arg(project.command().get_program())
+        .args(project.command().get_args())
+        .args(["-o", spec])
+        .output()
+        .expect("run unshare");
+    (
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
+#[test]
+fn a_full_disk_is_named_and_nothing_is_left_on_it() {
+    let project = Project::new();
+    let noise: Vec<u8> = (0..3_u64 << 20)
+        .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
+        .collect();
+    project.file("big", noise);
+    project.file("Dockerfile", "FROM base\nCOPY big /big\n");
+    for (spec, left) in [
+        ("type=docker,dest=/mnt/x.tar", ""),
+        ("type=oci,dest=/mnt/x.tar", ""),
+        ("type=tar,dest=/mnt/x.tar", ""),
+        ("type=oci,tar=false,dest=/mnt/layout", ""),
+        // What is written of a directory stays.
+        ("type=local,dest=/mnt/dir", "dir\n"),
+    ] {
+        let (said, listed) = on_a_small_disk(&project, "2m", spec);
+        assert!(said.contains("code 1"), "{spec}: {said}");
+        assert!(said.contains("No space left on device"), "{spec}: {said}");
+        assert!(said.contains("/mnt/"), "{spec}: {said}");
+        assert_eq!(listed, left, "{spec}");
+    }
+    let (said, listed) = on_a_small_disk(&project, "9m", "type=oci,dest=/mnt/x.tar");
+    assert!(said.contains("code 0"), "{said}");
+    assert_eq!(listed, "x.tar\n");
+}
+
+#[test]
+fn a_signal_in_the_middle_leaves_nothing() {
+    let project = Project::new();
+    // Holes cost nothing until they are written out.
+    project.file(
+        "Dockerfile",
+        "FROM base\nRUN dd if=/dev/zero of=/big bs=1 count=1 seek=4294967295 2>/dev/null\n",
+    );
+    let out = project.path("out");
+    fs::create_dir(&out).expect("a directory");
+    let spec = format!("type=tar,dest={}", out.join("x.tar").display());
+    let child = project.spawn(&["-o", &spec]);
+    let begun = Instant::now();
+    while hidden(&out).is_empty() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "nothing is written"
+        );
+        std::thread::yield_now();
+    }
+    let pid = child.id().to_string();
+    run("kill", &["-TERM", &pid]);
+    let output = child.wait_with_output().expect("wait");
+    assert_eq!(
+        output.status.code(),
+        Some(143),
+        "{:?}",
+        output.status.signal()
+    );
+    assert_eq!(fs::read_dir(&out).expect("list").count(), 0);
+}
+
+#[test]
+fn a_signal_ends_a_build_whose_reader_is_asleep() {
+    let project = Project::new();
+    project.file("big", vec![7; 8 << 20]);
+    project.file("Dockerfile", "FROM base\nCOPY big /big\n");
+    let mut child = project.spawn(&["-o", "-"]);
+    let mut some = [0; 1];
+    let mut out = child.stdout.take().expect("piped");
+    out.read_exact(&mut some).expect("some of it");
+    run("kill", &["-TERM", &child.id().to_string()]);
+    assert_eq!(child.wait().expect("wait").code(), Some(143));
+}
+
+#[test]
+fn a_damaged_blob_of_the_base_is_fetched_again_or_named() {
+    let project = small();
+    let to = |name: &str| format!("type=docker,dest={}", project.path(name).display());
+    succeed(project.command().args(["-o", &to("one.tar")]));
+    // The base's layer is the largest blob.
+    let blobs = fs::read_dir(project.path("store/blobs/sha256")).expect("list");
+    let blobs = blobs.map(|entry| entry.expect("an entry").path());
+    let size = |path: &PathBuf| fs::metadata(path).expect("look").len();
+    let blob = blobs.max_by_key(size).expect("a blob");
+    let whole = fs::read(&blob).expect("read");
+    let damage = || {
+        let mut bytes = whole.clone();
+        bytes[whole.len() / 2] ^= 1;
+        fs::remove_file(&blob).expect("remove");
+        fs::write(&blob, bytes).expect("write");
+    };
+    damage();
+    succeed(project.command().args(["-o", &to("two.tar")]));
+    assert!(fs::read(&blob).expect("read") == whole);
+    let source = format!("docker-archive:{}", project.path("two.tar").display());
+    let copy = format!("dir:{}", project.path("copy").display());
+    run("skopeo", &["copy", "--insecure-policy", &source, &copy]);
+
+    damage();
+    let name = blob.file_name().expect("a name").to_str().expect("text");
+    fs::remove_file(project.base.join("blobs/sha256").join(name)).expect("remove");
+    let output = project.command().args(["-o", &to("three.tar")]).output();
+    let output = output.expect("run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains(&format!("fetch layer sha256:{name}")),
+        "{said}"
+    );
+    assert!(!project.path("three.tar").exists());
+}
+
+#[test]
+fn files_alone_cost_no_layers() {
+    let project = small();
+    let spec = text(&project.path("out"));
+    let metadata = text(&project.path("metadata"));
+    let output = succeed(
+        project
+            .command()
+            .args(["-o", &spec, "--metadata-file", &metadata]),
+    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("built the image's files in "), "{said}");
+    assert_eq!(fs::read_to_string(&metadata).expect("read"), "{}\n");
+    assert_eq!(
+        fs::read(project.path("out/dir/a")).expect("read"),
+        b"content"
+    );
+    // The base's only blob.
+    let blobs = fs::read_dir(project.path("store/blobs/sha256")).expect("list");
+    assert_eq!(blobs.count(), 1);
+    // Its digest is asked for: then it is an image after all.
+    let digest = text(&project.path("digest"));
+    let one = |args: &[&str]| {
+        succeed(
+            project
+                .command()
+                .args(["--reproducible", "--digest-file", &digest])
+                .args(args),
+        );
+        fs::read_to_string(&digest).expect("read")
+    };
+    assert_eq!(one(&["-o", &spec]), one(&["--no-push"]));
+}
+
+#[test]
+fn an_image_is_pushed_and_written_at_once() {
+    let registry = registry::start();
+    let project = small();
+    let name = format!("{}/team/app:1", registry.host);
+    let file = text(&project.path("x.tar"));
+    succeed(project.command().args([
+        "-o",
+        &format!("type=registry,name={name}"),
+        "-o",
+        &format!("type=docker,dest={file}"),
+        "-o",
+        &text(&project.path("files")),
+    ]));
+    assert!(registry.has_tag("team/app", "1"));
+    let tags = run("tar", &["-xOf", &file, "manifest.json"]);
+    assert!(tags.contains(&name), "{tags}");
+    let config = |source: &str| {
+        let args = ["inspect", "--tls-verify=false", "--config", "--raw", source];
+        run("skopeo", &args)
+    };
+    assert_eq!(
+        config(&format!("docker://{name}")),
+        config(&format!("docker-archive:{file}"))
+    );
+    // An output that fails keeps the tag away.
+    let output = project
+        .command()
+        .args([
+            "-o",
+            &format!("type=registry,name={}/team/app:2", registry.host),
+        ])
+        .args(["-o", "type=docker,dest=/dev/full"])
+        .output()
+        .expect("run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("write /dev/full: No space left"), "{said}");
+    assert!(!registry.has_tag("team/app", "2"));
+}
+
+#[test]
+fn podman_loads_both_archives() {
+    let project = small();
+    let at = |name: &str| text(&project.path(name));
+    succeed(project.command().args([
+        "-o",
+        &format!("type=docker,name=a.test/b:c,dest={}", at("docker")),
+        "-o",
+        &format!("type=oci,name=a.test/b:c,dest={}", at("oci")),
+    ]));
+    let (root, state) = (at("podman"), at("podman-state"));
+    let places = [
+        "--root",
+        &root,
+        "--runroot",
+        &state,
+        "--storage-driver",
+        "vfs",
+    ];
+    for archive in ["docker", "oci"] {
+        let podman = |args: &[&str]| run("podman", &[&places[..], args].concat());
+        let said = podman(&["load", "-i", &at(archive)]);
+        assert!(said.contains("a.test/b:c"), "{archive}: {said}");
+        podman(&["rmi", "-a", "-f"]);
+    }
+}

@@ -1,0 +1,1052 @@
+//! A build from a seed. What is made is mostly valid, so that most of it is built.
+
+use super::features::{Allowed, Feature, Rival};
+use super::random::Random;
+use super::script::{By, Case, Copy, Form, From, Run, Script, Stage, Step};
+use super::tree::{self, Entry, What};
+use std::collections::BTreeSet;
+
+/// Makes a build that a rival can be asked for too.
+pub fn case(seed: u64, rival: Rival) -> Case {
+    let mut random = Random::new(seed);
+    let mut allowed = Allowed::with(rival);
+    // A directory that is moved where renaming is refused is copied, which breaks hard links.
+    if random.chance(50) {
+        allowed.without(Feature::RunHardLinks);
+    } else {
+        allowed.without(Feature::RunMoveDirs);
+    }
+    let tree = tree::random(&mut random, &allowed);
+    let mut maker = Maker {
+        random,
+        allowed,
+        tree,
+        used: BTreeSet::new(),
+        stages: Vec::new(),
+        args: Vec::new(),
+        build_args: Vec::new(),
+        user: false,
+        scratch: false,
+        empty: BTreeSet::new(),
+        escape: '\\',
+    };
+    maker.case()
+}
+
+struct Maker {
+    random: Random,
+    allowed: Allowed,
+    tree: Vec<Entry>,
+    used: BTreeSet<Feature>,
+    stages: Vec<Stage>,
+    /// Global ARGs that name an image.
+    args: Vec<String>,
+    build_args: Vec<(String, String)>,
+    /// Whether the present stage's user is not root.
+    user: bool,
+    /// Whether the present stage has no shell.
+    scratch: bool,
+    /// The stages that have none.
+    empty: BTreeSet<usize>,
+    escape: char,
+}
+
+impl Maker {
+    /// Tells whether a feature may be used, and notes that it is.
+    fn may(&mut self, feature: Feature) -> bool {
+        let may = self.allowed.has(feature);
+        if may {
+            self.used.insert(feature);
+        }
+        may
+    }
+
+    fn chance(&mut self, percent: usize, feature: Feature) -> bool {
+        self.allowed.has(feature) && self.random.chance(percent) && self.may(feature)
+    }
+
+    fn text(&mut self, of: &[&'static str]) -> String {
+        self.random.pick(of).to_owned()
+    }
+
+    fn case(&mut self) -> Case {
+        let mut head = Vec::new();
+        if self.chance(10, Feature::Escape) {
+            self.escape = '`';
+            head.push("# escape=`".into());
+        }
+        if self.chance(20, Feature::ArgFrom) {
+            let rich = self.allowed.has(Feature::RichBase) && self.random.chance(30);
+            head.push(format!("ARG BASE={}", if rich { "rich" } else { "base" }));
+            self.args.push("BASE".into());
+        }
+        if self.chance(20, Feature::Arg) {
+            head.push("ARG GLOBAL=\"from the head\"".into());
+            if self.random.chance(50) {
+                self.build_args
+                    .push(("GLOBAL".into(), "from the call".into()));
+            }
+        }
+        let ignore = self.ignore();
+        let of = |what: &What| match what {
+            What::Hard(_) => Some(Feature::ContextHardLinks),
+            What::Archive(archive) => archive.feature(),
+            _ => None,
+        };
+        self.used
+            .extend(self.tree.iter().filter_map(|entry| of(&entry.what)));
+        let stages = if self.may(Feature::Stages) {
+            self.random.weighted(&[(5, 1), (4, 2), (2, 3), (1, 4)])
+        } else {
+            1
+        };
+        for id in 0..stages {
+            let stage = self.stage(id, stages);
+            self.stages.push(stage);
+        }
+        let mut target = None;
+        if stages > 1 && self.chance(10, Feature::Target) {
+            let id = self.random.below(stages);
+            let named = self.stages[id].name.is_some();
+            if named || self.may(Feature::TargetNumber) {
+                target = Some(id);
+            }
+        }
+        let mut labels = Vec::new();
+        if self.chance(10, Feature::Label) {
+            labels.push(("flag".into(), "from the call".into()));
+        }
+        Case {
+            tree: self.tree.clone(),
+            ignore,
+            build_args: self.build_args.clone(),
+            labels,
+            secret: self
+                .used
+                .contains(&Feature::MountSecret)
+                .then(|| "hush\n".into()),
+            target,
+            script: Script {
+                head,
+                stages: self.stages.clone(),
+            },
+            used: self.used.clone(),
+        }
+    }
+
+    fn ignore(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.chance(35, Feature::Ignore) {
+            return lines;
+        }
+        const PATTERNS: &[&str] = &[
+            "*.md",
+            "**/*.md",
+            "dir/*",
+            "dir",
+            "dir/sub",
+            "/dir/sub/",
+            "**/deep",
+            "*",
+            "**",
+            "dir/**",
+            "?",
+            "[a-c]*",
+            "dir/*/deep",
+            "# comment",
+            "",
+            "./file",
+            "dir/../file",
+            "archive*",
+            "**/sub/**",
+            "emp?y",
+            "  file  ",
+            "d*/s*",
+            ".hidden",
+            "*[!x]*",
+            "dir/s[a-z]b",
+        ];
+        for _ in 0..self.random.between(1, 4) {
+            let pattern = self.random.pick(PATTERNS).to_owned();
+            if self.chance(35, Feature::IgnoreExceptions) {
+                let pattern = if pattern.starts_with('#') || pattern.is_empty() {
+                    "file".into()
+                } else {
+                    pattern
+                };
+                lines.push(format!("!{pattern}"));
+            } else {
+                lines.push(pattern);
+            }
+        }
+        lines
+    }
+
+    fn stage(&mut self, id: usize, of: usize) -> Stage {
+        let from = match self.random.below(20) {
+            0..4 if id > 0 => From::Stage(self.random.below(id), self.by()),
+            4..6 if self.may(Feature::FromScratch) => From::Scratch,
+            6..9 if !self.args.is_empty() => From::Arg(self.args[0].clone()),
+            9..13 if self.may(Feature::RichBase) => From::Image("rich"),
+            _ => From::Image("base"),
+        };
+        self.scratch =
+            from == From::Scratch || matches!(&from, From::Stage(id, _) if self.empty.contains(id));
+        self.user = false;
+        let name = (id + 1 < of && self.random.chance(70)).then(|| {
+            let name = self.text(&["build", "s", "stage-", "x_.y-", "Mixed"]);
+            format!("{name}{id}")
+        });
+        let mut steps = Vec::new();
+        if self.scratch {
+            self.empty.insert(id);
+        }
+        if let From::Stage(..) = from {
+            // Whatever user and shell the stage before left.
+            steps.push(Step::Line("USER", "0".into()));
+            steps.push(Step::Line("SHELL", r#"["/bin/sh","-c"]"#.into()));
+        }
+        for _ in 0..self.random.between(1, 6) {
+            self.unit(id, &mut steps);
+        }
+        Stage {
+            id,
+            name,
+            from,
+            steps,
+        }
+    }
+
+    fn by(&mut self) -> By {
+        *self.random.one(&[By::Name, By::Upper, By::Number])
+    }
+
+    /// Adds a few instructions that belong together.
+    fn unit(&mut self, id: usize, steps: &mut Vec<Step>) {
+        if !self.allowed.has(Feature::Copy) {
+            let run = self.run(id);
+            steps.push(run);
+            return;
+        }
+        match self.random.weighted(&[
+            (30, 0),
+            (30, 1),
+            (10, 2),
+            (8, 3),
+            (8, 4),
+            (5, 5),
+            (5, 6),
+            (4, 7),
+        ]) {
+            0 if !self.scratch => {
+                let run = self.run(id);
+                steps.push(run);
+            }
+            0 | 1 => {
+                let copy = self.copy(id);
+                steps.push(Step::Copy(copy));
+            }
+            2 => self.add(steps),
+            3 => self.variables(steps),
+            4 => self.config(steps),
+            5 => self.workdir(steps),
+            6 if !self.scratch => self.user(id, steps),
+            7 => self.trigger(id, steps),
+            _ => self.variables(steps),
+        }
+    }
+
+    fn run(&mut self, id: usize) -> Step {
+        self.may(Feature::Run);
+        let mut run = Run {
+            flags: Vec::new(),
+            mounts: Vec::new(),
+            form: Form::Shell,
+            commands: Vec::new(),
+            here: None,
+        };
+        if self.chance(15, Feature::RunExec) {
+            run.form = Form::Exec;
+        } else if self.chance(15, Feature::RunHeredoc) {
+            run.form = if self.random.chance(30) {
+                Form::Script
+            } else {
+                Form::Heredoc
+            };
+        }
+        for _ in 0..self.random.between(1, 6) {
+            let command = self.command();
+            run.commands.push(command);
+        }
+        if run.form == Form::Shell && self.chance(5, Feature::RunHeredoc) {
+            // Documents that the shell reads, among other commands.
+            let here = *self.random.one(&[
+                (
+                    "cat <<ONE > /here1",
+                    "ONE",
+                    "x $HOME \\$HOME `echo y`\n\ttab",
+                ),
+                (
+                    "cat <<'TWO' > /here2; echo z > /z",
+                    "TWO",
+                    "x $HOME \\$HOME\n# no comment\n",
+                ),
+                ("cat <<-TABS > /here3", "TABS", "\tone\n\t\ttwo"),
+            ]);
+            run.here = Some((here.0.into(), here.1.into(), here.2.into()));
+        }
+        if self.chance(6, Feature::RunNetwork) {
+            let network = self.text(&["none", "default", "host"]);
+            run.flags.push(format!("--network={network}"));
+        }
+        if self.chance(10, Feature::RunVariables) {
+            run.commands
+                .push("echo \"$A-$B-$GLOBAL-${HOME}\" > /variables".into());
+        }
+        self.mount(id, &mut run);
+        Step::Run(run)
+    }
+
+    fn mount(&mut self, id: usize, run: &mut Run) {
+        let target = |maker: &mut Maker, new: &str, old: &str| {
+            let new = maker.chance(70, Feature::MountNew).then(|| new.to_owned());
+            new.unwrap_or_else(|| old.to_owned())
+        };
+        if self.chance(15, Feature::MountBind) {
+            let at = target(self, "/mounted", "/other");
+            let from = (id > 0 && self.random.chance(50))
+                .then(|| From::Stage(self.random.below(id), self.by()));
+            let source = self.text(&["dir", "", ".", "dir/sub"]);
+            let mut text = match from {
+                Some(_) => format!("type=bind,from=@,target={at}"),
+                None => format!("type=bind,source={source},target={at}"),
+            };
+            if self.random.chance(40) {
+                text.push_str(",rw");
+                run.commands.push(format!("echo lost > {at}/lost"));
+            }
+            run.mounts.push((text, from));
+            run.commands.push(format!("ls -A {at} > /seen"));
+        }
+        if self.chance(8, Feature::MountCache) {
+            let at = target(self, "/cached/here", "/home/app");
+            let text = format!("type=cache,target={at},id=seed{id}");
+            run.mounts.push((text, None));
+            let look = format!("echo kept > {at}/x; ls -ld {at} | cut -c1-10 > /seen2");
+            run.commands.push(look);
+        }
+        if self.chance(6, Feature::MountSecret) {
+            let (options, file) = match self.chance(70, Feature::MountNew) {
+                true => *self.random.one(&[
+                    ("", "/run/secrets/hidden"),
+                    (",target=/tree/hidden,mode=0444,uid=7,gid=8", "/tree/hidden"),
+                    (",dst=/made/for/it,required=true", "/made/for/it"),
+                ]),
+                false => (",target=/etc/group,uid=5", "/etc/group"),
+            };
+            run.mounts
+                .push((format!("type=secret,id=hidden{options}"), None));
+            let look = format!("wc -c < {file} > /seen4; stat -c '%a %u %g' {file} >> /seen4");
+            run.commands.push(look);
+        }
+        if self.chance(8, Feature::MountTmpfs) {
+            let at = target(self, "/tmpfs", "/tree/sub");
+            run.mounts.push((format!("type=tmpfs,target={at}"), None));
+            run.commands
+                .push(format!("echo lost > {at}/x; ls -A {at} > /seen3"));
+        }
+    }
+
+    /// Gives one command that changes files; it may fail, then in every builder.
+    fn command(&mut self) -> String {
+        const PATHS: &[&str] = &[
+            "/tree",
+            "/tree/file",
+            "/tree/sub",
+            "/tree/sub/deep",
+            "/tree/link",
+            "/other",
+            "/other/o",
+            "/home/app",
+            "/n1",
+            "/n2",
+            "/n3",
+            "/tree/n1",
+            "/tree/sub/n2",
+            "/n1/n2",
+            "/n1/n2/n3",
+            "/n2/x",
+            "/other/n1",
+            "/out",
+            "/out/file",
+            "/tmp/t",
+            "/etc/passwd",
+            "/usr/lib/l",
+            "/rich/a",
+            "/rich",
+            "/rich/gone",
+            "'/sp ace'",
+            "/ünï",
+        ];
+        const FILES: &[&str] = &[
+            "/tree/file",
+            "/tree/sub/deep",
+            "/tree/link",
+            "/other/o",
+            "/n1",
+            "/n3",
+            "/tree/n1",
+            "/n1/n2",
+            "/n1/n2/n3",
+            "/n2/x",
+            "/other/n1",
+            "/out/file",
+            "/rich/a",
+            "/rich/b",
+            "/one",
+            "/two",
+        ];
+        let p = self.text(PATHS);
+        let q = self.text(PATHS);
+        let (f, g) = (self.text(FILES), self.text(FILES));
+        let mode = self.text(&[
+            "644", "600", "755", "4755", "2775", "1777", "0", "u+s,g-r", "a=rX",
+        ]);
+        let owner = self.text(&[
+            "0",
+            "1000",
+            "1000:50",
+            "app",
+            "app:staff",
+            ":7",
+            "12345:54321",
+        ]);
+        let number = self.random.below(100);
+        loop {
+            return match self.random.below(27) {
+                0..3 => format!("echo {number} > {f}"),
+                3 => format!("echo {number} >> {f}"),
+                4 => format!("printf '' > {f}"),
+                5..8 => format!("mkdir -p {p}"),
+                8..10 => format!("rm -rf {p}"),
+                10 if self.may(Feature::RunMoveDirs) => format!("mv {p} {q}"),
+                11 if self.may(Feature::RunMoveDirs) => format!("mv -T {p} {q}"),
+                12 if self.may(Feature::RunMoveDirs) => {
+                    format!("mv {p} /swap; mv {q} {p}; mv /swap {q}")
+                }
+                10..13 => format!("[ -f {f} ] && mv {f} {g}"),
+                13 if self.may(Feature::RunHardLinks) => format!("ln {f} {g}"),
+                14 if self.may(Feature::RunHardLinks) => {
+                    format!("ln -f {f} {g}; echo {number} >> {g}")
+                }
+                13..15 => format!("ln -s {p} {g}"),
+                15 => format!("ln -sfn {f} {q}"),
+                16 => format!("chmod {mode} {p}"),
+                17 => format!("chown {owner} {p}"),
+                18 => format!("chown -h {owner} {q}; chmod -R {mode} {p}"),
+                19 => format!("cp -a {p} {q}"),
+                20 => format!("touch {p}; touch -d @{number} {q}"),
+                // Where nothing is ever written: that would wait for a reader.
+                21 if self.may(Feature::RunFifo) => {
+                    let pipe = self.text(&["/pipe", "/tree/pipe", "/n1/pipe", "/out/pipe"]);
+                    format!("mkfifo -m {mode} {pipe}")
+                }
+                26 if self.may(Feature::RunOwnLinks) => {
+                    format!(
+                        "mkdir -p /hl; echo {number} > /hl/b; ln -f /hl/b /hl/a; ln -f /hl/a /hl/c"
+                    )
+                }
+                22 => format!("truncate -s {number} {f}"),
+                // The same once more, as something else, under the same name.
+                23 => format!("rm -rf {p}; mkdir -p {p}; echo {number} > {p}/x"),
+                24 => format!("rm -rf {p}; echo {number} > {p}"),
+                25 => format!("cat {f} > /swap; rm -f {f}; mv /swap {f}; chmod {mode} {f}"),
+                _ => continue,
+            };
+        }
+    }
+
+    /// Gives a source in the context, as it is written in a COPY without quotes.
+    fn source(&mut self) -> String {
+        if self.chance(20, Feature::CopyWildcard) {
+            return self.text(&[
+                "*",
+                "d*",
+                "dir/*.txt",
+                "dir/*",
+                "*/one.txt",
+                "f?le",
+                "[d-f]*",
+                "dir/[!x]*",
+                "*/*",
+                "file*",
+            ]);
+        }
+        let plain: Vec<String> = self
+            .tree
+            .iter()
+            .filter(|entry| {
+                let odd = |c: char| !(c.is_alphanumeric() || "./-_#~%".contains(c));
+                !entry.path.contains(odd) && !entry.path.starts_with(['-', '#'])
+            })
+            .map(|entry| entry.path.clone())
+            .collect();
+        match self.random.below(12) {
+            0 => ".".into(),
+            1 => "dir/".into(),
+            2 => "/dir/sub".into(),
+            3 => "dir/../file".into(),
+            4 => "./dir/sub/".into(),
+            5 if self.chance(15, Feature::CopyMissing) => "no-such-file".into(),
+            _ => self.random.one(&plain).clone(),
+        }
+    }
+
+    /// Gives a path in what a stage or image has.
+    fn inside(&mut self) -> String {
+        self.text(&[
+            "/tree",
+            "/tree/",
+            "/tree/file",
+            "tree/link",
+            "/other",
+            "/etc/passwd",
+            "/home/app",
+            "/tree/sub/",
+            "/tree/*",
+            "/o*",
+            "/tree/sub/deep",
+        ])
+    }
+
+    fn dest(&mut self) -> String {
+        if self.chance(15, Feature::CopyThroughLink) {
+            return self.text(&[
+                "/tree/link",
+                "/rich/dirlink",
+                "/rich/dirlink/",
+                "/rich/dirlink/new/",
+                "/lib/x",
+                "/rich/abs/y",
+            ]);
+        }
+        if self.chance(3, Feature::CopyDanglingLink) {
+            return self.text(&["/rich/dangling", "/rich/dangling/"]);
+        }
+        self.text(&[
+            "/",
+            "/out/",
+            "/out/",
+            "/out/x/",
+            "rel/",
+            ".",
+            "./",
+            "/tree/",
+            "/new/deep/er/",
+            "/other/",
+            "/a/../b/",
+            "/out/ü/",
+            "/tmp/",
+            "/tree/sub/",
+        ])
+    }
+
+    fn copy_flags(&mut self) -> Vec<String> {
+        let mut flags = Vec::new();
+        if self.chance(20, Feature::CopyChown) {
+            let owner = if !self.scratch && self.chance(40, Feature::CopyChownName) {
+                self.text(&["app", "app:staff", "root:app", "1000:staff"])
+            } else {
+                self.text(&["1:2", "1000", "0:0", "65534:65533"])
+            };
+            flags.push(format!("--chown={owner}"));
+        }
+        if self.chance(20, Feature::CopyChmod) {
+            flags.push(format!(
+                "--chmod={}",
+                self.text(&["755", "0600", "4711", "777", "0"])
+            ));
+        } else if self.chance(5, Feature::CopyChmodSymbolic) {
+            flags.push(format!(
+                "--chmod={}",
+                self.text(&["u+x", "a=rX", "go-w,u+s", "o="])
+            ));
+        }
+        if self.chance(15, Feature::CopyLink) {
+            flags.push("--link".into());
+        }
+        flags
+    }
+
+    fn copy(&mut self, id: usize) -> Copy {
+        self.may(Feature::Copy);
+        let mut copy = Copy {
+            keyword: if self.chance(10, Feature::Add) {
+                "ADD"
+            } else {
+                "COPY"
+            },
+            flags: self.copy_flags(),
+            from: None,
+            sources: Vec::new(),
+            dest: self.dest(),
+            json: false,
+            heredocs: Vec::new(),
+        };
+        if copy.keyword == "COPY" {
+            let full: Vec<usize> = (0..id).filter(|id| !self.empty.contains(id)).collect();
+            if !full.is_empty() && self.chance(35, Feature::CopyFromStage) {
+                copy.from = Some(From::Stage(*self.random.one(&full), self.by()));
+            } else if self.chance(8, Feature::CopyFromImage) {
+                copy.from = Some(From::Image("base"));
+            } else if self.chance(8, Feature::CopyFromRich) {
+                copy.from = Some(From::Image("rich"));
+            }
+        }
+        let more = self.random.weighted(&[(6, 1), (2, 2), (1, 3)]);
+        for _ in 0..more {
+            let source = match copy.from {
+                Some(From::Image("rich")) => self.text(&[
+                    "/rich/",
+                    "/rich",
+                    "/rich/dirlink/",
+                    "/rich/dirlink",
+                    "/rich/[ab]",
+                    "/rich/setuid",
+                    "/lib",
+                    "/lib/l",
+                    "/rich/deep/",
+                    "/rich/abs/../a",
+                    "/rich/dangling",
+                    "/rich/d*",
+                    "/opt",
+                ]),
+                Some(_) => self.inside(),
+                None => self.source(),
+            };
+            copy.sources.push(source);
+        }
+        if copy.from.is_none() && self.chance(10, Feature::CopyHeredoc) {
+            let body = vec![
+                "line of $A".into(),
+                "\ttab ${B:-default} \\$A".into(),
+                "# no comment".into(),
+                String::new(),
+            ];
+            let (word, end) = *self.random.one(&[
+                ("EOT", "EOT"),
+                ("-EOT", "\tEOT"),
+                ("'EOT'", "EOT"),
+                ("\"a.txt\"", "a.txt"),
+            ]);
+            copy.heredocs.push((word.into(), end.into(), body));
+            if self.random.chance(50) {
+                copy.sources.clear();
+            }
+        } else if self.random.chance(10) {
+            copy.json = true;
+            if copy.from.is_none() {
+                // Names that need quotes, wildcards in them kept from being ones.
+                let odd: Vec<String> = self
+                    .tree
+                    .iter()
+                    .map(|entry| entry.path.clone())
+                    .filter(|path| path.contains([' ', '\'', ';']))
+                    .collect();
+                copy.sources.extend(
+                    odd.into_iter()
+                        .filter(|path| !path.contains(['*', '?', '[', '\\', '\'', '"', '$']))
+                        .take(2),
+                );
+            }
+        }
+        if copy.sources.len() + copy.heredocs.len() > 1
+            && !copy.dest.ends_with('/')
+            && self.random.chance(90)
+        {
+            copy.dest.push('/');
+        }
+        if copy.sources.len() == 1 && copy.heredocs.is_empty() && self.random.chance(15) {
+            copy.dest = self.text(&["/named", "/out/named", "rel-named", "/tree/file", "/other"]);
+        }
+        let chmod = copy.flags.iter().any(|flag| flag.starts_with("--chmod"));
+        if !chmod && self.chance(8, Feature::CopyChmodFile) {
+            let mode = self.text(&["755", "0600", "777", "0"]);
+            copy.flags.push(format!("--chmod={mode}"));
+            copy.sources = vec![
+                if copy.from.is_none() {
+                    "file"
+                } else {
+                    "/etc/passwd"
+                }
+                .into(),
+            ];
+            copy.heredocs.clear();
+            copy.dest = self.text(&["/", "/chmodded", "./", "/made\u{fc}"]);
+        }
+        if copy.keyword == "COPY" && self.chance(12, Feature::CopyParents) {
+            copy.flags.push("--parents".into());
+        }
+        if self.chance(12, Feature::CopyExclude) {
+            copy.flags.push(format!(
+                "--exclude={}",
+                self.text(&["*.md", "**/*.md", "sub", "dir/sub", "**", "one*", "**/deep"])
+            ));
+        }
+        copy
+    }
+
+    fn add(&mut self, steps: &mut Vec<Step>) {
+        self.may(Feature::Add);
+        let archives: Vec<String> = self
+            .tree
+            .iter()
+            .filter(|entry| matches!(entry.what, What::Archive(_)))
+            .map(|entry| entry.path.clone())
+            .collect();
+        if archives.is_empty() {
+            return;
+        }
+        let mut flags = self.copy_flags();
+        if !self.may(Feature::AddChown) {
+            flags.retain(|flag| !flag.starts_with("--chown"));
+        }
+        if self.chance(20, Feature::AddUnpack) {
+            flags.push(self.text(&["--unpack=true", "--unpack=false"]));
+        }
+        let dest = if self.random.chance(60) {
+            "/unpack/".into()
+        } else {
+            self.dest()
+        };
+        let sources = vec![self.random.one(&archives).clone()];
+        let copy = Copy {
+            keyword: "ADD",
+            flags,
+            from: None,
+            sources,
+            dest,
+            json: false,
+            heredocs: Vec::new(),
+        };
+        steps.push(Step::Copy(copy));
+    }
+
+    /// Adds variables, and labels that show what becomes of them.
+    fn variables(&mut self, steps: &mut Vec<Step>) {
+        self.may(Feature::Env);
+        let mut line = |keyword: &'static str, rest: String| steps.push(Step::Line(keyword, rest));
+        let value = self.text(&[
+            "plain",
+            "\"two words\"",
+            "'single $A'",
+            "a\\ b",
+            "x$A",
+            "${A}y",
+            "\"$B-${B}\"",
+            "\"\"",
+            "a=b=c",
+            "\"q\\\"q\"",
+            "${NONE:-def}",
+            "${A:+set}",
+            "pre${NONE}post",
+            "$PATH",
+            "'\\'",
+            "\"\\$A\"",
+            "*",
+            "ünï",
+        ]);
+        let value = if self.escape == '`' && value.contains('\\') {
+            "plain".into()
+        } else {
+            value
+        };
+        if self.chance(40, Feature::Arg) {
+            let default = if self.random.chance(70) {
+                format!("={value}")
+            } else {
+                String::new()
+            };
+            let name = self.text(&["A", "B", "C", "GLOBAL", "HTTP_PROXY"]);
+            line("ARG", format!("{name}{default}"));
+            if self.random.chance(40) {
+                self.build_args.retain(|(other, _)| *other != name);
+                self.build_args.push((name, "of the call".into()));
+            }
+            if self.chance(10, Feature::ArgSeveral) {
+                line("ARG", "A=1 B=$A C".into());
+            }
+        } else {
+            let name = self.text(&["A", "B", "LONG_NAME", "PATH2"]);
+            line("ENV", format!("{name}={value}"));
+            match self.random.below(6) {
+                0 => line("ENV", format!("{name} {}", value.trim_matches('"'))),
+                1 => line("ENV", format!("A=new B=$A C=\"${{B:-{name}}}\"")),
+                _ => {}
+            }
+        }
+        self.may(Feature::Label);
+        let mut forms = vec![
+            "$A",
+            "\"$A\"",
+            "'$A'",
+            "${A:-no}",
+            "${A:+yes}",
+            "${B:-${A:-${C:-x}}}",
+            "\"${C:-a b}\"",
+            "x\"$A\"y'$B'z",
+            "${LONG_NAME}",
+            "\"${B:+ $A }\"",
+            "$GLOBAL",
+            "a$",
+            "\"$$A\"",
+            "$A$B",
+            "${A}_$B",
+        ];
+        if self.escape == '\\' {
+            forms.extend([
+                "\\$A",
+                "\"\\$A\"",
+                "\"a\\\\b\"",
+                "a\\ b",
+                "\"a\\b\"",
+                "'a\\b'",
+            ]);
+        }
+        if self.chance(50, Feature::ExpandMore) {
+            forms.extend([
+                "${A-no}",
+                "${A+yes}",
+                "${A#*b}",
+                "${PATH##*/}",
+                "${PATH%/*}",
+                "${A%%l*}",
+                "${A/l/L}",
+                "\"${A//[a]/ b}\"",
+                "${PATH//\\//:}",
+                "${B#${A}}",
+                "${A/a/$B}",
+                "${A#?}",
+                "\"${A%n}\"",
+            ]);
+            if self.escape == '`' {
+                forms.retain(|form| !form.contains('\\'));
+            }
+        }
+        for _ in 0..self.random.between(1, 4) {
+            let (key, form) = (
+                self.text(&["k1", "k2", "\"quoted key\"", "k.3"]),
+                self.random.pick(&forms).to_owned(),
+            );
+            line("LABEL", format!("{key}={form}"));
+        }
+    }
+
+    fn config(&mut self, steps: &mut Vec<Step>) {
+        self.may(Feature::Config);
+        for _ in 0..self.random.between(1, 4) {
+            let line = match self.random.below(9) {
+                0 => (
+                    "EXPOSE",
+                    self.text(&[
+                        "80",
+                        "80/udp",
+                        "1000-1003",
+                        "8080:80",
+                        "443/tcp 53/udp",
+                        "${A:-99}",
+                    ]),
+                ),
+                1 if self.may(Feature::Volume) => (
+                    "VOLUME",
+                    self.text(&[
+                        "/vol",
+                        "[\"/vol a\",\"/b\"]",
+                        "/v1 /v2",
+                        "/tree/sub",
+                        "/${A:-va}",
+                    ]),
+                ),
+                2 => (
+                    "CMD",
+                    self.text(&[
+                        "[\"a\",\"b c\"]",
+                        "echo $A",
+                        "[]",
+                        "[\"unterminated",
+                        "exec x \"y\"",
+                    ]),
+                ),
+                3 => (
+                    "ENTRYPOINT",
+                    self.text(&["[\"/e\"]", "run it", "[\"$A\"]", "[]"]),
+                ),
+                4 => (
+                    "STOPSIGNAL",
+                    self.text(&["SIGTERM", "9", "INT", "${A:+SIGHUP}SIGUSR1"]),
+                ),
+                5 => (
+                    "LABEL",
+                    self.text(&[
+                        "a=b c=d",
+                        "multi=\"x y\" other='z'",
+                        "old style value",
+                        "empty=",
+                    ]),
+                ),
+                6 => (
+                    "MAINTAINER",
+                    self.text(&["someone <some@example.org>", "x"]),
+                ),
+                7 if self.may(Feature::Health) => {
+                    let flags = self.text(&[
+                        "",
+                        "--interval=5s ",
+                        "--timeout=1m30s --retries=3 ",
+                        "--start-period=1h ",
+                    ]);
+                    let flags = if self.chance(20, Feature::HealthStartInterval) {
+                        "--start-interval=2s ".into()
+                    } else {
+                        flags
+                    };
+                    let command = self.text(&["CMD true", "CMD [\"true\", \"x\"]", "NONE"]);
+                    let flags = if command == "NONE" {
+                        String::new()
+                    } else {
+                        flags
+                    };
+                    ("HEALTHCHECK", format!("{flags}{command}"))
+                }
+                8 if !self.scratch && self.may(Feature::RunShell) => (
+                    "SHELL",
+                    self.text(&[
+                        "[\"/bin/sh\",\"-e\",\"-c\"]",
+                        "[\"/bin/ash\",\"-c\"]",
+                        "[\"/bin/sh\", \"-c\"]",
+                    ]),
+                ),
+                _ => ("EXPOSE", "1".into()),
+            };
+            let escapes = line.1.contains('\\') && self.escape == '`';
+            if !escapes {
+                steps.push(Step::Line(line.0, line.1));
+            }
+        }
+    }
+
+    fn workdir(&mut self, steps: &mut Vec<Step>) {
+        self.may(Feature::Workdir);
+        let path = self.text(&[
+            "/work",
+            "sub",
+            "/tree/sub",
+            "..",
+            "/",
+            "a/b",
+            "/wörk",
+            "\"/work dir\"",
+            "/w/$A",
+            "/tree",
+        ]);
+        steps.push(Step::Line("WORKDIR", path));
+        if !self.scratch && self.random.chance(50) && self.may(Feature::Run) {
+            let commands = vec!["pwd > /here 2>/dev/null; echo x > in-workdir".into()];
+            steps.push(Step::Run(Run {
+                flags: Vec::new(),
+                mounts: Vec::new(),
+                form: Form::Shell,
+                commands,
+                here: None,
+            }));
+        }
+    }
+
+    fn user(&mut self, id: usize, steps: &mut Vec<Step>) {
+        if !self.may(Feature::RunUser) {
+            return;
+        }
+        self.user = true;
+        let user = self.text(&[
+            "app",
+            "1000",
+            "app:staff",
+            "1000:50",
+            "4242",
+            "${NOBODY:-app}",
+            "0:app",
+        ]);
+        steps.push(Step::Line("USER", user));
+        if self.random.chance(30) && self.may(Feature::WorkdirUser) {
+            steps.push(Step::Line(
+                "WORKDIR",
+                self.text(&["/home/app/made", "/users-own", "/tree"]),
+            ));
+        }
+        if self.random.chance(40) {
+            let copy = self.copy(id);
+            steps.push(Step::Copy(copy));
+        }
+        let commands = vec![
+            "id -u > /tmp/id; id -g >> /tmp/id; id -G >> /tmp/id".into(),
+            "echo mine > /home/app/mine; echo no > /tree/no; mkdir /tmp/dir".into(),
+            "echo $HOME >> /tmp/id; umask >> /tmp/id".into(),
+        ];
+        steps.push(Step::Run(Run {
+            flags: Vec::new(),
+            mounts: Vec::new(),
+            form: Form::Shell,
+            commands,
+            here: None,
+        }));
+        if self.random.chance(80) {
+            steps.push(Step::Line("USER", self.text(&["root", "0", "0:0"])));
+            self.user = false;
+        }
+    }
+
+    /// Adds an ONBUILD, which the image keeps or a later stage carries out.
+    fn trigger(&mut self, id: usize, steps: &mut Vec<Step>) {
+        if !self.may(Feature::Onbuild) {
+            return;
+        }
+        let step = match self.random.below(4) {
+            0 if !self.scratch => {
+                let commands = vec!["echo triggered >> /triggered".into()];
+                Step::Run(Run {
+                    flags: Vec::new(),
+                    mounts: Vec::new(),
+                    form: Form::Shell,
+                    commands,
+                    here: None,
+                })
+            }
+            1 => Step::Line("ENV", "TRIGGERED=yes".into()),
+            2 => Step::Line("LABEL", "triggered=\"$A\"".into()),
+            _ => {
+                let mut copy = self.copy(id);
+                copy.heredocs.clear();
+                copy.from = None;
+                copy.sources = vec!["file".into()];
+                copy.dest = "/onbuild/".into();
+                copy.json = false;
+                Step::Copy(copy)
+            }
+        };
+        steps.push(Step::Trigger(Box::new(step)));
+    }
+}
+
+/// What a rival can be asked for is asked for.
+#[test]
+fn generated_builds_use_everything() {
+    for rival in [Rival::None, Rival::Docker, Rival::Buildah, Rival::Chroot] {
+        let used: BTreeSet<Feature> = (0..600).flat_map(|seed| case(seed, rival).used).collect();
+        let allowed = Allowed::with(rival);
+        let unused = super::features::TABLE
+            .iter()
+            .map(|row| row.0)
+            .filter(|feature| allowed.has(*feature) && !used.contains(feature));
+        assert_eq!(unused.collect::<Vec<_>>(), [], "{rival:?}");
+    }
+}
