@@ -143,7 +143,7 @@ fn write_file(pending: &Pending<'_>, watch: &Watch<'_>) -> io::Result<()> {
 }
 
 /// Copies a file: a small one by two calls, a large one inside of the kernel and without its holes.
-/// The layer has so many bytes of it, and so must the root.
+/// A layer has so many bytes of it, and so must what is written here.
 fn copy(from: File, size: u64, to: &mut File, watch: &Watch<'_>) -> io::Result<()> {
     if size <= SMALL {
         let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
@@ -155,16 +155,16 @@ fn copy(from: File, size: u64, to: &mut File, watch: &Watch<'_>) -> io::Result<(
     }
     let mut from = Holes::new(from)?;
     check_size(size, from.size())?;
-    let mut told = 0;
     // In pieces: the kernel cannot be stopped within one.
-    while from.copy_on(to, PIECE)? {
-        (watch.wrote)(from.position() - told);
-        told = from.position();
+    loop {
+        match from.copy_on(to, PIECE)? {
+            0 => break,
+            more => (watch.wrote)(more),
+        }
         if watch.cancel.is_set() {
             return Err(cancelled());
         }
     }
-    (watch.wrote)(size - told);
     to.set_len(size)
 }
 

@@ -72,7 +72,7 @@ pub fn copy(
     };
     let without = pick::without(exclude)?;
     let mut fetched = fetched.iter();
-    for source in sources {
+    for (number, source) in sources.iter().enumerate() {
         if cancel.is_set() {
             return Err(Error::Cancelled);
         }
@@ -84,9 +84,9 @@ pub fn copy(
                 };
                 work.source(source, &selected, from, *unpack)?;
             }
-            CopySource::Remote(remote) => match fetched.next() {
+            CopySource::Remote(_) => match fetched.next() {
                 Some(fetched) => work.fetched(fetched, &without, *unpack)?,
-                None => return Err(Error::NotFetched(format!("{remote:?}"))),
+                None => return Err(Error::NotFetched(number + 1)),
             },
         }
     }

@@ -84,9 +84,9 @@ pub enum Error {
     /// A character device 0:0 is what stands for a deletion in the layers of an image.
     #[error("{0} would be a character device 0:0, which stands for a deletion")]
     Whiteout(RelPath),
-    /// Something that a step needs was not fetched for it.
+    /// A remote source was not fetched; counted from 1.
     #[error("source {0} was not fetched")]
-    NotFetched(String),
+    NotFetched(usize),
     /// A source or destination has a NUL byte.
     #[error("{0:?} is not a path: it has a NUL byte")]
     Nul(String),

@@ -36,7 +36,7 @@ impl Holes {
 
     /// Gives the next stretch of data, without reading it: where it starts and ends; empty at the
     /// end. What lies before it is a hole.
-    pub fn next_data(&mut self) -> io::Result<Range<u64>> {
+    fn next_data(&mut self) -> io::Result<Range<u64>> {
         if self.at >= self.data.end && self.at < self.end {
             self.data = self.stretch(self.at)?;
             self.seek(self.data.start)?;
@@ -49,26 +49,22 @@ impl Holes {
         self.end
     }
 
-    /// Gives how far it has been read.
-    pub fn position(&self) -> u64 {
-        self.at
-    }
-
-    /// Copies what comes next of the data, up to so many bytes, to the same place in another file,
-    /// inside of the kernel; false at the end.
-    pub fn copy_on(&mut self, to: &mut File, most: u64) -> io::Result<bool> {
+    /// Copies what comes next to the same place in another file, inside of the kernel: holes, which
+    /// are passed over, and up to so many bytes of data. Gives how far it came; 0 at the end.
+    pub fn copy_on(&mut self, to: &mut File, most: u64) -> io::Result<u64> {
+        let from = self.at;
         let data = self.next_data()?;
-        if data.is_empty() {
-            return Ok(false);
+        self.at = data.start;
+        if !data.is_empty() {
+            seek(&*to, SeekFrom::Start(data.start))?;
+            let most = most.min(data.end - data.start);
+            let copied = io::copy(&mut (&self.file).take(most), to)?;
+            if copied == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.at += copied;
         }
-        seek(&*to, SeekFrom::Start(data.start))?;
-        let most = most.min(data.end - data.start);
-        let copied = io::copy(&mut (&self.file).take(most), to)?;
-        if copied == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.at = data.start + copied;
-        Ok(true)
+        Ok(self.at - from)
     }
 
     /// Finds the data at or behind a place. A file system that cannot tell says it is all data.
