@@ -204,7 +204,13 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (RunLarge, Yes, Yes, Yes, Yes),
         (MountBind, Yes, Yes, UNMOUNTED, MODEL),
         (MountCache, Yes, Yes, UNMOUNTED, MODEL),
-        (MountTmpfs, Yes, Yes, UNMOUNTED, MODEL),
+        (
+            MountTmpfs,
+            No("leaves the place that it made for a mount"),
+            Yes,
+            UNMOUNTED,
+            MODEL,
+        ),
         (MountSecret, Yes, Yes, UNMOUNTED, MODEL),
         (
             MountNew,
