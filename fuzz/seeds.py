@@ -131,6 +131,8 @@ def main():
     for reference in REFERENCES:
         put('reference', reference)
     put('toc', bytes(range(256)))
+    put('unpack', bytes(range(0, 200)))
+    put('unpack', bytes([3, 0, 0, 9, 5, 1, 0, 9, 0, 4, 0, 9, 255, 0, 6, 0, 9, 6, 3, 2, 9, 3, 9, 0, 9, 0, 2, 0, 4]))
 
 
 main()

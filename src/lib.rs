@@ -12,7 +12,7 @@
 //!                                       v
 //!          layer: tar -> sha256 -> compress -> sha256 -> store      beside the next step
 //!                                       v
-//!                  image -> output: registry, OCI layout, docker tar, digest files
+//!                  image -> output: registry, layouts, archives, files, digests
 //! ```
 //!
 //! # The rooms

@@ -3,13 +3,13 @@
 
 #[path = "common/base.rs"]
 mod base;
-#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "common/project.rs"]
 mod project;
 
 use project::Project;
+use proptest::prelude::*;
 use serde_json::Value;
-use shutter::dockerfile::check::{Finding, Rule, wanted};
+use shutter::dockerfile::check::{Finding, Rule, masked, wanted};
 use shutter::dockerfile::ignore::Ignore;
 use shutter::dockerfile::{self};
 use shutter::oci::{Config, Image, Platform};
@@ -1259,4 +1259,85 @@ fn a_build_reads_its_dockerfile_from_a_pipe_and_waits_for_no_one() {
         err.contains("error: `RUN false` ended with exit code 1"),
         "{err}"
     );
+}
+
+/// Words that Dockerfiles are made of, good ones and bad ones.
+const WORDS: &[&str] = &[
+    "FROM",
+    "from",
+    "As",
+    "scratch",
+    "known",
+    "alpine",
+    "a",
+    "context",
+    "--platform=$TARGETPLATFORM",
+    "--platform=linux/arm64",
+    "ARG",
+    "ENV",
+    "X",
+    "X=$X",
+    "TOKEN=x",
+    "${X:-$Y}",
+    "${X?}",
+    "RUN",
+    "COPY",
+    "<<E",
+    "E",
+    "CMD",
+    "[\"x\"]",
+    "LABEL",
+    "EXPOSE",
+    "80/TCP",
+    "1:2",
+    "WORKDIR",
+    "MAINTAINER",
+    "HEALTHCHECK",
+    "NONE",
+    "ONBUILD",
+    "STOPSIGNAL",
+    "# check=skip=all",
+    "# check=x",
+    "#",
+    "# escape=`",
+    "\\",
+    "`",
+    "\n",
+    "\n",
+    "\n",
+    "\n\n",
+    " ",
+    "'",
+    "\"",
+    "é",
+    "\r",
+];
+
+proptest! {
+    #[test]
+    fn any_file_is_checked_within_its_lines(
+        words in proptest::collection::vec((proptest::sample::select(WORDS), "[ \n]"), 0..60)
+    ) {
+        let text: String = words.iter().flat_map(|(word, after)| [*word, after.as_str()]).collect();
+        let text = format!("FROM known AS b\n{text}");
+        let lines = text.split('\n').count();
+        let Ok(dockerfile) = dockerfile::parse(text.as_bytes()) else {
+            return Ok(());
+        };
+        let ignore = Ignore::parse(b"*\n!x").unwrap();
+        let checked = plan::check(&dockerfile, &request(), &image, Some(&ignore));
+        let spans = checked.findings.iter().map(|f| f.span);
+        let spans = spans.chain(checked.unknown).chain(checked.error.and_then(|e| e.span));
+        for span in spans {
+            prop_assert!(span.first >= 1 && span.first <= span.last && span.last <= lines, "{span:?}");
+        }
+        let hidden = masked(text.as_bytes(), &dockerfile);
+        prop_assert_eq!(hidden.split('\n').count(), lines);
+        let hidden: Vec<&str> = hidden.split('\n').collect();
+        for finding in &checked.findings {
+            let lines = hidden[finding.span.first - 1..finding.span.last].join("\n");
+            let secret = finding.rule == Rule::SecretsUsedInArgOrEnv;
+            prop_assert!(!secret || !lines.contains("TOKEN=x"), "{}", lines);
+        }
+    }
 }

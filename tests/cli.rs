@@ -1,8 +1,13 @@
 //! The program's command line from outside: exit codes and what is said, for what fails before
 //! anything is built.
 
+#[path = "common/fake.rs"]
+mod fake;
+
+use fake::{Fake, reply};
+use std::io::{BufRead, BufReader, Seek, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const SHUTTER: &str = env!("CARGO_BIN_EXE_shutter");
 
@@ -212,4 +217,87 @@ fn the_environment_is_checked_like_flags() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(stderr.contains(fragment), "{env:?}: {stderr}");
     }
+}
+
+/// Runs a build in a directory of its own with something on standard input.
+fn build(args: &[&str], stdin: Stdio) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("ctx")).unwrap();
+    std::fs::write(dir.path().join("ctx/file"), "content").unwrap();
+    let output = Command::new(SHUTTER)
+        .args(["build", "--cache-dir", "store", "--log-format", "text"])
+        .args(args)
+        .env_clear()
+        .current_dir(dir.path())
+        .stdin(stdin)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), stderr)
+}
+
+#[test]
+fn a_dockerfile_comes_from_standard_input_or_a_url() {
+    let text = "FROM scratch\nCOPY file /\n";
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(text.as_bytes()).unwrap();
+    drop(writer);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    let args = ["--no-push", "ctx", "-f", "-"];
+    for stdin in [Stdio::from(reader), Stdio::from(file)] {
+        let (code, said) = build(&args, stdin);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("COPY file /"), "{said}");
+    }
+    let (code, said) = build(&args, Stdio::null());
+    assert_eq!(code, Some(1));
+    assert!(said.contains("read /dev/stdin: it is neither"), "{said}");
+
+    let fake = Fake::start(move |asked| match asked.path() {
+        "/moved" => reply(302).with("location", "/Dockerfile"),
+        "/Dockerfile" => reply(200).body(text),
+        _ => reply(404),
+    });
+    let url = |path: &str| format!("http://user:hush@{}/{path}", fake.host);
+    for path in ["Dockerfile", "moved"] {
+        let (code, said) = build(&["--no-push", "ctx", "-f", &url(path)], Stdio::null());
+        assert_eq!(code, Some(0), "{said}");
+    }
+    let (code, said) = build(&["--no-push", "ctx", "-f", &url("none")], Stdio::null());
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("/none: the server answered with status 404") && !said.contains("hush"),
+        "{said}"
+    );
+}
+
+#[test]
+fn who_waits_for_a_registry_is_told_so() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = port.local_addr().unwrap().to_string();
+    drop(port);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("Dockerfile"), "FROM scratch\n").unwrap();
+    let mut child = Command::new(SHUTTER)
+        .args(["build", "--cache-dir", "store", "--log-format", "text", "."])
+        .args(["-d", &format!("{host}/a:b")])
+        .current_dir(dir.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The warning comes at once; what is waited for after it is not.
+    let said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let warning = said
+        .map(Result::unwrap)
+        .find(|line| line.contains("it is tried again"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let warning = warning.unwrap();
+    assert!(
+        warning.contains(&host) && warning.contains("refused"),
+        "{warning}"
+    );
 }

@@ -687,3 +687,27 @@ fn podman_loads_both_archives() {
         podman(&["rmi", "-a", "-f"]);
     }
 }
+
+#[test]
+fn a_secret_is_in_no_log_and_no_timeline() {
+    let project = Project::new();
+    project.file(
+        "Dockerfile",
+        "FROM base\nRUN --mount=type=secret,id=TOKEN cat /run/secrets/TOKEN && exit 3\n",
+    );
+    let page = text(&project.path("page.html"));
+    for format in ["text", "json"] {
+        let output = project
+            .command()
+            .args(["--secret", "id=TOKEN", "-v", "trace", "--timeline", &page])
+            .args(["--no-push", "--log-format", format])
+            .env("TOKEN", "hunter2-and-more")
+            .output()
+            .expect("run");
+        assert_eq!(output.status.code(), Some(3));
+        let said = String::from_utf8_lossy(&output.stderr);
+        let page = fs::read_to_string(&page).expect("a page");
+        assert!(said.contains("****"), "{said}");
+        assert!(!said.contains("hunter2") && !page.contains("hunter2"));
+    }
+}

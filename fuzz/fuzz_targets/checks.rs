@@ -15,7 +15,10 @@ use shutter::request::Request;
 fuzz_target!(|text: &[u8]| {
     let lines = text.split(|b| *b == b'\n').count();
     let inside = |span: Span| {
-        assert!(span.first >= 1 && span.first <= span.last && span.last <= lines, "{span:?}");
+        assert!(
+            span.first >= 1 && span.first <= span.last && span.last <= lines,
+            "{span:?}"
+        );
     };
     let Ok(parsed) = dockerfile::parse(text) else {
         return;

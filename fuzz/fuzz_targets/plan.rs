@@ -4,8 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use rustix::time::{ClockId, clock_gettime};
-use shutter::dockerfile;
-use shutter::oci::{Config, Image};
+use shutter::dockerfile::{self, check, ignore::Ignore};
+use shutter::oci::{Config, Image, Platform};
 use shutter::plan::{self, Base, Op, Plan, Scope, Staged};
 use shutter::request::{
     Compression, ContextSource, Layout, NamedContext, RegistryOptions, Request, RootfsChoice,
@@ -69,13 +69,17 @@ static REQUEST: LazyLock<Request> = LazyLock::new(|| Request {
     threads: None,
 });
 
+static IGNORE: LazyLock<Ignore> =
+    LazyLock::new(|| Ignore::parse(b"*.md\n!a*\nx/**/y").expect("patterns"));
+
 fuzz_target!(|text: &[u8]| {
     let Ok(parsed) = dockerfile::parse(text) else {
         return;
     };
     let begun = seconds();
     let lines = text.split(|b| *b == b'\n').count();
-    match plan::graph(&parsed, &REQUEST) {
+    let triggers = |_: &Base, _: &Platform| BASE.config.on_build.clone();
+    match plan::graph_with(&parsed, &REQUEST, &triggers) {
         Ok(plan) => {
             if let Err(error) = steps(&plan, lines) {
                 in_file(error.span, lines);
@@ -85,6 +89,22 @@ fuzz_target!(|text: &[u8]| {
     }
     let took = seconds() - begun;
     assert!(took < 1.0, "planning took {took} s");
+    let begun = seconds();
+    let base = |_: &Base, _: &Platform| Some(BASE.clone());
+    let checked = plan::check(&parsed, &REQUEST, &base, Some(&IGNORE));
+    in_file(checked.error.and_then(|error| error.span), lines);
+    for finding in &checked.findings {
+        in_file(Some(finding.span), lines);
+    }
+    if let Ok(options) = plan::options(&parsed, &REQUEST) {
+        let all = checked.findings.len();
+        let (wanted, _) = check::wanted(checked.findings, &options, &parsed.exceptions);
+        assert!(wanted.len() <= all);
+    }
+    let masked = check::masked(text, &parsed);
+    assert_eq!(masked.matches('\n').count() + 1, lines);
+    let took = seconds() - begun;
+    assert!(took < 1.0, "checking took {took} s");
 });
 
 fn steps(plan: &Plan, lines: usize) -> Result<(), plan::Error> {
@@ -98,7 +118,7 @@ fn steps(plan: &Plan, lines: usize) -> Result<(), plan::Error> {
         };
         assert!(stage.needs.iter().all(|need| *need < place));
         let staged = plan::steps(plan, place, image, scope, &REQUEST)?;
-        let _ = plan::copies_from(&staged.steps).count();
+        let _ = plan::bases(&staged.steps).count();
         for step in &staged.steps {
             in_file(Some(step.span), lines);
             let path = match &step.op {

@@ -1,6 +1,7 @@
 //! The Dockerfile's text, from a file or from a pipe.
 
 use super::Error;
+use crate::net::{Url, redacted};
 use crate::sys::Cancel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
@@ -16,10 +17,20 @@ pub(super) const MAX: u64 = 16 << 20;
 /// So long a named pipe may be without a writer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Tells whether a Dockerfile is at a URL.
+fn url(place: &Path) -> Option<Url> {
+    let url = Url::parse(place.to_str()?).ok()?;
+    matches!(url.scheme(), "http" | "https").then_some(url)
+}
+
 /// Reads a Dockerfile. It may be a pipe (`/dev/stdin`, or what a shell puts for `<(command)`), which
 /// is read to its end; a named pipe that nobody writes to is waited for and then given up. What is
 /// neither a file nor a pipe is refused.
 pub(super) fn read(path: &Path, cancel: Option<&Cancel>) -> Result<Vec<u8>, Error> {
+    if let Some(url) = url(path) {
+        let action = format!("read {}", redacted(&url));
+        return Err(Error::other(action, "it is not on this machine"));
+    }
     let failed = |why: Problem| match why {
         Problem::Cancelled => Error::Cancelled,
         Problem::Io(errno) => Error::other(

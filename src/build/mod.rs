@@ -176,6 +176,8 @@ struct Shared<'a> {
     format: Format,
     times: Times,
     now: Time,
+    /// The time of what is copied, where that is not the source's.
+    copied: Option<Time>,
     /// The time of what a step makes by itself where it must not depend on the base.
     epoch: Time,
     created: String,
@@ -305,7 +307,10 @@ pub fn build(
     announce(&plan, &steps, sink);
     let target_base = root_base(&plan, plan.target);
     let base = base::key(&target_base.0, &target_base.1).and_then(|key| bases.get(&key).cloned());
-    let epoch = request.epoch.or(request.reproducible.then_some(0));
+    let epoch = request
+        .epoch
+        .or(plan.epoch)
+        .or(request.reproducible.then_some(0));
     let clock = match epoch {
         Some(secs) => Time { secs, nanos: 0 },
         None => stable_time(base.as_deref()),
@@ -319,6 +324,7 @@ pub fn build(
             (_, None) => Times::Keep,
         },
         now: clock,
+        copied: epoch.map(|_| clock),
         epoch: Time {
             secs: epoch.unwrap_or(0),
             nanos: 0,

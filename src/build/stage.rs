@@ -5,7 +5,7 @@ use super::mounts::{self, Ready};
 use super::wait::lock;
 use super::{Error, Shared};
 use crate::changeset::Changeset;
-use crate::context::{self, Context, Origin};
+use crate::context::{self, Context, Dates, Origin};
 use crate::fs::{Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, CopySource, From, Op, RunOp, Step, Unpack};
@@ -243,9 +243,12 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             instruction: "FROM",
         };
         let (scratch, nothing) = (self.shared.step_scratch(id)?, Tree::default());
-        let (now, cancel) = (self.shared.now, self.shared.cancel);
-        let origin = Origin::Context(context);
-        let made = context::copy(&copy, &origin, &[], &nothing, &scratch, now, cancel)?;
+        let dates = Dates {
+            made: self.shared.now,
+            copied: self.shared.copied,
+        };
+        let (origin, cancel) = (Origin::Context(context), self.shared.cancel);
+        let made = context::copy(&copy, &origin, &[], &nothing, &scratch, dates, cancel)?;
         let made = made.settle(&nothing)?;
         if made.is_empty() {
             return Ok(());
@@ -545,7 +548,11 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             true => (&nothing, self.shared.epoch),
             false => (&self.tree, self.shared.now),
         };
-        let made = context::copy(copy, &origin, &fetched, below, &scratch, now, cancel)?;
+        let dates = Dates {
+            made: now,
+            copied: self.shared.copied,
+        };
+        let made = context::copy(copy, &origin, &fetched, below, &scratch, dates, cancel)?;
         Ok(Some(made.settle(below)?))
     }
 }

@@ -1,7 +1,7 @@
 //! Putting changes into a directory.
 
 use super::{Action, Change, Error};
-use crate::fs::{Dir, Kind, Meta, Placer, RelPath, Source, Time};
+use crate::fs::{Dir, Holes, Kind, Meta, Placer, RelPath, Source, Time};
 use crate::sys::Cancel;
 use rayon::prelude::*;
 use std::collections::HashSet;
@@ -142,25 +142,38 @@ fn write_file(pending: &Pending<'_>, watch: &Watch<'_>) -> io::Result<()> {
     pending.dir.seal(&file, pending.meta)
 }
 
-/// Copies a file: a small one by two calls, a large one inside of the kernel.
-fn copy(mut from: File, size: u64, to: &mut File, watch: &Watch<'_>) -> io::Result<()> {
+/// Copies a file: a small one by two calls, a large one inside of the kernel and without its holes.
+/// A layer has so many bytes of it, and so must what is written here.
+fn copy(from: File, size: u64, to: &mut File, watch: &Watch<'_>) -> io::Result<()> {
     if size <= SMALL {
         let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-        from.read_to_end(&mut content)?;
+        from.take(size + 1).read_to_end(&mut content)?;
+        check_size(size, content.len() as u64)?;
         to.write_all(&content)?;
-        (watch.wrote)(content.len() as u64);
+        (watch.wrote)(size);
         return Ok(());
     }
+    let mut from = Holes::new(from)?;
+    check_size(size, from.size())?;
     // In pieces: the kernel cannot be stopped within one.
     loop {
-        let copied = io::copy(&mut (&mut from).take(PIECE), to)?;
-        (watch.wrote)(copied);
-        if copied < PIECE {
-            return Ok(());
+        match from.copy_on(to, PIECE)? {
+            0 => break,
+            more => (watch.wrote)(more),
         }
         if watch.cancel.is_set() {
             return Err(cancelled());
         }
+    }
+    to.set_len(size)
+}
+
+fn check_size(wanted: u64, got: u64) -> io::Result<()> {
+    match wanted == got {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "its size changed while it was read: {wanted} bytes were expected"
+        ))),
     }
 }
 

@@ -286,8 +286,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "dockerfile",
         "PATH",
         Path(|t| &mut t.dockerfile),
-        "Dockerfile, looked up as given, then in the context; `-` is standard input (default: \
-         Dockerfile)",
+        "Dockerfile, looked up as given, then in the context, or http(s)://; `-` is standard input \
+         (default: Dockerfile)",
     )
     .short('f'),
     works(

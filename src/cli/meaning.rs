@@ -10,7 +10,7 @@ use super::flags::Typed;
 use super::parse::{Called, Usage, truth};
 use super::surroundings::Surroundings;
 use crate::oci::{Format, Platform, Reference};
-use crate::request::{Compression, Output, Request, RootfsChoice};
+use crate::request::{Compression, EPOCH, Output, Request, RootfsChoice, parse_epoch};
 use context::{Sources, scheme};
 use export::Exports;
 use std::io::IsTerminal;
@@ -130,7 +130,8 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         dockerfile,
         git,
     } = context::sources(&typed, around, &mut warnings)?;
-    let build_args = build_args(&typed.build_args, around)?;
+    let mut build_args = build_args(&typed.build_args, around)?;
+    let epoch = epoch(&mut build_args, around)?;
     let format = match typed.image_format.as_deref() {
         Some("docker") => Some(Format::Docker),
         Some(_) => Some(Format::Oci),
@@ -164,7 +165,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         format,
         single_snapshot: typed.single_snapshot,
         reproducible: typed.reproducible,
-        epoch: epoch(&build_args, around)?,
+        epoch,
         rootfs: rootfs(typed.rootfs.as_deref())?,
         check_push: !typed.skip_push_permission_check,
         registry: registry::registry(&typed, around)?,
@@ -407,23 +408,30 @@ fn compression(typed: &Typed) -> Result<Compression, Usage> {
     }
 }
 
-/// The epoch: a build argument counts more than the environment, as in BuildKit.
-fn epoch(build_args: &[(String, String)], around: &Surroundings) -> Result<Option<i64>, Usage> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let given = build_args.iter().rev().find(|(name, _)| name == NAME);
-    let (text, whence) = match (given, around.var(NAME)) {
-        (Some((_, value)), _) if !value.is_empty() => (value.clone(), "build argument"),
-        (Some(_), _) => return Ok(None),
+/// The epoch: a build argument counts more than the environment, whose variable is a build argument
+/// too, as with Docker's tools. An empty value is none.
+fn epoch(
+    build_args: &mut Vec<(String, String)>,
+    around: &Surroundings,
+) -> Result<Option<i64>, Usage> {
+    let given = build_args.iter().rev().find(|(name, _)| name == EPOCH);
+    let (text, whence) = match (given, around.var(EPOCH)) {
+        (Some((_, value)), _) => (value.clone(), "build argument"),
         (None, Some(value)) => (value.to_string_lossy().into_owned(), "variable"),
         (None, None) => return Ok(None),
     };
-    match text.parse::<i64>() {
-        // The upper bound is the year 9999: later times have no RFC 3339 form.
-        Ok(seconds) if (0..=253_402_300_799).contains(&seconds) => Ok(Some(seconds)),
-        _ => Err(Usage::new(format!(
-            "{whence} {NAME}: `{text}` is not a number of seconds since 1970"
-        ))),
+    if text.is_empty() {
+        return Ok(None);
     }
+    let Some(seconds) = parse_epoch(&text) else {
+        return Err(Usage::new(format!(
+            "{whence} {EPOCH}: `{text}` is not a number of seconds since 1970"
+        )));
+    };
+    if given.is_none() {
+        build_args.push((EPOCH.to_owned(), text));
+    }
+    Ok(Some(seconds))
 }
 
 fn rootfs(given: Option<&str>) -> Result<RootfsChoice, Usage> {

@@ -103,16 +103,11 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
             &[],
             "--git depth: `x` is not a whole number",
         ),
-        (
-            &["ctx", "-d=x", "--git=insecure-skip-tls=true"],
-            &[],
-            "--git insecure-skip-tls is not yet supported",
-        ),
         (&["ctx", "-d=x", "-f=none"], &[], "none nor at "),
         (
-            &["ctx", "-d=x", "-f=https://x/y"],
+            &["ctx", "-d=x", "-f=ftp://x/y"],
             &[],
-            "--dockerfile: https:// is not yet supported",
+            "--dockerfile: ftp:// is not yet supported",
         ),
         (
             &["ctx", "-d=UP"],
@@ -335,7 +330,11 @@ fn what_is_typed_becomes_a_request() {
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     assert_eq!(
         request.build_args,
-        [pair("A", "1=2"), pair("HOMELY", "yes")]
+        [
+            pair("A", "1=2"),
+            pair("HOMELY", "yes"),
+            pair("SOURCE_DATE_EPOCH", "12")
+        ]
     );
     assert_eq!(request.labels, [pair("l", "")]);
     assert_eq!(request.target.as_deref(), Some("final"));

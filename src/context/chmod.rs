@@ -91,7 +91,7 @@ impl Step {
                 to,
                 operation,
             } => {
-                let bits = ((mode >> from) & 7) * 0o111 & to;
+                let bits = (((mode >> from) & 7) * 0o111) & to;
                 match operation {
                     b'+' => mode | bits,
                     b'-' => mode & !bits,

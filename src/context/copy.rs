@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Carries out a COPY or ADD on paper: what it would put where on `dest`, as a changeset that is not
 /// settled yet. No root is needed. `fetched` are the remote sources in their order. `scratch` is an
 /// empty directory for what is unpacked from archives; it must live as long as the changeset's
-/// sources. `now` is the time of directories and files that the step itself makes.
+/// sources.
 ///
 /// Directories that have to be made are root's, or whom `--chown` names, with mode 0755 or what an
 /// octal `--chmod` says. The destination itself and what lies above it stay as they are where they
@@ -32,7 +32,7 @@ pub fn copy(
     fetched: &[Fetched],
     dest: &Tree,
     scratch: &Path,
-    now: Time,
+    dates: Dates,
     cancel: &Cancel,
 ) -> Result<Changeset, Error> {
     let CopyOp {
@@ -64,7 +64,7 @@ pub fn copy(
         into: written.ends_with('/'),
         chown: chown.map(|spec| owner::chown(spec, names)).transpose()?,
         chmod: chmod.map(Chmod::parse).transpose()?,
-        now,
+        dates,
         inodes: 0,
         scratch,
         archives: 0,
@@ -72,7 +72,7 @@ pub fn copy(
     };
     let without = pick::without(exclude)?;
     let mut fetched = fetched.iter();
-    for source in sources {
+    for (number, source) in sources.iter().enumerate() {
         if cancel.is_set() {
             return Err(Error::Cancelled);
         }
@@ -84,18 +84,37 @@ pub fn copy(
                 };
                 work.source(source, &selected, from, *unpack)?;
             }
-            CopySource::Remote(remote) => match fetched.next() {
+            CopySource::Remote(_) => match fetched.next() {
                 Some(fetched) => work.fetched(fetched, &without, *unpack)?,
-                None => return Err(Error::NotFetched(format!("{remote:?}"))),
+                None => return Err(Error::NotFetched(number + 1)),
             },
         }
     }
     for (name, content) in inline {
-        let meta = Meta::file(0o644, content.len() as u64, now);
+        let meta = Meta::file(0o644, content.len() as u64, dates.made);
         let name = clean(name)?;
         work.file(name.name(), meta, Source::Bytes(content.as_slice().into()))?;
     }
     Ok(work.target.finish())
+}
+
+/// The times of what a COPY or ADD puts somewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Dates {
+    /// Of directories and files that the step itself makes.
+    pub made: Time,
+    /// Of what is copied, where that is not the source's; what is in an archive keeps its own.
+    pub copied: Option<Time>,
+}
+
+impl Dates {
+    /// Leaves what is copied its times.
+    pub fn made(time: Time) -> Dates {
+        Dates {
+            made: time,
+            copied: None,
+        }
+    }
 }
 
 /// One COPY under way.
@@ -107,7 +126,7 @@ pub(super) struct Work<'a> {
     into: bool,
     chown: Option<(u32, u32)>,
     chmod: Option<Chmod>,
-    now: Time,
+    dates: Dates,
     /// The last inode number given.
     inodes: u64,
     scratch: &'a Path,
@@ -119,7 +138,7 @@ pub(super) struct Work<'a> {
 impl Work<'_> {
     fn new_dir(&self) -> NewDir {
         let mode = self.chmod.as_ref().map_or(0o755, Chmod::made);
-        NewDir::of(mode, self.chown.unwrap_or((0, 0)), self.now)
+        NewDir::of(mode, self.chown.unwrap_or((0, 0)), self.dates.made)
     }
 
     /// Copies what a source of the origin means.
@@ -213,6 +232,9 @@ impl Work<'_> {
             && meta.kind != Kind::Symlink
         {
             meta.mode = chmod.apply(meta.mode, meta.kind == Kind::Dir);
+        }
+        if let Some(date) = self.dates.copied {
+            meta.mtime = date;
         }
         meta
     }
@@ -327,7 +349,7 @@ impl Work<'_> {
         let room: PathBuf = self.scratch.join(self.archives.to_string());
         self.archives += 1;
         let to = self.target.resolve(&RelPath::root(), &self.dest)?;
-        let new = NewDir::of(0o755, self.chown.unwrap_or((0, 0)), self.now);
+        let new = NewDir::of(0o755, self.chown.unwrap_or((0, 0)), self.dates.made);
         self.target.make_directories(&to, &new)?;
         unpack::unpack(self, path, content, &to, &room, self.cancel)?;
         Ok(true)
@@ -346,7 +368,7 @@ impl Work<'_> {
     /// Gives what a directory is like that an archive needs and does not have: root's, whoever
     /// `--chown` names.
     pub(super) fn implied(&self) -> NewDir {
-        NewDir::of(0o755, (0, 0), self.now)
+        NewDir::of(0o755, (0, 0), self.dates.made)
     }
 }
 

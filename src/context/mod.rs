@@ -24,7 +24,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use copy::copy;
+pub use copy::{Dates, copy};
 pub use owner::{User, user};
 pub use visible::{Making, Owner, Visible, locate, visible};
 
@@ -84,9 +84,9 @@ pub enum Error {
     /// A character device 0:0 is what stands for a deletion in the layers of an image.
     #[error("{0} would be a character device 0:0, which stands for a deletion")]
     Whiteout(RelPath),
-    /// Something that a step needs was not fetched for it.
+    /// A remote source was not fetched; counted from 1.
     #[error("source {0} was not fetched")]
-    NotFetched(String),
+    NotFetched(usize),
     /// A source or destination has a NUL byte.
     #[error("{0:?} is not a path: it has a NUL byte")]
     Nul(String),
@@ -226,13 +226,15 @@ pub fn ignore_in<'a>(
 }
 
 fn read_ignore(path: &Path) -> Result<Option<Ignore>, Error> {
-    match File::open(path) {
-        Ok(file) => ignore_text(file, path).map(Some),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Open {
+    // A pipe must not be waited for.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match openat(rustix::fs::CWD, path, flags, Mode::empty()) {
+        Ok(fd) => ignore_text(File::from(fd), path).map(Some),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(Error::Open {
             action: "read",
             path: path.to_owned(),
-            source,
+            source: errno.into(),
         }),
     }
 }
@@ -243,6 +245,9 @@ fn ignore_text(file: File, path: &Path) -> Result<Ignore, Error> {
         path: path.to_owned(),
         source,
     };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("it is no regular file")));
+    }
     let mut text = Vec::new();
     file.take(MAX_IGNORE + 1)
         .read_to_end(&mut text)

@@ -246,6 +246,9 @@ struct Level {
     alive: bool,
 }
 
+/// Takes one entry of an open directory: its name, and its kind where the file system tells.
+type Take<'a> = dyn FnMut(&OwnedFd, &[u8], Option<Kind>) -> Result<(), Error> + 'a;
+
 impl Context {
     pub(super) fn verdict(&self, path: &RelPath, kind: Kind) -> Verdict {
         match &self.ignore {
@@ -283,27 +286,24 @@ impl Context {
 
     /// Reads a directory, in no order. Each name comes with its kind where the file system tells;
     /// sockets are nothing an image can hold.
-    fn read(
-        &self,
-        dir: &RelPath,
-        take: &mut dyn FnMut(&OwnedFd, &[u8], Option<Kind>) -> Result<(), Error>,
-    ) -> Result<OwnedFd, Error> {
+    fn read(&self, dir: &RelPath, take: &mut Take<'_>) -> Result<OwnedFd, Error> {
         let failed = |errno: Errno| Error::io("read directory", dir, errno);
         let fd = open_dir(self.dir.as_fd(), dir)
             .map_err(|error| Error::io("read directory", dir, error))?;
         let mut buffer = [MaybeUninit::<u8>::uninit(); 32 << 10];
-        let mut entries = RawDir::new(&fd, &mut buffer);
-        while let Some(entry) = entries.next() {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
-            let kind = match entry.file_type() {
-                _ if name == b"." || name == b".." => continue,
-                FileType::Socket => continue,
-                known => kind_of(known),
-            };
-            take(&fd, name, kind)?;
+        {
+            let mut entries = RawDir::new(&fd, &mut buffer);
+            while let Some(entry) = entries.next() {
+                let entry = entry.map_err(failed)?;
+                let name = entry.file_name().to_bytes();
+                let kind = match entry.file_type() {
+                    _ if name == b"." || name == b".." => continue,
+                    FileType::Socket => continue,
+                    known => kind_of(known),
+                };
+                take(&fd, name, kind)?;
+            }
         }
-        drop(entries);
         Ok(fd)
     }
 

@@ -106,6 +106,12 @@ pub fn visible(
     };
     let top = survey.meta(fd.as_fd(), b"", &dir)?;
     let top = top.ok_or_else(|| Error::NotFound(dir.clone()))?;
+    // Nobody carries the metadata of the context's own directory over.
+    let seen = match is_dir && dir.is_root() {
+        true => Meta::dir(0o755, top.mtime),
+        false => rooted(top.clone()),
+    };
+    let as_it_is = (seen.mode, &seen.xattrs) == (top.mode, &top.xattrs);
     let whole = making == Making::Apart;
     let part = match is_dir {
         true => survey.directory(&fd, &dir, whole)?,
@@ -114,8 +120,8 @@ pub fn visible(
     Ok(Visible {
         dir: Arc::new(fd),
         file: (!is_dir).then(|| path.name().to_vec()),
-        top_differs: whole || is_dir && survey.differs(owner_of(&top)),
-        top: rooted(top),
+        top_differs: whole || is_dir && (survey.differs(owner_of(&top)) || !as_it_is),
+        top: seen,
         changes: Changeset {
             changes: part.changes,
             state: State::Frozen,
@@ -527,6 +533,7 @@ mod tests {
             let plain = expected.is_empty();
             assert_eq!(visible.is_plain(), plain, "{source} {making:?}");
             assert_eq!((visible.top.uid, visible.top.gid), (0, 0));
+            assert_eq!(visible.top.mode, 0o755, "{source}");
         }
         assert_eq!(see("/theirs", Making::Apart).common_owner().0, (0, 0));
         assert_eq!(

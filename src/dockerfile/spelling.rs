@@ -86,6 +86,10 @@ fn distance(a: &str, b: &str, limit: usize) -> usize {
         if let Some(first) = row.first_mut() {
             *first = i + 1;
         }
+        // No way leads back below what every way costs by now.
+        if row.iter().all(|cost| *cost >= limit) {
+            return limit;
+        }
     }
     row.last().copied().unwrap_or(0).min(limit)
 }

@@ -84,6 +84,11 @@ pub(super) fn lexical(text: &str, quotes: Quotes, escapes: Escapes) -> Result<Ve
     lexer.split(text)
 }
 
+/// Says that a text passes its bound.
+fn too_long(limit: usize) -> String {
+    format!("it becomes longer than {} MiB", limit >> 20)
+}
+
 /// What becomes of quotes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quotes {
@@ -414,7 +419,7 @@ impl<'a> Lexer<'a> {
     ) -> Result<String, String> {
         let compiled = compile(pattern)?;
         if all {
-            compiled.replace_all(value, replacement, &mut self.work)
+            compiled.replace_all(value, replacement, self.limit, &mut self.work)
         } else {
             compiled.replace_first(value, replacement, &mut self.work)
         }
@@ -474,7 +479,7 @@ impl<'a> Lexer<'a> {
 
     fn fits(&self, text: &str) -> Result<(), String> {
         if text.len() > self.limit {
-            return Err(format!("it becomes longer than {} MiB", self.limit >> 20));
+            return Err(too_long(self.limit));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use crate::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use crate::dockerfile::spelling::quote;
 use crate::dockerfile::words;
 use crate::oci::Platform;
-use crate::request::Request;
+use crate::request::{EPOCH, Request, parse_epoch};
 use std::collections::HashSet;
 
 /// The variables of a stage at one point: what words are expanded with and what a RUN sees.
@@ -241,6 +241,34 @@ pub(super) fn globals(
 /// Gives the value of a global argument.
 pub(super) fn lookup(globals: &Globals, name: &str) -> Option<String> {
     globals.get(name).cloned().flatten()
+}
+
+/// Gives the epoch that a global argument's default says, where the request says nothing.
+pub(super) fn epoch(
+    declared: &[Instruction],
+    globals: &Globals,
+    request: &Request,
+) -> Result<Option<i64>, Error> {
+    if request.epoch.is_some() || request.build_arg(EPOCH).is_some() {
+        return Ok(None);
+    }
+    let Some(text) = lookup(globals, EPOCH).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    match parse_epoch(&text) {
+        Some(seconds) => Ok(Some(seconds)),
+        None => {
+            let names = |arg: &&Instruction| match &arg.kind {
+                Kind::Arg(pairs) => pairs.iter().any(|(name, _)| name == EPOCH),
+                _ => false,
+            };
+            Err(Error {
+                span: declared.iter().rfind(names).map(|arg| arg.span),
+                message: format!("invalid {EPOCH}: {text}"),
+                hint: Some("seconds since 1970 are wanted".into()),
+            })
+        }
+    }
 }
 
 /// The proxy variables that a RUN gets from build arguments without an ARG, in neither config nor

@@ -15,8 +15,9 @@ use std::collections::BTreeSet;
 /// The build argument that stands in the place of a file's `# check=`.
 const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
-/// So many names are compared with one that is not known.
+/// So many names are compared with one that is not known, until there are so many findings.
 const COMPARED: usize = 1000;
+const SUGGESTING: usize = 100;
 
 /// What is said of the checks for the whole file: by the build argument, else by the directive.
 pub fn options(dockerfile: &Dockerfile, request: &Request) -> Result<Options, Error> {
@@ -281,9 +282,8 @@ impl FromWord {
                 continue;
             }
             let known = globals.entries().iter().map(|(name, _)| name.as_str());
-            let known: Vec<&str> = known.take(COMPARED).collect();
             let mut message = format!("FROM argument '{name}' is not declared");
-            if let Some(meant) = nearest(name, &known) {
+            if let Some(meant) = suggest(name, known, findings.len()) {
                 message.push_str(&format!(" (did you mean {meant}?)"));
             }
             findings.push(Finding::new(Rule::UndefinedArgInFrom, span, message));
@@ -333,6 +333,19 @@ impl FromWord {
             _ => {}
         }
     }
+}
+
+/// Finds the known name that was meant, within bounds.
+fn suggest<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a str>,
+    findings: usize,
+) -> Option<&'a str> {
+    if findings >= SUGGESTING {
+        return None;
+    }
+    let known: Vec<&str> = known.take(COMPARED).collect();
+    nearest(name, &known)
 }
 
 /// What is noticed while a stage's instructions are carried out on paper.
@@ -421,9 +434,8 @@ impl Notes {
                 continue;
             }
             let known = scope.variables().map(|(name, _)| name);
-            let known: Vec<&str> = known.take(COMPARED).collect();
             let mut message = format!("Usage of undefined variable '${name}'");
-            if let Some(meant) = nearest(name, &known) {
+            if let Some(meant) = suggest(name, known, self.findings.borrow().len()) {
                 message.push_str(&format!(" (did you mean ${meant}?)"));
             }
             self.find(Rule::UndefinedVar, span, message);

@@ -102,6 +102,7 @@ pub(super) fn graph_of(
     let automatic = args::automatic(request, &target_name);
     check::default_bases(dockerfile, &automatic, &mut findings);
     let globals = args::globals(declared, automatic, *escape, &request.build_args)?;
+    let epoch = args::epoch(declared, &globals, request)?;
 
     let names = Names::of(stages);
     let mut drafts: Vec<Draft> = Vec::with_capacity(stages.len());
@@ -175,6 +176,7 @@ pub(super) fn graph_of(
         names: names.collect(),
         target: place[&target],
         globals,
+        epoch,
         escape: *escape,
         findings,
     })

@@ -69,6 +69,9 @@ pub struct Plan {
     globals: args::Globals,
     /// Places in `stages` by name.
     names: HashMap<String, usize>,
+    /// What the Dockerfile says SOURCE_DATE_EPOCH is, by a default of an ARG before FROM; none where
+    /// the request says something.
+    pub epoch: Option<i64>,
     /// The escape character.
     pub escape: char,
     /// What the checks found in the text and in the FROM lines, in no order; nothing is left out yet.

@@ -206,7 +206,8 @@ pub struct Request {
     pub single_snapshot: bool,
     /// Same inputs, same image digest: all times of new layers, config and history are the epoch's.
     pub reproducible: bool,
-    /// Seconds since 1970 that times are clamped to (SOURCE_DATE_EPOCH).
+    /// SOURCE_DATE_EPOCH: the seconds since 1970 that the image and what is copied into it are of, and
+    /// that no file's time is later than.
     pub epoch: Option<i64>,
     /// Which root file system.
     pub rootfs: RootfsChoice,
@@ -216,6 +217,15 @@ pub struct Request {
     pub registry: RegistryOptions,
     /// Threads for hashing and compression; as many as processors where there is none.
     pub threads: Option<usize>,
+}
+
+/// The name of the variable and build argument that says which time an image is of.
+pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// Reads seconds since 1970, up to the year 9999: later times have no RFC 3339 form.
+pub fn parse_epoch(text: &str) -> Option<i64> {
+    let seconds = text.parse::<i64>().ok();
+    seconds.filter(|seconds| (0..=253_402_300_799).contains(seconds))
 }
 
 impl Request {

@@ -135,7 +135,7 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
     let pairs = hex.as_bytes().chunks(2);
     pairs
         .map(|pair| match pair {
-            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            [high, low] => Some((digit(*high)? << 4) | digit(*low)?),
             _ => None,
         })
         .collect()

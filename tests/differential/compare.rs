@@ -35,7 +35,10 @@ const CONFIG: [&str; 12] = [
 pub fn outcomes(own: &Made, other: &Made, what: What) -> Vec<String> {
     match (own, other) {
         (Ok(own), Ok(other)) => images(own, other, what),
-        (Err(_), Err(_)) => Vec::new(),
+        (Err(why), Err(_)) => {
+            println!("  both fail: {}", why.lines().last().unwrap_or_default());
+            Vec::new()
+        }
         (Ok(_), Err(why)) => vec![format!(
             "the first is built, the second fails: {}",
             end(why)
@@ -54,10 +57,11 @@ pub enum What {
     Files,
     /// Files and the config.
     FilesAndConfig,
-    /// The same, but the second image may tie more names together: its builder packs all that the
-    /// kernel copied up, so a file of the base that got one more name is in its layer again, where
-    /// BuildKit and Shutter see that it has not changed and leave it out.
-    FilesAndConfigMoreLinks,
+    /// The same, but one image may tie names together that the other does not: the second builder
+    /// packs all that the kernel copied up, so a file of the base that got one more name, or the
+    /// owner that it had, is in its layer again, where BuildKit and Shutter see that it has not
+    /// changed and leave it out.
+    FilesAndConfigButLinks,
 }
 
 pub fn images(own: &Listing, other: &Listing, what: What) -> Vec<String> {
@@ -104,8 +108,9 @@ fn files(
                     names.map(str::to_owned).collect()
                 };
                 for key in keys.into_iter().filter(|key| a.get(*key) != b.get(*key)) {
-                    let more = links(a).is_subset(&links(b));
-                    if key == "hard_links" && more && what == What::FilesAndConfigMoreLinks {
+                    let (ours, theirs) = (links(a), links(b));
+                    let more = ours.is_subset(&theirs) || theirs.is_subset(&ours);
+                    if key == "hard_links" && more && what == What::FilesAndConfigButLinks {
                         continue;
                     }
 

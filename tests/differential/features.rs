@@ -31,8 +31,10 @@ pub enum Feature {
     Stages,
     Copy,
     CopyFromImage,
+    CopyFromRich,
     CopyFromStage,
     CopyWildcard,
+    CopyWildcardDir,
     CopyChown,
     CopyChownName,
     CopyChmod,
@@ -50,22 +52,29 @@ pub enum Feature {
     AddBroken,
     AddAttributes,
     AddUnpack,
+    AddChown,
     ContextHardLinks,
     Ignore,
     IgnoreExceptions,
     Run,
     RunExec,
     RunHeredoc,
+    RunNetwork,
     RunShell,
     RunUser,
     RunVariables,
     RunHardLinks,
     RunMoveDirs,
     RunFifo,
+    RunOwnLinks,
+    RunOddNames,
+    RunDevices,
+    RunLarge,
     MountBind,
     MountCache,
     MountTmpfs,
     MountSecret,
+    MountNew,
     Arg,
     ArgFrom,
     ArgSeveral,
@@ -81,12 +90,17 @@ pub enum Feature {
     WorkdirUser,
     Onbuild,
     FromScratch,
+    FromUpper,
+    TriggerBase,
     RichBase,
     Target,
+    TargetNumber,
 }
 
 const OLD: Gate = No("the frontend of dockerd 20.10 is older than it");
 const MODEL: Gate = No("only commands run in the chroot");
+
+const UNMOUNTED: Gate = No("it takes what was mounted over out of the image");
 
 /// Feature; Shutter; dockerd's BuildKit; buildah; the chroot.
 pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
@@ -95,8 +109,16 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (Stages, Yes, Yes, Yes, MODEL),
         (Copy, Yes, Yes, Yes, MODEL),
         (CopyFromImage, Yes, Yes, Yes, MODEL),
+        (CopyFromRich, Yes, Yes, Yes, MODEL),
         (CopyFromStage, Yes, Yes, Yes, MODEL),
         (CopyWildcard, Yes, Yes, Yes, MODEL),
+        (
+            CopyWildcardDir,
+            Yes,
+            No("its client looks below links to files, and fails"),
+            Yes,
+            MODEL,
+        ),
         (CopyChown, Yes, Yes, Yes, MODEL),
         (CopyChownName, Yes, Yes, Yes, MODEL),
         (
@@ -130,11 +152,30 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (Add, Yes, Yes, Yes, MODEL),
         (AddZstd, Yes, OLD, Yes, MODEL),
         (AddBroken, Yes, Yes, Yes, MODEL),
-        (AddAttributes, Yes, Yes, Yes, MODEL),
+        (
+            AddAttributes,
+            Yes,
+            No("of attributes its layers keep security.capability alone"),
+            Yes,
+            MODEL,
+        ),
+        (
+            AddChown,
+            Yes,
+            No("what it unpacks keeps the archive's owners"),
+            Yes,
+            MODEL,
+        ),
         (AddUnpack, Yes, OLD, No("it has no --unpack"), MODEL),
         (ContextHardLinks, Yes, Yes, Yes, MODEL),
         (Ignore, Yes, Yes, Yes, MODEL),
-        (IgnoreExceptions, Yes, Yes, Yes, MODEL),
+        (
+            IgnoreExceptions,
+            Yes,
+            No("every pattern is asked for the parents too, exceptions as well"),
+            Yes,
+            MODEL,
+        ),
         (Run, Yes, Yes, Yes, Yes),
         (RunExec, Yes, Yes, Yes, Yes),
         (
@@ -144,6 +185,7 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
             No("it has no heredocs before 1.33"),
             Yes,
         ),
+        (RunNetwork, Yes, OLD, No("it passes over --network"), MODEL),
         (RunShell, Yes, Yes, Yes, MODEL),
         (RunUser, Yes, Yes, Yes, MODEL),
         (RunVariables, Yes, Yes, Yes, MODEL),
@@ -156,13 +198,30 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         ),
         (RunMoveDirs, Yes, Yes, Yes, Yes),
         (RunFifo, Yes, Yes, Yes, Yes),
-        (MountBind, Yes, Yes, Yes, MODEL),
-        (MountCache, Yes, Yes, Yes, MODEL),
-        (MountTmpfs, Yes, Yes, Yes, MODEL),
-        (MountSecret, Yes, Yes, Yes, MODEL),
+        (RunOwnLinks, Yes, Yes, Yes, Yes),
+        (RunOddNames, Yes, Yes, Yes, Yes),
+        (RunDevices, Yes, Yes, Yes, Yes),
+        (RunLarge, Yes, Yes, Yes, Yes),
+        (MountBind, Yes, Yes, UNMOUNTED, MODEL),
+        (MountCache, Yes, Yes, UNMOUNTED, MODEL),
+        (MountTmpfs, Yes, Yes, UNMOUNTED, MODEL),
+        (MountSecret, Yes, Yes, UNMOUNTED, MODEL),
+        (
+            MountNew,
+            Yes,
+            No("it leaves the mount points behind that it makes"),
+            No("it leaves the mount points behind that it makes"),
+            MODEL,
+        ),
         (Arg, Yes, Yes, Yes, MODEL),
         (ArgFrom, Yes, Yes, Yes, MODEL),
-        (ArgSeveral, Yes, Yes, Yes, MODEL),
+        (
+            ArgSeveral,
+            Yes,
+            No("it expands a whole line before it sets the first"),
+            Yes,
+            MODEL,
+        ),
         (Env, Yes, Yes, Yes, MODEL),
         (ExpandMore, Yes, OLD, No("it knows :- and :+ alone"), MODEL),
         (Escape, Yes, Yes, Yes, MODEL),
@@ -182,6 +241,14 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (Onbuild, Yes, Yes, Yes, MODEL),
         (FromScratch, Yes, Yes, Yes, MODEL),
         (
+            FromUpper,
+            Yes,
+            No("FROM knows stages in small letters alone, though COPY knows them in all"),
+            Yes,
+            MODEL,
+        ),
+        (TriggerBase, Yes, Yes, Yes, MODEL),
+        (
             RichBase,
             Yes,
             Yes,
@@ -189,6 +256,13 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
             No("it has hard links, which overlay breaks where they are written to"),
         ),
         (Target, Yes, Yes, Yes, MODEL),
+        (
+            TargetNumber,
+            Yes,
+            No("it finds no stage by its number"),
+            Yes,
+            MODEL,
+        ),
     ]
 };
 
@@ -226,8 +300,8 @@ impl Allowed {
 fn the_table_is_whole() {
     let all: BTreeSet<Feature> = TABLE.iter().map(|row| row.0).collect();
     assert_eq!(all.len(), TABLE.len());
-    assert_eq!(TABLE.last().map(|row| row.0), Some(Feature::Target));
-    assert_eq!(TABLE.len(), Feature::Target as usize + 1);
+    assert_eq!(TABLE.last().map(|row| row.0), Some(Feature::TargetNumber));
+    assert_eq!(TABLE.len(), Feature::TargetNumber as usize + 1);
     for (feature, own, docker, buildah, chroot) in TABLE {
         for gate in [own, docker, buildah, chroot] {
             assert!(

@@ -106,7 +106,11 @@ impl Maker {
         }
         let mut target = None;
         if stages > 1 && self.chance(10, Feature::Target) {
-            target = Some(self.random.below(stages));
+            let id = self.random.below(stages);
+            let named = self.stages[id].name.is_some();
+            if named || self.may(Feature::TargetNumber) {
+                target = Some(id);
+            }
         }
         let mut labels = Vec::new();
         if self.chance(10, Feature::Label) {
@@ -179,11 +183,22 @@ impl Maker {
     }
 
     fn stage(&mut self, id: usize, of: usize) -> Stage {
+        // FROM takes a number for an image.
+        let named: Vec<usize> = (0..id)
+            .filter(|id| self.stages[*id].name.is_some())
+            .collect();
         let from = match self.random.below(20) {
-            0..4 if id > 0 => From::Stage(self.random.below(id), self.by()),
+            0..4 if !named.is_empty() => {
+                let by = match self.chance(30, Feature::FromUpper) {
+                    true => By::Upper,
+                    false => By::Lower,
+                };
+                From::Stage(*self.random.one(&named), by)
+            }
             4..6 if self.may(Feature::FromScratch) => From::Scratch,
             6..9 if !self.args.is_empty() => From::Arg(self.args[0].clone()),
-            9..13 if self.may(Feature::RichBase) => From::Image("rich"),
+            9..12 if self.may(Feature::RichBase) => From::Image("rich"),
+            12 if self.may(Feature::TriggerBase) => From::Image("trigger"),
             _ => From::Image("base"),
         };
         self.scratch =
@@ -259,6 +274,7 @@ impl Maker {
             mounts: Vec::new(),
             form: Form::Shell,
             commands: Vec::new(),
+            here: None,
         };
         if self.chance(15, Feature::RunExec) {
             run.form = Form::Exec;
@@ -273,6 +289,27 @@ impl Maker {
             let command = self.command();
             run.commands.push(command);
         }
+        if run.form == Form::Shell && self.chance(5, Feature::RunHeredoc) {
+            // Documents that the shell reads, among other commands.
+            let here = *self.random.one(&[
+                (
+                    "cat <<ONE > /here1",
+                    "ONE",
+                    "x $HOME \\$HOME `echo y`\n\ttab",
+                ),
+                (
+                    "cat <<'TWO' > /here2; echo z > /z",
+                    "TWO",
+                    "x $HOME \\$HOME\n# no comment\n",
+                ),
+                ("cat <<-TABS > /here3", "TABS", "\tone\n\t\ttwo"),
+            ]);
+            run.here = Some((here.0.into(), here.1.into(), here.2.into()));
+        }
+        if self.chance(6, Feature::RunNetwork) {
+            let network = self.text(&["none", "default", "host"]);
+            run.flags.push(format!("--network={network}"));
+        }
         if self.chance(10, Feature::RunVariables) {
             run.commands
                 .push("echo \"$A-$B-$GLOBAL-${HOME}\" > /variables".into());
@@ -282,45 +319,54 @@ impl Maker {
     }
 
     fn mount(&mut self, id: usize, run: &mut Run) {
+        let target = |maker: &mut Maker, new: &str, old: &str| {
+            let new = maker.chance(70, Feature::MountNew).then(|| new.to_owned());
+            new.unwrap_or_else(|| old.to_owned())
+        };
         if self.chance(15, Feature::MountBind) {
+            let at = target(self, "/mounted", "/other");
             let from = (id > 0 && self.random.chance(50))
                 .then(|| From::Stage(self.random.below(id), self.by()));
             let source = self.text(&["dir", "", ".", "dir/sub"]);
             let mut text = match from {
-                Some(_) => "type=bind,from=@,target=/mounted".to_owned(),
-                None => format!("type=bind,source={source},target=/mounted"),
+                Some(_) => format!("type=bind,from=@,target={at}"),
+                None => format!("type=bind,source={source},target={at}"),
             };
             if self.random.chance(40) {
                 text.push_str(",rw");
-                run.commands.push("echo lost > /mounted/lost".into());
+                run.commands.push(format!("echo lost > {at}/lost"));
             }
+            let below = if from.is_some() { "/tree" } else { "" };
             run.mounts.push((text, from));
-            run.commands.push("ls -A /mounted > /seen".into());
+            // A stage's root also has what an engine mounted things on.
+            run.commands.push(format!("ls -A {at}{below} > /seen"));
         }
         if self.chance(8, Feature::MountCache) {
-            run.mounts
-                .push((format!("type=cache,target=/cached/here,id=seed{id}"), None));
-            run.commands.push(
-                "echo kept > /cached/here/x; ls -ld /cached/here | cut -c1-10 > /seen2".into(),
-            );
+            let at = target(self, "/cached/here", "/home/app");
+            let text = format!("type=cache,target={at},id=seed{id}");
+            run.mounts.push((text, None));
+            let look = format!("echo kept > {at}/x; ls -ld {at} | cut -c1-10 > /seen2");
+            run.commands.push(look);
         }
         if self.chance(6, Feature::MountSecret) {
-            let (options, file) = *self.random.one(&[
-                ("", "/run/secrets/hidden"),
-                (",target=/tree/hidden,mode=0444,uid=7,gid=8", "/tree/hidden"),
-                (",dst=/made/for/it,required=true", "/made/for/it"),
-            ]);
+            let (options, file) = match self.chance(70, Feature::MountNew) {
+                true => *self.random.one(&[
+                    ("", "/run/secrets/hidden"),
+                    (",target=/tree/hidden,mode=0444,uid=7,gid=8", "/tree/hidden"),
+                    (",dst=/made/for/it,required=true", "/made/for/it"),
+                ]),
+                false => (",target=/etc/group,uid=5", "/etc/group"),
+            };
             run.mounts
                 .push((format!("type=secret,id=hidden{options}"), None));
-            run.commands.push(format!(
-                "wc -c < {file} > /seen4; stat -c '%a %u %g' {file} >> /seen4"
-            ));
+            let look = format!("wc -c < {file} > /seen4; stat -c '%a %u %g' {file} >> /seen4");
+            run.commands.push(look);
         }
         if self.chance(8, Feature::MountTmpfs) {
-            run.mounts
-                .push(("type=tmpfs,target=/tree/sub".into(), None));
+            let at = target(self, "/tmpfs", "/tree/sub");
+            run.mounts.push((format!("type=tmpfs,target={at}"), None));
             run.commands
-                .push("echo lost > /tree/sub/x; ls -A /tree/sub > /seen3".into());
+                .push(format!("echo lost > {at}/x; ls -A {at} > /seen3"));
         }
     }
 
@@ -390,7 +436,7 @@ impl Maker {
         ]);
         let number = self.random.below(100);
         loop {
-            return match self.random.below(26) {
+            return match self.random.below(33) {
                 0..3 => format!("echo {number} > {f}"),
                 3 => format!("echo {number} >> {f}"),
                 4 => format!("printf '' > {f}"),
@@ -413,7 +459,50 @@ impl Maker {
                 18 => format!("chown -h {owner} {q}; chmod -R {mode} {p}"),
                 19 => format!("cp -a {p} {q}"),
                 20 => format!("touch {p}; touch -d @{number} {q}"),
-                21 if self.may(Feature::RunFifo) => format!("mkfifo {p}"),
+                // Where nothing is ever written: that would wait for a reader.
+                21 if self.may(Feature::RunFifo) => {
+                    let pipe = self.text(&["/pipe", "/tree/pipe", "/n1/pipe", "/out/pipe"]);
+                    format!("mkfifo -m {mode} {pipe}")
+                }
+                26 if self.may(Feature::RunOwnLinks) => {
+                    format!(
+                        "mkdir -p /hl; echo {number} > /hl/b; ln -f /hl/b /hl/a; ln -f /hl/a /hl/c"
+                    )
+                }
+                27 if self.may(Feature::RunOddNames) => {
+                    let name = self.random.pick(&[
+                        "$(printf 'line\\nfeed')",
+                        "$(printf 'no\\377utf')",
+                        "$(printf 'n%.0s' $(seq 255))",
+                        "'trailing '",
+                        "$(printf 'deep/%.0s' $(seq 60))x",
+                        "'*'",
+                        "'a\\b'",
+                        "ﬀ",
+                        "-n",
+                        "'q\"'",
+                    ]);
+                    format!(
+                        "mkdir -p /odd; cd /odd; mkdir -p ./deep; f=./{name}; mkdir -p \"$(dirname \"$f\")\"; echo {number} > \"$f\"; rm -f ./-n; cd -"
+                    )
+                }
+                28 if self.may(Feature::RunDevices) => {
+                    format!(
+                        "mknod -m {mode} /n1/null c 1 3; mknod /tree/disk b 7 {number}; rm -f /other/null; mknod /other/null c 1 5"
+                    )
+                }
+                29 if self.may(Feature::RunLarge) => format!(
+                    "truncate -s 3000000 /large; dd if=/bin/busybox of=/large bs=1000 count={number} seek={number}0 conv=notrunc"
+                ),
+                30 if self.may(Feature::RunMoveDirs) => {
+                    format!(
+                        "mv {p} {p}.d; ln -s {p}.d {p}; echo {number} > {p}/through; rm -rf {q}.d"
+                    )
+                }
+                31 => format!(
+                    "mkdir -p {p}; for i in 1 2 3; do echo $i > {p}/many$i; done; rm -f {q}/many2 {q}/x"
+                ),
+                32 => format!("chmod 000 {p}; chown 5:6 {p}; touch {p}/in; chmod u+w {q}"),
                 22 => format!("truncate -s {number} {f}"),
                 // The same once more, as something else, under the same name.
                 23 => format!("rm -rf {p}; mkdir -p {p}; echo {number} > {p}/x"),
@@ -427,16 +516,17 @@ impl Maker {
     /// Gives a source in the context, as it is written in a COPY without quotes.
     fn source(&mut self) -> String {
         if self.chance(20, Feature::CopyWildcard) {
+            if self.chance(30, Feature::CopyWildcardDir) {
+                return self.text(&["*/one.txt", "*/*", "d*/s*/deep", "*/sub"]);
+            }
             return self.text(&[
                 "*",
                 "d*",
                 "dir/*.txt",
                 "dir/*",
-                "*/one.txt",
                 "f?le",
                 "[d-f]*",
                 "dir/[!x]*",
-                "*/*",
                 "file*",
             ]);
         }
@@ -486,6 +576,17 @@ impl Maker {
                 "/rich/dirlink/new/",
                 "/lib/x",
                 "/rich/abs/y",
+            ]);
+        }
+        if self.random.chance(4) {
+            return self.text(&[
+                "/out/.",
+                "/tree/file/",
+                "..",
+                "/new/..",
+                "//out//",
+                "/tree/../tree/sub/",
+                "/.",
             ]);
         }
         if self.chance(3, Feature::CopyDanglingLink) {
@@ -557,11 +658,28 @@ impl Maker {
                 copy.from = Some(From::Stage(*self.random.one(&full), self.by()));
             } else if self.chance(8, Feature::CopyFromImage) {
                 copy.from = Some(From::Image("base"));
+            } else if self.chance(8, Feature::CopyFromRich) {
+                copy.from = Some(From::Image("rich"));
             }
         }
         let more = self.random.weighted(&[(6, 1), (2, 2), (1, 3)]);
         for _ in 0..more {
             let source = match copy.from {
+                Some(From::Image("rich")) => self.text(&[
+                    "/rich/",
+                    "/rich",
+                    "/rich/dirlink/",
+                    "/rich/dirlink",
+                    "/rich/[ab]",
+                    "/rich/setuid",
+                    "/lib",
+                    "/lib/l",
+                    "/rich/deep/",
+                    "/rich/abs/../a",
+                    "/rich/dangling",
+                    "/rich/d*",
+                    "/opt",
+                ]),
                 Some(_) => self.inside(),
                 None => self.source(),
             };
@@ -612,7 +730,7 @@ impl Maker {
         }
         let chmod = copy.flags.iter().any(|flag| flag.starts_with("--chmod"));
         if !chmod && self.chance(8, Feature::CopyChmodFile) {
-            let mode = self.text(&["755", "0600", "4711", "777", "0"]);
+            let mode = self.text(&["755", "0600", "777", "0"]);
             copy.flags.push(format!("--chmod={mode}"));
             copy.sources = vec![
                 if copy.from.is_none() {
@@ -649,6 +767,9 @@ impl Maker {
             return;
         }
         let mut flags = self.copy_flags();
+        if !self.may(Feature::AddChown) {
+            flags.retain(|flag| !flag.starts_with("--chown"));
+        }
         if self.chance(20, Feature::AddUnpack) {
             flags.push(self.text(&["--unpack=true", "--unpack=false"]));
         }
@@ -889,12 +1010,13 @@ impl Maker {
         ]);
         steps.push(Step::Line("WORKDIR", path));
         if !self.scratch && self.random.chance(50) && self.may(Feature::Run) {
-            let commands = vec!["pwd > /here 2>/dev/null; echo x > in-workdir".into()];
+            let commands = vec!["pwd > /here; echo x > in-workdir".into()];
             steps.push(Step::Run(Run {
                 flags: Vec::new(),
                 mounts: Vec::new(),
                 form: Form::Shell,
                 commands,
+                here: None,
             }));
         }
     }
@@ -934,6 +1056,7 @@ impl Maker {
             mounts: Vec::new(),
             form: Form::Shell,
             commands,
+            here: None,
         }));
         if self.random.chance(80) {
             steps.push(Step::Line("USER", self.text(&["root", "0", "0:0"])));
@@ -954,6 +1077,7 @@ impl Maker {
                     mounts: Vec::new(),
                     form: Form::Shell,
                     commands,
+                    here: None,
                 })
             }
             1 => Step::Line("ENV", "TRIGGERED=yes".into()),

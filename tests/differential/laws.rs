@@ -4,7 +4,7 @@ use super::compare::{self, What};
 use super::listing::Listing;
 use super::random::Random;
 use super::rivals::{Bench, Made};
-use super::script::{Case, From, Script, Stage, Step, Style};
+use super::script::{By, Case, From, Script, Stage, Step, Style};
 use super::tree::{self, Entry};
 use serde_json::Value;
 
@@ -45,9 +45,13 @@ pub enum Law {
     Bind,
     /// COPY from the context, and COPY from a stage that has copied it whole: the same files.
     Through,
+    /// A stage cut in two, the second starting from the first: the same layers.
+    Cut,
+    /// A RUN that does nothing: the same files.
+    Nothing,
 }
 
-pub const LAWS: [Law; 17] = [
+pub const LAWS: [Law; 19] = [
     Law::Again,
     Law::Threads,
     Law::SingleSnapshot,
@@ -65,6 +69,8 @@ pub const LAWS: [Law; 17] = [
     Law::Parents,
     Law::Bind,
     Law::Through,
+    Law::Cut,
+    Law::Nothing,
 ];
 
 /// Tells how a case breaks a law; `None` where the law says nothing of it.
@@ -278,7 +284,7 @@ pub fn check(law: Law, bench: &Bench, case: &Case, seed: u64) -> Option<Vec<Stri
             let mut all = probe(case, &["COPY . /all/"]);
             some.ignore.clear();
             all.ignore.clear();
-            let (some, mut all) = (plain(&some, "store", &[]), plain(&all, "store", &[]));
+            let (mut some, mut all) = (plain(&some, "store", &[]), plain(&all, "store", &[]));
             if let Ok(all) = &mut all {
                 all.files.retain(|path, _| {
                     let path = String::from_utf8_lossy(path).into_owned();
@@ -289,6 +295,8 @@ pub fn check(law: Law, bench: &Bench, case: &Case, seed: u64) -> Option<Vec<Stri
                         || path == "all"
                 });
             }
+            without_links(&mut some);
+            without_links(&mut all);
             compare::outcomes(&some, &all, What::Files)
         }
         Law::Bind => {
@@ -300,11 +308,11 @@ pub fn check(law: Law, bench: &Bench, case: &Case, seed: u64) -> Option<Vec<Stri
             let mut by_hand = probe(case, &[&by_hand]);
             by_hand.script.stages[0].from = From::Image("base");
             let (mut a, mut b) = (plain(&copied, "store", &[]), plain(&by_hand, "store", &[]));
-            for made in [&mut a, &mut b].into_iter().flatten() {
-                // The directory itself is new in one and a copy in the other; hard links are cp's matter.
-                made.files.retain(|path, _| path.starts_with(b"all/"));
-                for file in made.files.values_mut().filter_map(Value::as_object_mut) {
-                    file.remove("hard_links");
+            for made in [&mut a, &mut b] {
+                // The directory itself is new in one and a copy in the other; links are cp's matter.
+                without_links(made);
+                if let Ok(made) = made {
+                    made.files.retain(|path, _| path.starts_with(b"all/"));
                 }
             }
             compare::outcomes(&a, &b, What::Files)
@@ -319,7 +327,57 @@ pub fn check(law: Law, bench: &Bench, case: &Case, seed: u64) -> Option<Vec<Stri
             let (a, b) = (plain(&direct, "store", &[]), plain(&through, "store", &[]));
             compare::outcomes(&a, &b, What::Files)
         }
+        Law::Cut => {
+            let place = random.below(case.script.stages.len());
+            let stage = &case.script.stages[place];
+            let has = |keyword: &str| {
+                let mut lines = stage.steps.iter();
+                lines.any(|step| matches!(step, Step::Line(other, _) if *other == keyword))
+            };
+            let triggers = stage
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::Trigger(_)));
+            // An ENTRYPOINT forgets the CMD of a base, and triggers fire in between.
+            if stage.steps.len() < 2 || triggers || (has("CMD") && has("ENTRYPOINT")) {
+                return None;
+            }
+            let at = random.between(1, stage.steps.len() - 1);
+            let mut other = case.clone();
+            let second = &mut other.script.stages[place];
+            let steps = second.steps.split_off(at);
+            let half = Stage {
+                id: 98,
+                name: Some("first-half".into()),
+                from: std::mem::replace(&mut second.from, From::Stage(98, By::Lower)),
+                steps: std::mem::replace(&mut second.steps, steps),
+            };
+            other.script.stages.insert(place, half);
+            same_layers(&first(SAME), &plain(&other, "store", SAME))
+        }
+        Law::Nothing => {
+            let mut other = case.clone();
+            let full =
+                |stage: &&mut Stage| stage.steps.iter().any(|step| matches!(step, Step::Run(_)));
+            let stage = other.script.stages.iter_mut().rev().find(full)?;
+            let is_run = |step: &Step| matches!(step, Step::Run(_));
+            let at = stage.steps.iter().position(is_run)?;
+            stage.steps.insert(at, Step::Line("RUN", "true".into()));
+            compare::outcomes(
+                &first(SAME),
+                &plain(&other, "store", SAME),
+                What::FilesAndConfig,
+            )
+        }
     })
+}
+
+/// Forgets which names are one file.
+fn without_links(made: &mut Made) {
+    let files = made.iter_mut().flat_map(|made| made.files.values_mut());
+    for file in files.filter_map(Value::as_object_mut) {
+        file.remove("hard_links");
+    }
 }
 
 /// Gives a build on nothing, with the context of a case and a few instructions.

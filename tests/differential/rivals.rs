@@ -41,11 +41,22 @@ STOPSIGNAL SIGQUIT
 HEALTHCHECK --interval=10s CMD true
 "#;
 
+/// A third one, with triggers.
+const TRIGGER: &str = r#"FROM base
+ENV A=trigger
+ONBUILD COPY file /onbuild/from-base
+ONBUILD RUN echo "$A" > /onbuild/run; mkdir /onbuild/dir
+ONBUILD ENV A=triggered B=${A}
+ONBUILD WORKDIR /onbuild/dir
+ONBUILD LABEL k1="$A"
+"#;
+
 /// A directory with the bases, a store and room for contexts.
 pub struct Bench {
     dir: tempfile::TempDir,
     plain: PathBuf,
     rich: PathBuf,
+    trigger: PathBuf,
 }
 
 impl Bench {
@@ -55,12 +66,17 @@ impl Bench {
         let bench = Bench {
             plain: dir.path().join("plain"),
             rich: dir.path().join("rich"),
+            trigger: dir.path().join("trigger"),
             dir,
         };
         let context = bench.path("bases");
         std::fs::create_dir(&context).expect("a context");
         std::fs::rename(bench.path("base.tar"), context.join("base.tar")).expect("rename");
-        for (text, out) in [(PLAIN, &bench.plain), (RICH, &bench.rich)] {
+        for (text, out) in [
+            (PLAIN, &bench.plain),
+            (RICH, &bench.rich),
+            (TRIGGER, &bench.trigger),
+        ] {
             std::fs::write(context.join("Dockerfile"), text).expect("write");
             let mut command = bench.shutter(&context, "store");
             let output = command.arg("--oci-layout-path").arg(out).output();
@@ -75,8 +91,12 @@ impl Bench {
     }
 
     /// Gives the bases by name.
-    pub fn bases(&self) -> [(&'static str, &Path); 2] {
-        [("base", &self.plain), ("rich", &self.rich)]
+    pub fn bases(&self) -> [(&'static str, &Path); 3] {
+        [
+            ("base", &self.plain),
+            ("rich", &self.rich),
+            ("trigger", &self.trigger),
+        ]
     }
 
     /// Writes the context of a case, with the Dockerfile in some style.
@@ -322,16 +342,20 @@ pub fn in_chroot(bench: &Bench, case: &Case) -> Made {
         };
         let mut script = run.commands.clone();
         script.push("true".into());
+        let mut script = script.join(end);
+        if let Some((command, end, text)) = &run.here {
+            script.push_str(&format!("; {command}\n{text}\n{end}\n"));
+        }
         let workdir = if name == "rich" { "/opt" } else { "/" };
         let ran = Command::new("/usr/sbin/chroot")
             .arg(&root)
             .args([
                 "/bin/sh",
                 "-c",
-                &format!("umask 022; cd {workdir}; {}", script.join(end)),
+                &format!("umask 022; cd {workdir}; {}", script),
             ])
             .env_clear()
-            .env("PATH", "/bin")
+            .envs([("PATH", "/bin"), ("HOME", "/root")])
             .output()
             .expect("run chroot");
         if !ran.status.success() {
@@ -417,6 +441,10 @@ fn list(
             "symlink"
         } else if kind.is_fifo() {
             "fifo"
+        } else if kind.is_char_device() {
+            "char"
+        } else if kind.is_block_device() {
+            "block"
         } else {
             let content = std::fs::read(&path).expect("content");
             value.insert("size".into(), json!(content.len()));

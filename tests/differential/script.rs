@@ -67,6 +67,7 @@ pub enum From {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     Name,
+    Lower,
     Upper,
     Number,
 }
@@ -105,6 +106,8 @@ pub struct Run {
     pub form: Form,
     /// Commands of a shell, none of which is waited for to succeed.
     pub commands: Vec<String>,
+    /// A command with a document, its end line and its text, after all others (in shell form).
+    pub here: Option<(String, String, String)>,
 }
 
 /// How a command is written.
@@ -244,6 +247,7 @@ impl Pen<'_> {
                 let place = self.script.place(*id).expect("a stage that is there");
                 match (&self.script.stages[place].name, by) {
                     (Some(name), By::Name) => name.clone(),
+                    (Some(name), By::Lower) => name.to_lowercase(),
                     (Some(name), By::Upper) => name.to_uppercase(),
                     (_, By::Number) | (None, _) => place.to_string(),
                 }
@@ -296,7 +300,13 @@ impl Pen<'_> {
         let mut commands = run.commands.clone();
         commands.push("true".into());
         match run.form {
-            Form::Shell => words.push(commands.join("; ")),
+            Form::Shell => {
+                if let Some((command, end, text)) = &run.here {
+                    commands.push(command.clone());
+                    bodies = format!("{text}\n{end}\n");
+                }
+                words.push(commands.join("; "));
+            }
             Form::Exec => {
                 let args = ["/bin/sh", "-c", &commands.join("; ")];
                 words.push(serde_json::to_string(&args).expect("JSON"));
@@ -317,6 +327,8 @@ impl Pen<'_> {
 
     /// Writes one line, which may be cut where `whole` says that nothing hangs on it.
     fn line(&mut self, keyword: &str, rest: &str, whole: bool) {
+        let backtick = self.script.head.iter().any(|line| line == "# escape=`");
+        let escape = if backtick { '`' } else { '\\' };
         let Style::Varied(random) = &mut self.style else {
             let _ = writeln!(self.out, "{keyword} {rest}");
             return;
@@ -349,11 +361,11 @@ impl Pen<'_> {
             let after = chars.peek().copied().unwrap_or('\n');
             let fits = c == ' '
                 && !before.is_whitespace()
-                && before != '\\'
+                && !matches!(before, '\\' | '`')
                 && !matches!(after, '#' | ' ' | '\t' | '\n');
             if whole && fits && random.chance(15) {
-                self.out
-                    .push_str(random.pick(&["\\\n", "\\  \n", "\\\n# a comment between\n"]));
+                let end = random.pick(&["\n", "  \n", "\n# a comment between\n"]);
+                let _ = write!(self.out, "{escape}{end}");
             }
             before = c;
         }

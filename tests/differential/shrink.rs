@@ -3,7 +3,7 @@
 use super::script::{Case, Step};
 
 /// How many builds a reduction may take.
-const TRIES: usize = 150;
+const TRIES: usize = 80;
 
 /// Gives a smaller case that `fails` too.
 pub fn shrink(case: &Case, fails: &mut dyn FnMut(&Case) -> bool) -> Case {
@@ -63,6 +63,12 @@ fn candidates(case: &Case) -> Vec<Case> {
         for (at, step) in stage.steps.iter().enumerate() {
             match step {
                 Step::Run(run) => {
+                    edit(&|case| {
+                        if let Step::Run(run) = &mut case.script.stages[place].steps[at] {
+                            run.here = None;
+                            run.mounts.pop();
+                        }
+                    });
                     for n in (0..run.commands.len()).rev() {
                         edit(&|case| {
                             if let Step::Run(run) = &mut case.script.stages[place].steps[at] {

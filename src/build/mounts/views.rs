@@ -297,11 +297,11 @@ fn begun(mut root: Box<dyn Rootfs>, file: Option<Vec<u8>>, below: Below) -> Resu
     })
 }
 
+/// A context, and the name it has in the request; the main one has none.
+type Named = (Option<String>, Arc<Context>);
+
 /// Gives the context that a mount takes from, with its name, where it takes from one.
-pub(super) fn files(
-    shared: &Shared<'_>,
-    from: &From,
-) -> Result<Option<(Option<String>, Arc<Context>)>, Error> {
+pub(super) fn files(shared: &Shared<'_>, from: &From) -> Result<Option<Named>, Error> {
     match from {
         From::Context => Ok(Some((None, Arc::clone(&shared.context)))),
         From::Base(Base::Files(name)) => {
@@ -423,4 +423,50 @@ fn said(error: &(dyn std::error::Error + 'static)) -> String {
         next = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::process::Command;
+
+    #[test]
+    fn a_file_that_is_given_to_root_keeps_all_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        // Names, modes, and whether it has capabilities.
+        let table = [
+            ("plain", 0o640, false),
+            ("setuid", 0o4755, false),
+            ("both", 0o6711, false),
+            ("able", 0o755, true),
+        ];
+        for (name, mode, able) in table {
+            std::fs::write(path(name), name).unwrap();
+            std::os::unix::fs::chown(path(name), Some(7), Some(8)).unwrap();
+            std::fs::set_permissions(path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+            if able {
+                let mut set = Command::new("setcap");
+                set.arg("cap_net_raw=ep").arg(path(name));
+                assert!(set.status().unwrap().success());
+            }
+        }
+        let files: Vec<(RelPath, u32)> = table
+            .iter()
+            .map(|(name, mode, _)| (RelPath::clean(name.as_bytes()).unwrap(), *mode))
+            .collect();
+        let root = open_dir(dir.path()).unwrap();
+        let cancel = Cancel::new().unwrap();
+        give_to_root(root.as_fd(), &files, &cancel).unwrap();
+        for (name, mode, able) in table {
+            let meta = std::fs::metadata(path(name)).unwrap();
+            let has = (meta.uid(), meta.gid(), meta.mode() & 0o7777);
+            assert_eq!(has, (0, 0, mode), "{name}");
+            let told = Command::new("getcap").arg(path(name)).output().unwrap();
+            assert_eq!(!told.stdout.is_empty(), able, "{name}");
+        }
+        cancel.cancel();
+        assert!(give_to_root(root.as_fd(), &files, &cancel).is_err());
+    }
 }

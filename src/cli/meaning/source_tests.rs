@@ -213,6 +213,8 @@ fn contexts_come_from_many_places() {
         (Shutter, &["-", "-f=sub/other"], "sub/other".into()),
         (Shutter, &["-", "-f=ctx/Dockerfile"], at("ctx/Dockerfile")),
         (Shutter, &["ctx", "-f=-"], "/dev/stdin".into()),
+        (Shutter, &["ctx", "-f=https://h/D"], "https://h/D".into()),
+        (Shutter, &["-", "-f=http://h/D"], "http://h/D".into()),
         (Shutter, &["git://h/r", "-f=-"], "/dev/stdin".into()),
         (Executor, &["-c=git://h/r"], at("Dockerfile")),
     ] {

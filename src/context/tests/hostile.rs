@@ -112,7 +112,16 @@ fn a_context_that_changes_is_noticed() {
     let from = Origin::Context(&context);
     let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::new().unwrap());
     let op = instruction("COPY a b /x/");
-    let made = copy(&op, &from, &[], &base(), scratch.path(), NOW, &cancel).unwrap();
+    let made = copy(
+        &op,
+        &from,
+        &[],
+        &base(),
+        scratch.path(),
+        Dates::made(NOW),
+        &cancel,
+    )
+    .unwrap();
     let read = |path: &str| {
         let Some(Action::Put { source, .. }) = made.get(&clean(path).unwrap()) else {
             panic!("{path} is put");
@@ -174,4 +183,26 @@ fn depth_costs_no_stack() {
     );
     let got = carry_out(&instruction("COPY --parents **/none /x"), &from, &base());
     assert_eq!(got.unwrap(), ["x/ 755 0:0"]);
+}
+
+#[test]
+fn an_ignore_file_is_a_file() {
+    for (kind, expected) in [
+        (FileType::Fifo, Some("it is no regular file")),
+        (FileType::Directory, Some("it is no regular file")),
+        (FileType::RegularFile, None),
+    ] {
+        let dir = context(&["a 644 a"]);
+        let at = dir.path().join(".dockerignore");
+        match kind {
+            FileType::Directory => std::fs::create_dir(at).unwrap(),
+            kind => mknodat(CWD, at, kind, Mode::from_raw_mode(0o644), 0).unwrap(),
+        }
+        let opened = Context::open(dir.path(), Path::new("/nowhere/Dockerfile"));
+        let said = opened.err().map(|error| {
+            let source = std::error::Error::source(&error).unwrap();
+            source.to_string()
+        });
+        assert_eq!(said.as_deref(), expected, "{kind:?}");
+    }
 }

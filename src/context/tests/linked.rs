@@ -134,7 +134,16 @@ fn a_linked_layer_goes_over_what_is_below() {
     ];
     for (text, top, expected) in table {
         let op = instruction(text);
-        let made = copy(&op, &from, &[], &base(), scratch.path(), NOW, &cancel).unwrap();
+        let made = copy(
+            &op,
+            &from,
+            &[],
+            &base(),
+            scratch.path(),
+            Dates::made(NOW),
+            &cancel,
+        )
+        .unwrap();
         let settled = made.settle(&Tree::default()).unwrap();
         let mut above = base();
         above.push(Arc::new(Arc::new(settled).view()));

@@ -1,5 +1,6 @@
 mod archive;
 mod chmod;
+mod fetched;
 mod hostile;
 mod linked;
 mod picked;
@@ -232,7 +233,7 @@ fn carry_out(op: &CopyOp, from: &Origin<'_>, dest: &Tree) -> Result<Vec<String>,
         &[],
         dest,
         scratch.path(),
-        NOW,
+        Dates::made(NOW),
         &Cancel::new().unwrap(),
     ) {
         Ok(changeset) => Ok(lines(&changeset)),

@@ -121,10 +121,12 @@ impl Pattern {
 
     /// Replaces every match. As in Go's `Regexp.ReplaceAllString`, `$0` in the replacement is the match,
     /// another `$name` is nothing, `$$` is a dollar; and nothing is not matched right behind a match.
+    /// A result longer than `limit` is given up as soon as it is.
     pub(super) fn replace_all(
         &self,
         value: &str,
         replacement: &str,
+        limit: usize,
         work: &mut usize,
     ) -> Result<String, String> {
         let chars: Vec<char> = value.chars().collect();
@@ -141,6 +143,9 @@ impl Pattern {
                 let before = out.len();
                 expand(replacement, &chars[start..end], &mut out);
                 spend(work, out.len() - before + 1)?;
+                if out.len() > limit {
+                    return Err(super::too_long(limit));
+                }
             }
             last = end;
             from = end.max(from + 1);

@@ -199,3 +199,12 @@ proptest! {
         prop_assert_eq!(expanded, Ok(text));
     }
 }
+
+#[test]
+fn a_replacement_is_given_up_as_soon_as_it_is_too_long() {
+    let env = |_: &str| Some("x".repeat(5000));
+    for text in ["${B//x/$B}", "a${B//x/${B}y}b"] {
+        let error = word(text, '\\', &env).unwrap_err();
+        assert!(error.0.contains("longer than 1 MiB"), "{error}");
+    }
+}

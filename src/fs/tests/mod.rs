@@ -1,4 +1,5 @@
 mod place;
+mod sparse;
 mod tar;
 mod toc;
 mod tree;

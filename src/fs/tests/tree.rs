@@ -119,6 +119,7 @@ fn links_are_followed_inside_the_root() {
         symlink("loop", "loop"),
         symlink("usr/rel", "./../bin"),
         symlink("dangling", "/no/where"),
+        symlink("damaged", "usr/b\0in"),
     ]]);
     use LastLink::{Follow, Keep};
     for (from, last, to) in [
@@ -138,6 +139,8 @@ fn links_are_followed_inside_the_root() {
     }
     let error = tree.resolve(&path("loop/x"), Follow).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+    let error = tree.resolve(&path("damaged"), Follow).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
 }
 
 #[test]

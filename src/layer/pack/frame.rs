@@ -7,7 +7,7 @@
 use super::permits::{Account, Chunk};
 use super::{Times, tar};
 use crate::changeset::{Action, Change};
-use crate::fs::{ContentId, Kind, Meta, Node, RelPath, Source, Time, TocEntry};
+use crate::fs::{ContentId, Holes, Kind, Meta, Node, RelPath, Source, Time, TocEntry};
 use crate::layer::Error;
 use crate::sys::Cancel;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -420,7 +420,8 @@ fn stream(
     out: &mut impl Out,
     take: &mut dyn FnMut(&[u8]),
 ) -> Result<(), Error> {
-    let mut file = open(source).map_err(|e| read_error(path, e))?;
+    let file = open(source).and_then(Holes::new);
+    let mut file = file.map_err(|e| read_error(path, e))?;
     let mut left = size;
     while left > 0 {
         let bytes = out
@@ -445,7 +446,7 @@ fn open(source: &Source) -> io::Result<File> {
         .ok_or_else(|| io::Error::other("it is not a file on disk"))
 }
 
-fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn read(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match file.read(buffer) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
