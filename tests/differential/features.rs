@@ -109,7 +109,13 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (Stages, Yes, Yes, Yes, MODEL),
         (Copy, Yes, Yes, Yes, MODEL),
         (CopyFromImage, Yes, Yes, Yes, MODEL),
-        (CopyFromRich, Yes, Yes, Yes, MODEL),
+        (
+            CopyFromRich,
+            Yes,
+            No("it leaves named pipes out of a copied directory"),
+            Yes,
+            MODEL,
+        ),
         (CopyFromStage, Yes, Yes, Yes, MODEL),
         (CopyWildcard, Yes, Yes, Yes, MODEL),
         (
@@ -206,8 +212,8 @@ pub const TABLE: &[(Feature, Gate, Gate, Gate, Gate)] = {
         (MountCache, Yes, Yes, UNMOUNTED, MODEL),
         (
             MountTmpfs,
-            No("leaves the place that it made for a mount"),
             Yes,
+            No("it leaves the place that it made for a mount"),
             UNMOUNTED,
             MODEL,
         ),
