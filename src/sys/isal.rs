@@ -45,6 +45,9 @@ impl Deflater {
         let stream = &mut *self.stream;
         // SAFETY: as in `new`: it only resets fields of the struct, which is a valid one.
         unsafe { raw::isal_deflate_stateless_init(stream) };
+        // What an earlier block left in the hash table would be tried for matches: good ones, but
+        // others than a fresh table has.
+        self.buffer.fill(0);
         stream.level = LEVEL;
         stream.level_buf = self.buffer.as_mut_ptr();
         stream.level_buf_size = LEVEL_BUFFER as u32;
@@ -80,5 +83,56 @@ impl Deflater {
 impl Default for Deflater {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that repeat themselves in many ways, drawn from a seed.
+    fn block(seed: u64, len: usize) -> Vec<u8> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let mut out: Vec<u8> = Vec::with_capacity(len);
+        while out.len() < len {
+            let draw = next();
+            match draw % 3 {
+                0 => out.extend([0; 100]),
+                1 if !out.is_empty() => {
+                    let from = (next() % out.len() as u64) as usize;
+                    let piece = out[from..out.len().min(from + 40)].to_vec();
+                    out.extend(piece);
+                }
+                _ => out.extend(draw.to_string().bytes()),
+            }
+        }
+        out.truncate(len);
+        out
+    }
+
+    #[test]
+    fn a_block_does_not_depend_on_those_before_it() {
+        let mut used = Deflater::new();
+        for seed in 1..2000_u64 {
+            let input = block(
+                seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                64 + seed as usize * 7919 % 70_000,
+            );
+            let (mut got, mut fresh) = (Vec::new(), Vec::new());
+            used.block(&input, &mut got).unwrap();
+            Deflater::new().block(&input, &mut fresh).unwrap();
+            assert!(
+                got == fresh,
+                "seed {seed}: {} and {}",
+                got.len(),
+                fresh.len()
+            );
+        }
     }
 }
