@@ -57,7 +57,10 @@ fn run(project: &Project, out: &str, args: &[&str], stdin: Option<&[u8]>) -> Out
     // A layout that is there would be added to.
     let _ = std::fs::remove_dir_all(project.path(out));
     command.arg("--oci-layout-path").arg(project.path(out));
-    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     if stdin.is_some() {
         command.stdin(Stdio::piped());
     }
@@ -94,13 +97,25 @@ fn fails(project: &Project, args: &[&str], stdin: Option<&[u8]>) -> String {
 
 fn has(image: &Listing, path: &str, content: &str) {
     let file = image.files.get(path.as_bytes());
-    let file = file.unwrap_or_else(|| panic!("{path} is not there: {:?}", image.files.keys().map(|k| String::from_utf8_lossy(k).into_owned()).collect::<Vec<_>>()));
+    let file = file.unwrap_or_else(|| {
+        panic!(
+            "{path} is not there: {:?}",
+            image
+                .files
+                .keys()
+                .map(|k| String::from_utf8_lossy(k).into_owned())
+                .collect::<Vec<_>>()
+        )
+    });
     let digest = Digest::of(content.as_bytes()).hex();
     assert_eq!(file["sha256"], digest, "{path}");
 }
 
 fn lacks(image: &Listing, path: &str) {
-    assert!(!image.files.contains_key(path.as_bytes()), "{path} is there");
+    assert!(
+        !image.files.contains_key(path.as_bytes()),
+        "{path} is there"
+    );
 }
 
 /// Makes an archive of names and contents; a name that ends with `@` is a link.
@@ -210,7 +225,15 @@ fn files_at_urls() {
     let mut lines = server.lines();
     lines.sort();
     let wanted = [
-        "/", "/coded", "/d/a.txt", "/d/a.txt", "/d/a.txt", "/dated", "/moved", "/named", "/sp%20ace",
+        "/",
+        "/coded",
+        "/d/a.txt",
+        "/d/a.txt",
+        "/d/a.txt",
+        "/dated",
+        "/moved",
+        "/named",
+        "/sp%20ace",
         "/x.tar.gz",
     ];
     let wanted: Vec<String> = wanted.iter().map(|path| format!("GET {path}")).collect();
@@ -243,9 +266,18 @@ fn what_cannot_be_fetched_is_told_with_its_line() {
             format!("ADD http://user:s3cret@{host}/denied /x"),
             &["REDACTED@", "answered 403 Forbidden"],
         ),
-        (format!("ADD http://{host}/loop /x"), &["redirects for the 10th time"]),
-        (format!("ADD http://{host}/elsewhere /x"), &["redirects to `ftp://h/x`"]),
-        (format!("ADD http://{host}/none.git /x"), &["/none.git/info/refs", "404 Not Found"]),
+        (
+            format!("ADD http://{host}/loop /x"),
+            &["redirects for the 10th time"],
+        ),
+        (
+            format!("ADD http://{host}/elsewhere /x"),
+            &["redirects to `ftp://h/x`"],
+        ),
+        (
+            format!("ADD http://{host}/none.git /x"),
+            &["/none.git/info/refs", "404 Not Found"],
+        ),
         ("ADD https://h:99999/x /x".into(), &["invalid port number"]),
     ];
     let context = project.path("context").display().to_string();
@@ -297,7 +329,10 @@ fn secrets_are_shown_to_the_hosts_that_they_are_for() {
         format!("FROM scratch\nADD http://localhost:{port}/token /token\n"),
     );
     let text = fails(&project, &[&context, "--secret", &secret], None);
-    assert!(text.contains("401 Unauthorized") && !text.contains("s3cret"), "{text}");
+    assert!(
+        text.contains("401 Unauthorized") && !text.contains("s3cret"),
+        "{text}"
+    );
 }
 
 /// A repository with a submodule that has one itself.
@@ -308,13 +343,33 @@ fn with_submodules(root: &Path) -> (Repository, String) {
     middle.file("mid", "middle");
     let url = inner.dir.display().to_string();
     middle.git(&["submodule", "add", "-q", &url, "deep/er"]);
-    middle.git(&["config", "-f", ".gitmodules", "submodule.deep/er.url", "../inner"]);
+    middle.git(&[
+        "config",
+        "-f",
+        ".gitmodules",
+        "submodule.deep/er.url",
+        "../inner",
+    ]);
     middle.commit("middle");
     let outer = Repository::new(root.join("group/outer"));
     outer.file("top", "outer").file("docs/page", "page");
     let url = middle.dir.display().to_string();
-    outer.git(&["submodule", "add", "-q", "--name", "the/name", &url, "sub/mid"]);
-    outer.git(&["config", "-f", ".gitmodules", "submodule.the/name.url", "./../middle"]);
+    outer.git(&[
+        "submodule",
+        "add",
+        "-q",
+        "--name",
+        "the/name",
+        &url,
+        "sub/mid",
+    ]);
+    outer.git(&[
+        "config",
+        "-f",
+        ".gitmodules",
+        "submodule.the/name.url",
+        "./../middle",
+    ]);
     std::fs::set_permissions(outer.dir.join("top"), PermissionsExt::from_mode(0o755)).unwrap();
     let commit = outer.commit("outer");
     // The submodules go on without being asked for.
@@ -394,7 +449,11 @@ fn kept_repositories_are_usable() {
     let target = format!("type=local,dest={}", files.display());
     let (_, _) = build(&project, "out", &[&context, "--output", &target], None);
     let ask = |dir: &Path, arguments: &[&str]| git::run(dir, arguments);
-    for (dir, subject) in [("", "outer"), ("sub/mid", "middle"), ("sub/mid/deep/er", "inner")] {
+    for (dir, subject) in [
+        ("", "outer"),
+        ("sub/mid", "middle"),
+        ("sub/mid/deep/er", "inner"),
+    ] {
         let dir = files.join(dir);
         ask(&dir, &["fsck", "--strict"]);
         assert_eq!(ask(&dir, &["log", "--format=%s"]), subject);
@@ -404,8 +463,16 @@ fn kept_repositories_are_usable() {
     assert_eq!(ask(&files, &["rev-parse", "refs/heads/main"]), commit);
     let status = ask(&files, &["submodule", "status", "--recursive"]);
     assert_eq!(status.lines().count(), 2, "{status}");
-    assert!(status.lines().all(|line| !line.starts_with(['-', '+', 'U'])), "{status}");
-    assert_eq!(ask(&files, &["config", "submodule.the/name.url"]), format!("{}/group/middle", daemon.url));
+    assert!(
+        status
+            .lines()
+            .all(|line| !line.starts_with(['-', '+', 'U'])),
+        "{status}"
+    );
+    assert_eq!(
+        ask(&files, &["config", "submodule.the/name.url"]),
+        format!("{}/group/middle", daemon.url)
+    );
 }
 
 #[test]
@@ -435,18 +502,62 @@ fn submodules_that_are_traps() {
     let secret = project.path("secret");
     std::fs::create_dir(&secret).unwrap();
     let here = other.dir.display();
-    trap("name", "[submodule \"../../x\"]\npath = s\nurl = ../other\n", b"s");
-    trap("path", "[submodule \"x\"]\npath = ../s\nurl = ../other\n", b"s");
-    trap("option", "[submodule \"x\"]\npath = s\nurl = -u./payload\n", b"s");
-    trap("command", "[submodule \"x\"]\npath = s\nurl = ../other\nupdate = !touch /tmp/x\n", b"s");
-    trap("file", &format!("[submodule \"x\"]\npath = s\nurl = file://{here}\n"), b"s");
-    trap("local", &format!("[submodule \"x\"]\npath = s\nurl = {here}\n"), b"s");
-    trap("above", "[submodule \"x\"]\npath = s\nurl = ../../../other\n", b"s");
-    trap("ext", "[submodule \"x\"]\npath = s\nurl = \"ext::sh -c touch% /tmp/x\"\n", b"s");
+    trap(
+        "name",
+        "[submodule \"../../x\"]\npath = s\nurl = ../other\n",
+        b"s",
+    );
+    trap(
+        "path",
+        "[submodule \"x\"]\npath = ../s\nurl = ../other\n",
+        b"s",
+    );
+    trap(
+        "option",
+        "[submodule \"x\"]\npath = s\nurl = -u./payload\n",
+        b"s",
+    );
+    trap(
+        "command",
+        "[submodule \"x\"]\npath = s\nurl = ../other\nupdate = !touch /tmp/x\n",
+        b"s",
+    );
+    trap(
+        "file",
+        &format!("[submodule \"x\"]\npath = s\nurl = file://{here}\n"),
+        b"s",
+    );
+    trap(
+        "local",
+        &format!("[submodule \"x\"]\npath = s\nurl = {here}\n"),
+        b"s",
+    );
+    trap(
+        "above",
+        "[submodule \"x\"]\npath = s\nurl = ../../../other\n",
+        b"s",
+    );
+    trap(
+        "ext",
+        "[submodule \"x\"]\npath = s\nurl = \"ext::sh -c touch% /tmp/x\"\n",
+        b"s",
+    );
     trap("nourl", "[submodule \"x\"]\npath = s\n", b"s");
-    trap("unknown", "[submodule \"x\"]\npath = t\nurl = ../other\n", b"s");
-    trap("gone", "[submodule \"x\"]\npath = s\nurl = ../nothing\n", b"s");
-    trap("ssh", "[submodule \"x\"]\npath = s\nurl = ssh://-oProxyCommand=touch/x\n", b"s");
+    trap(
+        "unknown",
+        "[submodule \"x\"]\npath = t\nurl = ../other\n",
+        b"s",
+    );
+    trap(
+        "gone",
+        "[submodule \"x\"]\npath = s\nurl = ../nothing\n",
+        b"s",
+    );
+    trap(
+        "ssh",
+        "[submodule \"x\"]\npath = s\nurl = ssh://-oProxyCommand=touch/x\n",
+        b"s",
+    );
     trap("none", "[submodule \"x\"]\npath = s\nurl = -x\n", b".git");
     let text = modules("[submodule \"x\"]\npath = s\nurl = ../other\n");
     repository.odd_commit(
@@ -466,8 +577,14 @@ fn submodules_that_are_traps() {
         ("local", "neither a URL nor relative"),
         ("above", "leads above the host"),
         ("ext", "neither a URL nor relative"),
-        ("nourl", "No url found for submodule path 's' in .gitmodules"),
-        ("unknown", "No url found for submodule path 's' in .gitmodules"),
+        (
+            "nourl",
+            "No url found for submodule path 's' in .gitmodules",
+        ),
+        (
+            "unknown",
+            "No url found for submodule path 's' in .gitmodules",
+        ),
         ("gone", "submodule /s"),
         ("ssh", "submodule /s"),
         ("none", "has the name `.git`"),
@@ -475,13 +592,26 @@ fn submodules_that_are_traps() {
     ];
     let context = project.path("context").display().to_string();
     for (branch, wanted) in table {
-        project.file("Dockerfile", format!("FROM scratch\nADD {}/r#{branch} /\n", daemon.url));
+        project.file(
+            "Dockerfile",
+            format!("FROM scratch\nADD {}/r#{branch} /\n", daemon.url),
+        );
         let text = fails(&project, &[&context], None);
-        assert!(text.contains(wanted) && text.contains("Dockerfile:2"), "{branch}: {text}");
+        assert!(
+            text.contains(wanted) && text.contains("Dockerfile:2"),
+            "{branch}: {text}"
+        );
     }
     // Left out on purpose is no mistake.
-    trap("out", "[submodule \"x\"]\npath = s\nurl = ../nothing\nupdate = none\n", b"s");
-    project.file("Dockerfile", format!("FROM scratch\nADD {}/r#out /\n", daemon.url));
+    trap(
+        "out",
+        "[submodule \"x\"]\npath = s\nurl = ../nothing\nupdate = none\n",
+        b"s",
+    );
+    project.file(
+        "Dockerfile",
+        format!("FROM scratch\nADD {}/r#out /\n", daemon.url),
+    );
     has(&build(&project, "out", &[&context], None).0, "a", "a");
 }
 
@@ -505,11 +635,17 @@ fn directories_of_a_repository_do_not_lead_out() {
         ("real/x", "directory real/x of git://127.0.0.1:"),
     ];
     for (dir, wanted) in table {
-        project.file("Dockerfile", format!("FROM scratch\nADD {}/r#:{dir} /\n", daemon.url));
+        project.file(
+            "Dockerfile",
+            format!("FROM scratch\nADD {}/r#:{dir} /\n", daemon.url),
+        );
         let text = fails(&project, &[&context], None);
         assert!(text.contains(wanted), "{dir}: {text}");
     }
-    project.file("Dockerfile", format!("FROM scratch\nADD {}/r#:alias /\n", daemon.url));
+    project.file(
+        "Dockerfile",
+        format!("FROM scratch\nADD {}/r#:alias /\n", daemon.url),
+    );
     has(&build(&project, "out", &[&context], None).0, "x", "x");
 }
 
@@ -540,8 +676,14 @@ fn private_repositories() {
     let context = project.path("context").display().to_string();
     project.file("Dockerfile", format!("FROM scratch\nADD {url} /\n"));
     let text = fails(&project, &[&context], None);
-    assert!(text.contains("401 Unauthorized") && text.contains("GIT_AUTH_TOKEN"), "{text}");
-    for id in ["GIT_AUTH_TOKEN".to_owned(), format!("GIT_AUTH_TOKEN.{}", server.host)] {
+    assert!(
+        text.contains("401 Unauthorized") && text.contains("GIT_AUTH_TOKEN"),
+        "{text}"
+    );
+    for id in [
+        "GIT_AUTH_TOKEN".to_owned(),
+        format!("GIT_AUTH_TOKEN.{}", server.host),
+    ] {
         let secret = format!("id={id},src={token}");
         let (image, _) = build(&project, "out", &[&context, "--secret", &secret], None);
         has(&image, "sub/mid/deep/er/in", "inner");
@@ -560,7 +702,9 @@ fn private_repositories() {
         (&[("GIT_USERNAME", "u")], false),
     ] {
         let mut command = bare(&project);
-        command.args([&url, "-f", "top"]).envs(variables.iter().copied());
+        command
+            .args([&url, "-f", "top"])
+            .envs(variables.iter().copied());
         let output = command.output().unwrap();
         // `top` is no Dockerfile, which is found out once the context is there.
         let text = said(&output);
@@ -576,10 +720,15 @@ fn named_contexts_of_files() {
     let project = Project::new();
     let root = project.path("repositories");
     let repository = Repository::new(root.join("r"));
-    repository.file("repo", "repo").file(".dockerignore", "repo\n");
+    repository
+        .file("repo", "repo")
+        .file(".dockerignore", "repo\n");
     repository.commit("x");
     let daemon = Daemon::start(&root);
-    let tar = gzip(&archive(&[("from/tar", "tar"), (".dockerignore", "from\n")]));
+    let tar = gzip(&archive(&[
+        ("from/tar", "tar"),
+        (".dockerignore", "from\n"),
+    ]));
     std::fs::write(project.path("x.tar.gz"), &tar).unwrap();
     let server = serve(move |_| reply(200).body(tar.clone()));
     let dir = project.path("other");
@@ -605,7 +754,10 @@ fn named_contexts_of_files() {
         format!("--build-context=other={}", dir.display()),
         format!("--build-context=repo={}/r", daemon.url),
         format!("--build-context=web=http://{}/x.tar.gz", server.host),
-        format!("--build-context=tar=tar://{}", project.path("x.tar.gz").display()),
+        format!(
+            "--build-context=tar=tar://{}",
+            project.path("x.tar.gz").display()
+        ),
         "--build-context=unused=http://127.0.0.1:1/x".into(),
     ];
     let named: Vec<&str> = named.iter().map(String::as_str).collect();
@@ -637,7 +789,10 @@ fn named_contexts_of_files() {
     lacks(&image, "left-out");
     assert_eq!(image.files[&b"bin"[..]]["uid"], 0);
     // With RUN on top, and in one layer.
-    project.file("Dockerfile", "FROM busy\nRUN rm /bin/[\nCOPY Dockerfile /d\n");
+    project.file(
+        "Dockerfile",
+        "FROM busy\nRUN rm /bin/[\nCOPY Dockerfile /d\n",
+    );
     let busy = project.path("busy");
     std::fs::create_dir_all(busy.join("bin")).unwrap();
     for name in ["sh", "rm", "["] {
@@ -654,7 +809,10 @@ fn named_contexts_of_files() {
 
 /// The files of a context with a bit of everything.
 const CONTEXT: [(&str, &str); 7] = [
-    ("Dockerfile", "FROM base\nCOPY . /all/\nRUN cat /all/a; stat -c '%n %u %a' /all/a /all/d/b\n"),
+    (
+        "Dockerfile",
+        "FROM base\nCOPY . /all/\nRUN cat /all/a; stat -c '%n %u %a' /all/a /all/d/b\n",
+    ),
     ("a", "one"),
     ("d/b", "two"),
     ("d/link@", "../a"),
@@ -693,7 +851,12 @@ fn contexts_that_are_archives() {
         let (image, printed) = build(&project, "out", &["-"], Some(bytes));
         check(&image, &printed);
     }
-    let (image, printed) = build(&project, "out", &["--context", "tar://stdin"], Some(&packed[1].1));
+    let (image, printed) = build(
+        &project,
+        "out",
+        &["--context", "tar://stdin"],
+        Some(&packed[1].1),
+    );
     check(&image, &printed);
     let served = packed[1].1.clone();
     let server = serve(move |asked| match asked.path() {
@@ -728,11 +891,19 @@ fn contexts_that_are_archives() {
     std::fs::write(project.path("own.dockerignore"), "a\n").unwrap();
     let args = [&format!("{url}/c.tar.gz"), "-f", own.to_str().unwrap()];
     let text = fails(&project, &args, None);
-    assert!(text.contains("\"/a\": not found: the ignore file leaves it out"), "{text}");
+    assert!(
+        text.contains("\"/a\": not found: the ignore file leaves it out"),
+        "{text}"
+    );
     // A single Dockerfile is a context by itself.
     let (image, _) = build(&project, "out", &[&format!("{url}/Dockerfile")], None);
     has(&image, "c/context", "FROM base\nCOPY . /c/\n");
-    let (image, _) = build(&project, "out", &["-"], Some(b"FROM base\nRUN echo x > /x\n"));
+    let (image, _) = build(
+        &project,
+        "out",
+        &["-"],
+        Some(b"FROM base\nRUN echo x > /x\n"),
+    );
     has(&image, "x", "x\n");
 }
 
@@ -769,7 +940,12 @@ fn contexts_that_are_repositories() {
     has(&image, "sub/Dockerfile", CONTEXT[6].1);
     lacks(&image, "sub/a");
     let keep = ["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"];
-    let (image, _) = build(&project, "out", &[&[http.as_str()], &keep[..]].concat(), None);
+    let (image, _) = build(
+        &project,
+        "out",
+        &[&[http.as_str()], &keep[..]].concat(),
+        None,
+    );
     assert!(image.files.contains_key(&b"all/.git/HEAD"[..]));
     // kaniko's form, which is fetched over http here.
     let executor = project.path("executor");
@@ -783,9 +959,14 @@ fn contexts_that_are_repositories() {
         command.args(["--force", "--no-push", "--context"]);
         command.arg(format!("git://{}/r.git{rest}", server.host));
         command.arg("--cache-dir").arg(project.path("store"));
-        command.arg(format!("--build-context=base=oci-layout://{}", project.base.display()));
+        command.arg(format!(
+            "--build-context=base=oci-layout://{}",
+            project.base.display()
+        ));
         command.arg("--oci-layout-path").arg(project.path("kaniko"));
-        command.env("GIT_PULL_METHOD", "http").current_dir(project.dir.path());
+        command
+            .env("GIT_PULL_METHOD", "http")
+            .current_dir(project.dir.path());
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
         has(&read_layout(&project.path("kaniko")), "all/a", a);
@@ -796,14 +977,21 @@ fn contexts_that_are_repositories() {
     repository.file("Dockerfile", "FROM base\n\nNONSENSE\n");
     repository.commit("bad");
     let text = fails(&project, &[&http], None);
-    assert!(text.contains("Dockerfile:3") && text.contains(">>> NONSENSE"), "{text}");
+    assert!(
+        text.contains("Dockerfile:3") && text.contains(">>> NONSENSE"),
+        "{text}"
+    );
     let text = fails(&project, &[&http, "-f", "none"], None);
     assert!(text.contains("read none of the build context"), "{text}");
     let text = fails(&project, &[&format!("{http}#none")], None);
     assert!(text.contains("does not contain ref none"), "{text}");
     let output = run(&project, "failed", &[&format!("{http}#:bad")], None);
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
-    assert!(said(&output).contains(">>> RUN exit 3"), "{}", said(&output));
+    assert!(
+        said(&output).contains(">>> RUN exit 3"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
@@ -817,11 +1005,26 @@ fn contexts_that_are_traps() {
     let out = etc.display().to_string();
     let table: Vec<(Vec<(&str, &str)>, &str)> = vec![
         (vec![dockerfile, ("../escaped", "x")], "entry `../escaped`"),
-        (vec![dockerfile, ("a/../../escaped", "x")], "entry `a/../../escaped`"),
-        (vec![dockerfile, ("l@", &out), ("l/escaped", "x")], "what it is in is no directory"),
-        (vec![dockerfile, ("f", "x"), ("f/escaped", "x")], "what it is in is no directory"),
-        (vec![("Dockerfile@", &outside)], "read Dockerfile of the build context"),
-        (vec![("Dockerfile@", "../../../../victim")], "read Dockerfile of the build context"),
+        (
+            vec![dockerfile, ("a/../../escaped", "x")],
+            "entry `a/../../escaped`",
+        ),
+        (
+            vec![dockerfile, ("l@", &out), ("l/escaped", "x")],
+            "what it is in is no directory",
+        ),
+        (
+            vec![dockerfile, ("f", "x"), ("f/escaped", "x")],
+            "what it is in is no directory",
+        ),
+        (
+            vec![("Dockerfile@", &outside)],
+            "read Dockerfile of the build context",
+        ),
+        (
+            vec![("Dockerfile@", "../../../../victim")],
+            "read Dockerfile of the build context",
+        ),
         (vec![("a", "x")], "read Dockerfile of the build context"),
     ];
     for (entries, wanted) in table {
@@ -836,7 +1039,11 @@ fn contexts_that_are_traps() {
         &project,
         "out",
         &["-"],
-        Some(&archive(&[dockerfile, (".dockerignore@", &outside), ("/abs", "x")])),
+        Some(&archive(&[
+            dockerfile,
+            (".dockerignore@", &outside),
+            ("/abs", "x"),
+        ])),
     );
     has(&image, "x/abs", "x");
     let half = &gzip(&archive(&[dockerfile, ("big", &"x".repeat(100_000))]))[..120];
@@ -867,24 +1074,46 @@ fn a_fetch_ends_with_the_build() {
         (String::new(), vec![url.clone()]),
         (String::new(), vec![daemon.clone()]),
         (String::new(), vec!["-".to_owned()]),
-        (String::new(), vec![context.clone(), "-f".into(), url.clone()]),
+        (
+            String::new(),
+            vec![context.clone(), "-f".into(), url.clone()],
+        ),
     ] {
         project.file("Dockerfile", format!("FROM scratch\n{line}\n"));
         let mut command = bare(&project);
-        command.args(&args).stdin(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(&args)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         // It is at it once its scratch directory is there.
         let end = Instant::now() + Duration::from_secs(20);
         while std::fs::read_dir(project.path("store/run")).map_or(0, Iterator::count) == 0 {
-            assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "{args:?}");
+            assert!(
+                Instant::now() < end && child.try_wait().unwrap().is_none(),
+                "{args:?}"
+            );
             std::thread::yield_now();
         }
         let sent = Instant::now();
-        let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        let _ = Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status();
         let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(130), "{args:?}: {}", said(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(130),
+            "{args:?}: {}",
+            said(&output)
+        );
         assert!(sent.elapsed() < Duration::from_secs(10), "{args:?}");
-        assert_eq!(std::fs::read_dir(project.path("store/run")).unwrap().count(), 0, "{args:?}");
+        assert_eq!(
+            std::fs::read_dir(project.path("store/run"))
+                .unwrap()
+                .count(),
+            0,
+            "{args:?}"
+        );
         assert_eq!(mounts(project.dir.path()), Vec::<String>::new());
     }
 }
@@ -897,7 +1126,11 @@ fn certificates_are_checked() {
     let (cert, key) = papers.pair("server");
     let files = project.path("served");
     std::fs::create_dir(&files).unwrap();
-    std::fs::write(files.join("a"), "HTTP/1.0 200 ok\r\nContent-Length: 5\r\n\r\nhello").unwrap();
+    std::fs::write(
+        files.join("a"),
+        "HTTP/1.0 200 ok\r\nContent-Length: 5\r\n\r\nhello",
+    )
+    .unwrap();
     let port = {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         free.local_addr().unwrap().port()
@@ -919,13 +1152,22 @@ fn certificates_are_checked() {
         assert!(Instant::now() < end, "openssl does not listen");
         std::thread::yield_now();
     }
-    project.file("Dockerfile", format!("FROM scratch\nADD https://localhost:{port}/a /a\n"));
+    project.file(
+        "Dockerfile",
+        format!("FROM scratch\nADD https://localhost:{port}/a /a\n"),
+    );
     let context = at("context");
     let text = fails(&project, &[&context], None);
     assert!(text.contains("certificate"), "{text}");
     let mut command = bare(&project);
-    command.arg(&context).env("SSL_CERT_FILE", papers.path("ca.pem"));
-    let output = command.arg("--oci-layout-path").arg(at("out")).output().unwrap();
+    command
+        .arg(&context)
+        .env("SSL_CERT_FILE", papers.path("ca.pem"));
+    let output = command
+        .arg("--oci-layout-path")
+        .arg(at("out"))
+        .output()
+        .unwrap();
     let _ = server.kill();
     let _ = server.wait();
     assert!(output.status.success(), "{}", said(&output));
@@ -1001,20 +1243,31 @@ impl Desk {
 fn transfers_that_break_off_go_on() {
     // Bytes that differ from place to place, so that a gap would be seen.
     let whole: Vec<u8> = (0..400_000_u32).flat_map(u32::to_le_bytes).collect();
-    let packed = gzip(&archive(&[("first", "one"), ("big", &"x".repeat(3_000_000)), ("last", "two")]));
+    let packed = gzip(&archive(&[
+        ("first", "one"),
+        ("big", &"x".repeat(3_000_000)),
+        ("last", "two"),
+    ]));
     let (served, archived) = (whole.clone(), packed.clone());
     let state: Mutex<BTreeMap<String, usize>> = Mutex::default();
     let server = serve(move |asked| {
         let mut state = state.lock().unwrap();
         let count = state.entry(asked.path().to_owned()).or_default();
         *count += 1;
-        let start = asked
-            .header("range")
-            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+        let start = asked.header("range").and_then(|range| {
+            range
+                .strip_prefix("bytes=")?
+                .strip_suffix('-')?
+                .parse::<usize>()
+                .ok()
+        });
         let part = |start: usize, tag: &str, body: &[u8]| {
             reply(206)
                 .with("etag", tag)
-                .with("content-range", format!("bytes {start}-{}/{}", body.len() - 1, body.len()))
+                .with(
+                    "content-range",
+                    format!("bytes {start}-{}/{}", body.len() - 1, body.len()),
+                )
                 .body(&body[start..])
         };
         let all = || reply(200).body(served.clone());
@@ -1037,9 +1290,10 @@ fn transfers_that_break_off_go_on() {
             ("/weak", None) if *count == 1 => all().with("etag", "W/\"1\"").cut_after(300_000),
             ("/untagged" | "/weak", None) => all(),
             // Becomes something else meanwhile.
-            ("/changes", None) if *count == 1 => {
-                reply(200).with("etag", "\"old\"").body(vec![7; 500_000]).cut_after(300_000)
-            }
+            ("/changes", None) if *count == 1 => reply(200)
+                .with("etag", "\"old\"")
+                .body(vec![7; 500_000])
+                .cut_after(300_000),
             ("/changes", _) => all().with("etag", "\"new\""),
             // Gives another part than was asked for.
             ("/shifted", None) if *count == 1 => all().with("etag", "\"1\"").cut_after(300_000),
@@ -1049,7 +1303,10 @@ fn transfers_that_break_off_go_on() {
             ("/busy", _) => all(),
             ("/dies", _) => all().with("etag", "\"1\"").cut_after(0),
             ("/ends", _) => reply(200).hang_up(),
-            ("/c1", None) => reply(200).with("etag", "\"1\"").body(archived.clone()).cut_after(1000),
+            ("/c1", None) => reply(200)
+                .with("etag", "\"1\"")
+                .body(archived.clone())
+                .cut_after(1000),
             ("/c1", Some(start)) => part(start, "\"1\"", &archived),
             ("/c2", _) if *count == 1 => reply(200).body(archived.clone()).cut_after(1000),
             ("/c2", _) => reply(200).body(archived.clone()),
@@ -1059,8 +1316,18 @@ fn transfers_that_break_off_go_on() {
     });
     let desk = Desk::new();
     let url = |path: &str| format!("http://{}{path}", server.host);
-    for path in ["/pieces", "/again", "/untagged", "/weak", "/changes", "/shifted", "/busy"] {
-        let got = desk.file(&url(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+    for path in [
+        "/pieces",
+        "/again",
+        "/untagged",
+        "/weak",
+        "/changes",
+        "/shifted",
+        "/busy",
+    ] {
+        let got = desk
+            .file(&url(path))
+            .unwrap_or_else(|e| panic!("{path}: {e}"));
         assert!(got == whole, "{path}: {} bytes", got.len());
     }
     for path in ["/dies", "/ends"] {
@@ -1069,11 +1336,17 @@ fn transfers_that_break_off_go_on() {
         assert!(!desk.dir.path().join(&path[1..]).join("file").exists());
     }
     for path in ["/c1", "/c2"] {
-        assert_eq!(desk.context(&url(path), "last").as_deref(), Ok("two"), "{path}");
+        assert_eq!(
+            desk.context(&url(path), "last").as_deref(),
+            Ok("two"),
+            "{path}"
+        );
     }
     let why = desk.context(&url("/c3"), "last").unwrap_err();
     assert!(why.contains("GET http://"), "{why}");
-    let left = std::fs::read_dir(desk.dir.path().join("c3")).unwrap().count();
+    let left = std::fs::read_dir(desk.dir.path().join("c3"))
+        .unwrap()
+        .count();
     assert_eq!(left, 0);
 }
 
