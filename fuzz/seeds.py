@@ -107,6 +107,16 @@ IMAGES = [
 ]
 REFERENCES = ['debian', 'debian:12', 'me/app', 'index.docker.io/me/x:y', 'localhost:5000/x:y', 'UPPER/x', '[::1]:5000/x',
               'r.example/a--b/c__d.e:1.2-3_4', 'r.example/x@' + A, 'r.example:5000/x/y:t@' + A]
+GIT_URLS = ['https://u:p@h/f.git#a/b:c/../d', 'git@h:f.git#v1:x', 'ssh://git@[::1]:2222/~me/f#x', 'git://h/f%20g',
+            'github.com/a/b.git#:dir', 'h/f#refs/heads/main#0123456789abcdef0123456789abcdef01234567',
+            'https://h/f.git?tag=v1&subdir=/s&checksum=abc123&keep-git-dir=1&submodules=false&mtime=checkout',
+            'http://h/f.git?branch=a%2Fb&fetch-by-commit=true#%72', 'git@h:/a/b\n../../c', 'https://h/a\n./../d/']
+GIT_MODULES = ['[submodule "a/b"]\n\tpath = a/b\n\turl = ../c.git\n\tbranch = .\n',
+               '\ufeff# c\n[core] x\n[Submodule "q\\"\\\\"]; d\n path="a b" c\n url=https://h/x\\\n/y\n update = none\n',
+               '[submodule "../x"]\npath=-u\n', '[a.b "c"]d=e\n[submodule "x"]\nurl = --upload-pack=x\nupdate = !sh\n']
+# Objects of git_pack in its own words: a blob, deltas of it, a delta of nothing, one that lies, two of a name.
+GIT_PACKS = ['33 05 68656c6c6f 26 03 616263 17 04 77 78 79 7a 46 01 30', '32 00 67 02 6161 33 01 61 33 01 61 f6 01 62',
+             '07 20 33 02 6162 66 21 63 66 01 64 66 41 65', '00 5041434b 00000002 00000000']
 
 
 def main():
@@ -130,6 +140,12 @@ def main():
         put('config', json.dumps(image))
     for reference in REFERENCES:
         put('reference', reference)
+    for url in GIT_URLS:
+        put('git_url', url)
+    for text in GIT_MODULES:
+        put('git_modules', text)
+    for objects in GIT_PACKS:
+        put('git_pack', bytes.fromhex(objects))
     put('toc', bytes(range(256)))
     put('unpack', bytes(range(0, 200)))
     put('unpack', bytes([3, 0, 0, 9, 5, 1, 0, 9, 0, 4, 0, 9, 255, 0, 6, 0, 9, 6, 3, 2, 9, 3, 9, 0, 9, 0, 2, 0, 4]))

@@ -33,7 +33,7 @@
 //! | 2 | [`store`] | content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks |
 //! | 2 | [`plan`] | AST and request to stages and steps; config edits as pure functions |
 //! | 2 | [`changeset`] | what a step changed: ordering, merging, comparing with a tree; the slow full walk |
-//! | 3 | [`context`] | what a COPY or ADD takes, from the build context or from a tree, as a changeset |
+//! | 3 | [`context`] | contexts, here or fetched; what a COPY or ADD takes of them or of a tree, as a changeset |
 //! | 3 | [`layer`] | changeset to blob, in a bounded pipeline; blob to verified files |
 //! | 3 | [`registry`] | OCI distribution: credentials, pull, push |
 //! | 4 | [`rootfs`] | the `Rootfs` trait and its strategies |

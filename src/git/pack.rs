@@ -18,7 +18,7 @@ const MAX_HELD: u64 = 1 << 30;
 /// The most bytes of objects that are held for the deltas that wait for them, in one chain.
 const MAX_CHAIN: u64 = 2 << 30;
 /// The longest chain of deltas. git makes none of more than 4095.
-const MAX_DEPTH: usize = 1 << 13;
+const MAX_DEPTH: u16 = 1 << 13;
 /// Pieces that a pack is read in.
 const PIECE: usize = 64 << 10;
 
@@ -38,6 +38,8 @@ struct Entry {
     oid: Oid,
     offset: u64,
     kind: Kind,
+    /// How many deltas it is made by.
+    depth: u16,
 }
 
 /// Where the content of an object in a pack begins, and what it is.
@@ -410,6 +412,11 @@ impl Pack {
         self.entries.is_empty()
     }
 
+    /// Gives what each object is, in order of their names.
+    pub fn objects(&self) -> impl Iterator<Item = (Oid, Kind)> {
+        self.entries.iter().map(|entry| (entry.oid, entry.kind))
+    }
+
     /// Finds the names of the deltas, in parallel, and gives all objects in order of their names.
     fn name_all(
         &self,
@@ -460,6 +467,7 @@ impl Pack {
                     oid,
                     offset: one.offset,
                     kind,
+                    depth: 0,
                 })
             })
             .chain(found.into_iter().flatten())
@@ -468,7 +476,9 @@ impl Pack {
             let missing = raw.len() - entries.len();
             return Err(Error::Pack(format!("{missing} deltas have no base")));
         }
-        entries.par_sort_unstable_by_key(|entry| (entry.oid, entry.offset));
+        // Of an object that is there twice the one of fewer deltas is read, whose bases have fewer
+        // still: chains end, however bases are named.
+        entries.par_sort_unstable_by_key(|entry| (entry.oid, entry.depth, entry.offset));
         entries.dedup_by_key(|entry| entry.oid);
         Ok(entries)
     }
@@ -486,14 +496,17 @@ impl Pack {
         let mut out = Vec::new();
         let root = Held::new(self.inflated(&self.head(offset)?)?, &count)?;
         let root = std::rc::Rc::new(root);
-        let mut todo: Vec<(std::rc::Rc<Held<'_>>, u32)> = waiting
+        let mut todo: Vec<(std::rc::Rc<Held<'_>>, u16, u32)> = waiting
             .into_iter()
-            .map(|delta| (root.clone(), delta))
+            .map(|delta| (root.clone(), 1, delta))
             .collect();
         drop(root);
-        while let Some((base, delta)) = todo.pop() {
+        while let Some((base, depth, delta)) = todo.pop() {
             if cancel.is_set() {
                 return Err(Error::Cancelled);
+            }
+            if depth > MAX_DEPTH {
+                return Err(Error::Pack("a chain of deltas is too long".into()));
             }
             let place = children.deltas[delta as usize].0;
             let offset = children.raw[place as usize].offset;
@@ -504,11 +517,17 @@ impl Pack {
             let oid = hash
                 .finish()
                 .map_err(|e| Error::Pack(format!("an object: {e}")))?;
-            out.push(Entry { oid, offset, kind });
+            out.push(Entry {
+                oid,
+                offset,
+                kind,
+                depth,
+            });
             let waiting = children.of(place, &oid);
             if !waiting.is_empty() {
                 let held = std::rc::Rc::new(Held::new(bytes, &count)?);
-                todo.extend(waiting.into_iter().map(|delta| (held.clone(), delta)));
+                let waiting = waiting.into_iter();
+                todo.extend(waiting.map(|delta| (held.clone(), depth + 1, delta)));
             }
         }
         Ok(out)
@@ -609,7 +628,8 @@ impl Pack {
         let mut deltas = Vec::new();
         let mut head = self.head(entry.offset)?;
         while let Some(base) = head.base {
-            if deltas.len() >= MAX_DEPTH {
+            // It was no longer when the pack came, unless the file has changed since.
+            if deltas.len() >= usize::from(MAX_DEPTH) {
                 return Err(Error::object(&entry.oid, "its chain of deltas is too long"));
             }
             deltas.push(head);
