@@ -117,15 +117,21 @@ enum Late {
 fn restrict(tree: &OwnedFd, set: MountAttrFlags) -> io::Result<Late> {
     let clear = MountAttrFlags::MOUNT_ATTR_NOEXEC.union(MountAttrFlags::MOUNT_ATTR_NOSUID) - set;
     let given = |clear| sys::set_mount_attributes(tree.as_fd(), set, clear);
-    let errno = |error: &io::Error| error.raw_os_error();
-    match given(clear) {
+    let mut result = given(clear);
+    if is(&result, libc::EPERM) {
         // Attributes of mounts from outside of a user namespace cannot be taken away.
-        Err(error) if errno(&error) == Some(libc::EPERM) => given(MountAttrFlags::empty())?,
-        // Before Linux 5.12.
-        Err(error) if errno(&error) == Some(libc::ENOSYS) => return Ok(Late::Restrict),
-        other => other?,
+        result = given(MountAttrFlags::empty());
     }
-    Ok(Late::Nothing)
+    // Before Linux 5.12, and under seccomp profiles from before it.
+    if is(&result, libc::ENOSYS) || is(&result, libc::EPERM) {
+        return Ok(Late::Restrict);
+    }
+    result.map(|()| Late::Nothing)
+}
+
+fn is(result: &io::Result<()>, errno: i32) -> bool {
+    let error = result.as_ref().err();
+    error.and_then(io::Error::raw_os_error) == Some(errno)
 }
 
 /// The same once the tree is mounted, one mount after the other.

@@ -78,6 +78,9 @@ const LOOP: u32 = 7;
 /// How many loop devices there are beyond the last that the kernel has already.
 const SPARE_LOOPS: u32 = 8;
 
+/// How many there are at most.
+const MOST_LOOPS: u32 = 256;
+
 /// Symlinks in `/dev`.
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -398,7 +401,7 @@ fn loop_devices() -> u32 {
         .filter_map(|entry| number(&entry.ok()?.file_name()))
         .max()
         .map_or(0, |last| last.saturating_add(1));
-    next.saturating_add(SPARE_LOOPS)
+    next.saturating_add(SPARE_LOOPS).min(MOST_LOOPS)
 }
 
 /// Mounts what `/dev` has in it.
