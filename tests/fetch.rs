@@ -781,7 +781,10 @@ fn named_contexts_of_files() {
     let (image, _) = build(&project, "files", &args, None);
     assert_eq!(image.manifest["layers"].as_array().unwrap().len(), 1);
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    assert_eq!(image.image["config"]["Env"], serde_json::json!([path, "A=b"]));
+    assert_eq!(
+        image.image["config"]["Env"],
+        serde_json::json!([path, "A=b"])
+    );
     let history: Vec<&str> = image.image["history"]
         .as_array()
         .unwrap()
