@@ -6,10 +6,15 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 /// Makes a user namespace with the given maps, in the form of `/proc/PID/uid_map`
 /// (user_namespaces(7)). Refused where the process may not make one, or may not give it such maps.
 pub fn user_namespace(users: &str, groups: &str) -> Result<OwnedFd> {
+    // A child of another thread at the same time would hold this pipe open as this one would that
+    // one's, and both would wait for ever.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     let child = clone_idle(&read, &write)?;
     drop(read);
