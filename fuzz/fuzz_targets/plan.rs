@@ -46,6 +46,7 @@ static REQUEST: LazyLock<Request> = LazyLock::new(|| Request {
     .into(),
     secrets: [].into(),
     ssh: [].into(),
+    git: Default::default(),
     allow_insecure: false,
     destinations: Vec::new(),
     names: Vec::new(),
