@@ -40,7 +40,10 @@ pub(super) fn start<'scope, 'env: 'scope>(
         let promise = Promise::new(&pending);
         let packed = {
             let _pass = shared.packers.enter();
-            let read = || drop(read.try_send(()));
+            // Only of what is live somebody waits for it.
+            let read = || {
+                let _ = read.try_send(());
+            };
             shared
                 .failure
                 .check(make(shared, step, of, &changeset, &read))
