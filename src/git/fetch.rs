@@ -1,10 +1,21 @@
-//! From a reference to the pack with its commit.
+//! From a reference to the pack with its commit, by git's protocol 2 or the one before it.
 
-use super::pack::{Pack, receive};
-use super::protocol::{Depth, Ref, Session};
-use super::{Error, Oid, Remote, shown};
+use super::pack::{self, Pack};
+use super::wire::{Ends, Wire};
+use super::{Error, Format, Oid, Remote, shown};
+use crate::sys::Cancel;
+use gix_error::Error as Trouble;
+use gix_protocol::fetch::{Arguments, Response};
+use gix_protocol::ls_refs::RefPrefixes;
+use gix_protocol::transport::packetline::read::{self, ProgressAction};
+use gix_protocol::transport::{Protocol, Service};
+use gix_protocol::{Command, Handshake, LsRefsCommand};
+use gix_utils::progress::Discard;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+const AGENT: &str = concat!("shutter/", env!("CARGO_PKG_VERSION"));
 
 /// Which commit is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -43,14 +54,14 @@ fn once(
     moved: &dyn Fn(u64),
 ) -> Result<Fetched, Error> {
     let mut session = Session::open(remote)?;
-    let (oid, reference) = match wanted.reference.and_then(Oid::parse) {
+    let (oid, reference) = match wanted.reference.and_then(commit_name) {
         Some(oid) => {
             check(remote, wanted.checksum, &oid, None)?;
-            if oid.format() != session.format() {
+            if oid.kind() != session.format {
                 return Err(Error::NotGiven {
                     remote: shown(remote.url),
                     commit: oid,
-                    message: format!("its objects have {} names", session.format().name()),
+                    message: format!("its objects have {} names", session.format),
                 });
             }
             (oid, None)
@@ -67,6 +78,269 @@ fn once(
         oid,
         reference,
     })
+}
+
+/// Reads a whole name of an object, in lower case as everybody writes them.
+fn commit_name(text: &str) -> Option<Oid> {
+    let is_plain = !text.bytes().any(|c| c.is_ascii_uppercase());
+    Oid::from_hex(text.as_bytes()).ok().filter(|_| is_plain)
+}
+
+/// A reference of a remote.
+struct Ref {
+    /// Its full name.
+    name: String,
+    /// What it points to.
+    oid: Oid,
+    /// What that points to, where it is an annotated tag.
+    peeled: Option<Oid>,
+    /// The name of the reference that it stands for, where it stands for one.
+    target: Option<String>,
+}
+
+/// How much of a history is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// The commits that are wanted alone.
+    One,
+    /// All that leads to them.
+    All,
+}
+
+/// A conversation with a remote.
+struct Session<'a> {
+    remote: String,
+    cancel: &'a Cancel,
+    wire: Wire<'a>,
+    ends: Ends<'a>,
+    greeting: Handshake,
+    /// What the repository names its objects by.
+    format: Format,
+}
+
+impl<'a> Session<'a> {
+    /// Greets the remote.
+    fn open(remote: &Remote<'a>) -> Result<Session<'a>, Error> {
+        let (wire, ends) = Wire::open(remote)?;
+        let mut session = Session {
+            remote: shown(remote.url),
+            cancel: remote.cancel,
+            wire,
+            ends,
+            greeting: Handshake::default(),
+            format: Format::Sha1,
+        };
+        // Nobody is asked for credentials: what there is to show is shown by the wire.
+        let greeting = gix_protocol::handshake(
+            &mut session.ends,
+            Service::UploadPack,
+            |_| Ok(None),
+            Vec::new(),
+            &mut Discard,
+        );
+        session.greeting = greeting.map_err(|error| session.failed(&error))?;
+        session.wire.speak(session.greeting.server_protocol_version);
+        if let Some(name) = session.object_format() {
+            session.format = match &*name {
+                "sha1" => Format::Sha1,
+                "sha256" => Format::Sha256,
+                _ => return Err(session.odd(format!("its objects are named by `{name}`"))),
+            };
+        }
+        Ok(session)
+    }
+
+    fn object_format(&self) -> Option<String> {
+        let format = self.greeting.capabilities.capability("object-format")?;
+        Some(format.value()?.escape_ascii().to_string())
+    }
+
+    /// Gives the references whose names begin with one of the prefixes.
+    fn refs(&mut self, prefixes: &[&str]) -> Result<Vec<Ref>, Error> {
+        let all = match &self.greeting.refs {
+            Some(refs) => refs.clone(),
+            None => {
+                let mut wanted = RefPrefixes::new();
+                wanted.extend(prefixes.iter().map(|&prefix| prefix.into()));
+                let agent = ("agent", Some(AGENT.to_owned()));
+                LsRefsCommand::new(Some(wanted), &self.greeting.capabilities, agent)
+                    .invoke_blocking(&mut self.ends, &mut Discard, false)
+                    .map_err(|error| self.failed(&error))?
+            }
+        };
+        let known = |one: &gix_protocol::handshake::Ref| {
+            let (name, oid, peeled) = one.unpack();
+            let name = std::str::from_utf8(name).ok()?;
+            prefixes.iter().find(|prefix| name.starts_with(**prefix))?;
+            let target = match one {
+                gix_protocol::handshake::Ref::Symbolic { target, .. } => Some(target.to_string()),
+                _ => None,
+            };
+            Some(Ref {
+                name: name.to_owned(),
+                oid: oid?.to_owned(),
+                peeled: peeled.map(ToOwned::to_owned),
+                target,
+            })
+        };
+        Ok(all.iter().filter_map(known).collect())
+    }
+
+    /// Tells whether the server says beforehand that it does not give an object.
+    fn refuses(&self, oid: &Oid) -> bool {
+        let Some(refs) = &self.greeting.refs else {
+            // Servers of version 2 give whatever they have, but for a few.
+            return false;
+        };
+        let can = |name| self.greeting.capabilities.contains(name);
+        !can("allow-reachable-sha1-in-want")
+            && !can("allow-any-sha1-in-want")
+            && !refs.iter().any(|one| one.unpack().1 == Some(oid))
+    }
+
+    /// Fetches commits into a directory.
+    fn take(
+        &mut self,
+        wants: &[Oid],
+        depth: Depth,
+        dir: &Path,
+        moved: &dyn Fn(u64),
+    ) -> Result<Pack, Error> {
+        let version = self.greeting.server_protocol_version;
+        let mut features = Command::Fetch.default_features(version, &self.greeting.capabilities);
+        // One question is asked and one pack is wanted: nothing is negotiated or filtered.
+        features.retain(|(name, _)| {
+            !name.starts_with("allow-") && !matches!(*name, "sideband-all" | "no-done" | "filter")
+        });
+        features.push(("agent", Some(AGENT.to_owned())));
+        if version != Protocol::V2
+            && let Some(format) = self.object_format()
+        {
+            features.push(("object-format", Some(format)));
+        }
+        Response::check_required_features(version, &features)
+            .map_err(|error| self.failed(&error))?;
+        let mut arguments = Arguments::new(version, features, false);
+        if depth == Depth::One && arguments.can_use_shallow() {
+            arguments.deepen(1);
+        }
+        for want in wants {
+            arguments.want(want);
+        }
+        self.receive(&mut arguments, version, dir, moved)
+            .map_err(|error| match self.failed(&error) {
+                Error::Said { remote, message }
+                    if message.contains("not our ref")
+                        || message.contains("unadvertised object") =>
+                {
+                    let named = wants
+                        .iter()
+                        .find(|want| message.contains(&want.to_string()));
+                    match named.or(wants.first()) {
+                        Some(&commit) => Error::NotGiven {
+                            remote,
+                            commit,
+                            message,
+                        },
+                        None => Error::Said { remote, message },
+                    }
+                }
+                Error::Io { source, .. } => Error::Io {
+                    action: "write",
+                    path: dir.to_owned(),
+                    source,
+                },
+                other => other,
+            })
+    }
+
+    fn receive(
+        &mut self,
+        arguments: &mut Arguments,
+        version: Protocol,
+        dir: &Path,
+        moved: &dyn Fn(u64),
+    ) -> Result<Pack, Trouble> {
+        let answer = arguments.send(&mut self.ends, true);
+        let mut answer = answer.map_err(Trouble::from_error)?;
+        if !Response::from_line_reader(version, &mut answer, true, false)?.has_pack() {
+            return Err(gix_error::message("its answer has no pack").into());
+        }
+        self.wire.expect_pack();
+        let (wire, remote) = (self.wire.clone(), self.remote.clone());
+        answer.set_progress_handler(Some(Box::new(move |is_error, text| {
+            if is_error {
+                wire.fail(said(&remote, text));
+                return ProgressAction::Break(());
+            }
+            ProgressAction::Continue(())
+        })));
+        let mut source = BufReader::with_capacity(
+            1 << 16,
+            Told {
+                inner: answer,
+                moved,
+            },
+        );
+        Pack::receive(&mut source, dir, self.format, self.cancel)
+    }
+
+    /// Makes an error of one of the protocol's: what lies behind it says more, where there is something.
+    fn failed(&self, error: &Trouble) -> Error {
+        if self.cancel.is_set() {
+            return Error::Cancelled;
+        }
+        if let Some(error) = error.downcast_any_ref::<read::Error>() {
+            return said(&self.remote, &error.message);
+        }
+        if let Some(trouble) = self.wire.trouble() {
+            return trouble;
+        }
+        let full = error
+            .downcast_any_ref::<io::Error>()
+            .filter(|error| error.kind() == io::ErrorKind::StorageFull);
+        match full {
+            Some(full) => Error::Io {
+                action: "write",
+                path: "a pack".into(),
+                source: full.kind().into(),
+            },
+            None => self.odd(pack::said(error)),
+        }
+    }
+
+    fn odd(&self, why: String) -> Error {
+        Error::Protocol {
+            remote: self.remote.clone(),
+            why,
+        }
+    }
+}
+
+/// Makes an error of what a server says.
+fn said(remote: &str, message: &[u8]) -> Error {
+    Error::Said {
+        remote: remote.to_owned(),
+        message: String::from_utf8_lossy(message.trim_ascii())
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(500)
+            .collect(),
+    }
+}
+
+/// A pack as it comes, of whose bytes somebody is told.
+struct Told<'a, R> {
+    inner: R,
+    moved: &'a dyn Fn(u64),
+}
+
+impl<R: BufRead> Read for Told<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(out)?;
+        (self.moved)(n as u64);
+        Ok(n)
+    }
 }
 
 /// Finds what a reference means: in full, else a branch, else a tag, as BuildKit does.
@@ -134,18 +408,19 @@ fn objects(
     dir: &Path,
     moved: &dyn Fn(u64),
 ) -> Result<Pack, Error> {
-    let format = session.format();
+    // Every attempt has a directory to itself, of which nothing stays where it fails.
     let take = |session: &mut Session<'_>, wants: &[Oid], depth| {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("pack-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let file = dir.join(name);
-        let pack = session.fetch(wants, depth).and_then(|mut pack| {
-            receive(&mut pack, remote.url, &file, format, remote.cancel, moved)
-        });
-        if pack.is_err() {
-            let _ = std::fs::remove_file(&file);
-        }
-        pack
+        let own = dir.join(format!("pack-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let io = |source| Error::Io {
+            action: "make",
+            path: own.clone(),
+            source,
+        };
+        std::fs::create_dir(&own).map_err(io)?;
+        session
+            .take(wants, depth, &own, moved)
+            .inspect_err(|_| drop(std::fs::remove_dir_all(&own)))
     };
     let refused = if session.refuses(oid) {
         "no reference points to it".to_owned()
