@@ -10,7 +10,7 @@ use gix_filter::attributes::glob::pattern::Case;
 use gix_filter::attributes::search::{MetadataCollection, Outcome};
 use gix_filter::attributes::{Search, StateRef};
 use gix_filter::pipeline::convert::to_worktree::{Options, UnknownEncoding};
-use gix_object::bstr::BStr;
+use gix_object::bstr::{BStr, ByteSlice};
 use gix_object::tree::EntryKind;
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -237,12 +237,7 @@ impl Work<'_> {
     }
 
     /// Adds a directory's .gitattributes to those above it.
-    fn rules(
-        &mut self,
-        above: &Search,
-        dir: &RelPath,
-        text: &[u8],
-    ) -> Result<Arc<Search>, Error> {
+    fn rules(&mut self, above: &Search, dir: &RelPath, text: &[u8]) -> Result<Arc<Search>, Error> {
         let mut own = above.clone();
         let source = dir.join(b".gitattributes").as_path().to_owned();
         let below = Some(Path::new(""));
@@ -319,8 +314,7 @@ impl Work<'_> {
         let Checkout { pack, cancel, .. } = self.checkout;
         let (meta, attributes) = (&self.meta, &self.attributes);
         // Without configuration: no ends of lines but those that attributes ask for, no programs.
-        let pipeline =
-            || Pipeline::new(Default::default(), pack.format(), Default::default());
+        let pipeline = || Pipeline::new(Default::default(), pack.format(), Default::default());
         let wrote: Result<Vec<Wrote>, Error> = jobs
             .par_iter()
             .map_init(pipeline, |pipeline, job| match cancel.is_set() {
@@ -377,19 +371,21 @@ fn converted<'a>(
     if job.rules.num_pattern_lists() == 1 {
         return Ok((content.into(), None));
     }
-    let mut encoding = None;
+    let (mut encoding, mut ident) = (None, false);
     let mut convert = |unknown_encoding| {
         let mut rules = |path: &BStr, out: &mut Outcome| {
             out.initialize(attributes);
             job.rules
                 .pattern_matching_relative_path(path, Case::Sensitive, Some(false), out);
-            let named = out
-                .iter_selected()
-                .find(|found| found.assignment.name.as_str() == "working-tree-encoding");
-            encoding = named.and_then(|found| match found.assignment.state {
-                StateRef::Value(name) => Some(name.as_bstr().to_string()),
-                _ => None,
-            });
+            for found in out.iter_selected() {
+                match (found.assignment.name.as_str(), found.assignment.state) {
+                    ("ident", state) => ident = state == StateRef::Set,
+                    ("working-tree-encoding", StateRef::Value(name)) => {
+                        encoding = Some(name.as_bstr().to_string());
+                    }
+                    _ => {}
+                }
+            }
         };
         let options = Options {
             unknown_encoding,
@@ -407,6 +403,10 @@ fn converted<'a>(
             convert(UnknownEncoding::Ignore)
         })
         .map_err(|error| odd(&job.oid, error))?;
+    let content = match ident {
+        true => with_ident(&content, &job.oid).into(),
+        false => content,
+    };
     let Some(encoding) = encoding else {
         return Ok((content, None));
     };
@@ -424,6 +424,40 @@ fn converted<'a>(
     }
 }
 
+/// Fills `$Id$` in as git does, and anew where it was filled in before: the library leaves out a space
+/// of it, and what it finds filled in.
+fn with_ident(bytes: &[u8], oid: &Oid) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(at) = rest.find(b"$Id") {
+        let (before, tail) = rest.split_at(at + 3);
+        out.extend_from_slice(before);
+        rest = tail;
+        let after = match tail.first() {
+            Some(b'$') => &tail[1..],
+            Some(b':') => {
+                let Some(end) = tail.find_byte(b'$') else {
+                    break;
+                };
+                let inner = &tail[1..end];
+                let foreign = inner
+                    .get(1..)
+                    .and_then(|inner| inner.find_byte(b' '))
+                    .is_some_and(|space| space + 2 < inner.len());
+                if inner.contains(&b'\n') || foreign {
+                    continue;
+                }
+                &tail[end + 1..]
+            }
+            _ => continue,
+        };
+        out.extend_from_slice(format!(": {oid} $").as_bytes());
+        rest = after;
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
 /// Writes text as UTF-16, where that is what the name stands for: the library has the table of the
 /// web's encodings, which are never written so. `Err` where it is no text.
 fn utf_16(content: &[u8], name: &str) -> Result<Option<Vec<u8>>, Utf8Error> {
@@ -436,5 +470,10 @@ fn utf_16(content: &[u8], name: &str) -> Result<Option<Vec<u8>>, Utf8Error> {
     };
     let text = std::str::from_utf8(content)?;
     let mark = mark.then_some(0xfeff);
-    Ok(Some(mark.into_iter().chain(text.encode_utf16()).flat_map(bytes).collect()))
+    Ok(Some(
+        mark.into_iter()
+            .chain(text.encode_utf16())
+            .flat_map(bytes)
+            .collect(),
+    ))
 }

@@ -51,9 +51,7 @@ pub fn keep(root: BorrowedFd<'_>, place: &RelPath, of: &Repository<'_>) -> Resul
     let commit = of.checked.commit;
     out.directory(place)?;
     out.file("HEAD", format!("{commit}\n").as_bytes())?;
-    let config = config(of).map_err(|error| {
-        failed(place, io::Error::other(pack::said(&error)))
-    })?;
+    let config = config(of).map_err(|error| failed(place, io::Error::other(pack::said(&error))))?;
     out.file("config", &config)?;
     for dir in ["objects", "objects/pack", "refs", "refs/heads", "refs/tags"] {
         out.directory(&out.at(dir)?)?;

@@ -17,6 +17,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const AGENT: &str = concat!("shutter/", env!("CARGO_PKG_VERSION"));
 
+/// What is asked of a server's abilities for one question and one pack.
+const FEATURES: [&str; 6] = [
+    "multi_ack_detailed",
+    "side-band-64k",
+    "side-band",
+    "ofs-delta",
+    "shallow",
+    "object-format",
+];
+
 /// Which commit is wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
@@ -208,10 +218,8 @@ impl<'a> Session<'a> {
     ) -> Result<Pack, Error> {
         let version = self.greeting.server_protocol_version;
         let mut features = Command::Fetch.default_features(version, &self.greeting.capabilities);
-        // One question is asked and one pack is wanted: nothing is negotiated or filtered.
-        features.retain(|(name, _)| {
-            !name.starts_with("allow-") && !matches!(*name, "sideband-all" | "no-done" | "filter")
-        });
+        // All that the server can do is proposed, such as to take depths for relative ones.
+        features.retain(|(name, _)| FEATURES.contains(name));
         features.push(("agent", Some(AGENT.to_owned())));
         if version != Protocol::V2
             && let Some(format) = self.object_format()

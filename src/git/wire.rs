@@ -130,7 +130,9 @@ impl Shared<'_> {
                 why: "it says too much before the pack".into(),
             });
         }
-        let most = out.len().min(usize::try_from(self.allowance).unwrap_or(usize::MAX));
+        let most = out
+            .len()
+            .min(usize::try_from(self.allowance).unwrap_or(usize::MAX));
         let out = &mut out[..most];
         let read = match &mut self.way {
             Way::Http(http) => http.answer.read(out).map_err(|error| http.broken(error))?,
