@@ -1,6 +1,6 @@
 //! A commit's files, written into a directory.
 
-use super::pack::{Commit, Entry, MAX_SMALL, entries, odd};
+use super::pack::{Commit, MAX_SMALL, odd};
 use super::{Error, Kind, Oid, Pack};
 use crate::fs::{Dir, Meta, Placer, RelPath, Time};
 use crate::sys::Cancel;
@@ -11,12 +11,13 @@ use gix_filter::attributes::search::{MetadataCollection, Outcome};
 use gix_filter::attributes::{Search, StateRef};
 use gix_filter::pipeline::convert::to_worktree::{Options, UnknownEncoding};
 use gix_object::bstr::{BStr, ByteSlice};
-use gix_object::tree::EntryKind;
+use gix_object::tree::{Entry, EntryKind};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::iter;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::Utf8Error;
 use std::sync::Arc;
 
@@ -156,21 +157,15 @@ fn failed(path: &RelPath, source: io::Error) -> Error {
 impl Work<'_> {
     fn walk(&mut self, root: Oid) -> Result<(), Error> {
         let pack = self.checkout.pack;
-        // What git knows of attributes by itself, the macro `binary`, needs no file.
-        let builtin = Search::new_globals(
-            std::iter::empty::<std::path::PathBuf>(),
-            &mut Vec::new(),
-            &mut self.attributes,
-        );
-        let builtin = builtin.map_err(|e| failed(&RelPath::root(), e))?;
-        let mut todo = vec![(RelPath::root(), root, Arc::new(builtin))];
+        let rules = builtin_rules(&mut self.attributes);
+        let rules = rules.map_err(|e| failed(&RelPath::root(), e))?;
+        let mut todo = vec![(RelPath::root(), root, Arc::new(rules))];
         let mut seen = 0_usize;
         while let Some((path, oid, above)) = todo.pop() {
             if self.checkout.cancel.is_set() {
                 return Err(Error::Cancelled);
             }
-            let bytes = pack.tree(&oid)?;
-            let entries = entries(&oid, &bytes)?;
+            let entries = pack.tree(&oid)?;
             seen = seen.saturating_add(entries.len() + 1);
             if seen > MAX_ENTRIES {
                 let why = format!("it has more than {MAX_ENTRIES} files and directories");
@@ -180,7 +175,10 @@ impl Work<'_> {
                 .put(&path, &self.meta, None)
                 .map_err(|e| failed(&path, e))?;
             let rules = match self.text(&entries, b".gitattributes", MAX_FILE)? {
-                Some(text) => self.rules(&above, &path, &text)?,
+                Some(text) => Arc::new(
+                    with_rules(&above, &path, &text, &mut self.attributes)
+                        .map_err(|e| failed(&path, e))?,
+                ),
                 None => above,
             };
             if path.is_root() {
@@ -188,14 +186,14 @@ impl Work<'_> {
             }
             let mut dir = None;
             for entry in &entries {
-                let path = path.join(entry.name);
+                let path = path.join(&entry.filename);
                 if path.as_bytes().len() >= MAX_PATH {
                     return Err(Error::object(&oid, "a path in it is too long"));
                 }
                 if !self.is_wanted(&path) {
                     continue;
                 }
-                match entry.kind {
+                match entry.mode.kind() {
                     EntryKind::Tree => todo.push((path, entry.oid, Arc::clone(&rules))),
                     EntryKind::Commit => {
                         self.placer
@@ -220,7 +218,7 @@ impl Work<'_> {
                             dir,
                             path,
                             oid: entry.oid,
-                            kind: entry.kind,
+                            kind: entry.mode.kind(),
                             rules: Arc::clone(&rules),
                         });
                         if self.jobs.len() >= BATCH.0 {
@@ -236,17 +234,6 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Adds a directory's .gitattributes to those above it.
-    fn rules(&mut self, above: &Search, dir: &RelPath, text: &[u8]) -> Result<Arc<Search>, Error> {
-        let mut own = above.clone();
-        let source = dir.join(b".gitattributes").as_path().to_owned();
-        let below = Some(Path::new(""));
-        // Macros are defined at the root alone.
-        own.add_patterns_buffer(text, source, below, &mut self.attributes, dir.is_root())
-            .map_err(|e| failed(dir, e))?;
-        Ok(Arc::new(own))
-    }
-
     /// Tells whether a path is in the only directory that is wanted, or on the way to it.
     fn is_wanted(&self, path: &RelPath) -> bool {
         match self.checkout.only {
@@ -256,16 +243,11 @@ impl Work<'_> {
     }
 
     /// Reads a file of git's own, where a tree has it.
-    fn text(
-        &self,
-        entries: &[Entry<'_>],
-        name: &[u8],
-        limit: u64,
-    ) -> Result<Option<Vec<u8>>, Error> {
+    fn text(&self, entries: &[Entry], name: &[u8], limit: u64) -> Result<Option<Vec<u8>>, Error> {
         let pack = self.checkout.pack;
-        let file = entries.iter().find(|entry| {
-            entry.name == name && matches!(entry.kind, EntryKind::Blob | EntryKind::BlobExecutable)
-        });
+        let file = entries
+            .iter()
+            .find(|entry| entry.filename == name && entry.mode.is_blob());
         match file {
             // git passes over one that is too large.
             Some(file) if pack.size(&file.oid)? <= limit => {
@@ -275,7 +257,7 @@ impl Work<'_> {
         }
     }
 
-    fn link(&mut self, path: RelPath, entry: &Entry<'_>) -> Result<(), Error> {
+    fn link(&mut self, path: RelPath, entry: &Entry) -> Result<(), Error> {
         let target = self
             .checkout
             .pack
@@ -298,10 +280,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn index(&mut self, path: RelPath, entry: &Entry<'_>, size: u64) {
+    fn index(&mut self, path: RelPath, entry: &Entry, size: u64) {
         self.checked.files.push(Indexed {
             path,
-            kind: entry.kind,
+            kind: entry.mode.kind(),
             oid: entry.oid,
             size,
         });
@@ -348,7 +330,9 @@ fn write(
     };
     let content = pack.read(&job.oid, Kind::Blob, u64::MAX)?;
     let mut file = job.dir.create(job.path.name(), &meta).map_err(fail)?;
-    let (content, note) = converted(&content, job, attributes, pipeline)?;
+    let (content, note) = converted(
+        &content, &job.path, &job.oid, &job.rules, attributes, pipeline,
+    )?;
     file.write_all(&content).map_err(fail)?;
     job.dir.seal(&file, &meta).map_err(fail)?;
     let indexed = Indexed {
@@ -360,23 +344,43 @@ fn write(
     Ok((indexed, note))
 }
 
+/// Gives what git knows of attributes by itself, the macro `binary`.
+pub(super) fn builtin_rules(attributes: &mut MetadataCollection) -> io::Result<Search> {
+    Search::new_globals(iter::empty::<PathBuf>(), &mut Vec::new(), attributes)
+}
+
+/// Adds a directory's .gitattributes to those above it.
+pub(super) fn with_rules(
+    above: &Search,
+    dir: &RelPath,
+    text: &[u8],
+    attributes: &mut MetadataCollection,
+) -> io::Result<Search> {
+    let mut own = above.clone();
+    let source = dir.join(b".gitattributes").as_path().to_owned();
+    // Macros are defined at the root alone.
+    own.add_patterns_buffer(text, source, Some(Path::new("")), attributes, dir.is_root())?;
+    Ok(own)
+}
+
 /// Gives a content as its attributes want it written, and a note where its encoding cannot be.
-fn converted<'a>(
+pub(super) fn converted<'a>(
     content: &'a [u8],
-    job: &Job,
+    path: &RelPath,
+    oid: &Oid,
+    rules: &Search,
     attributes: &MetadataCollection,
     pipeline: &mut Pipeline,
 ) -> Result<(Cow<'a, [u8]>, Option<String>), Error> {
     // The first list is the builtin one, which says nothing of any file.
-    if job.rules.num_pattern_lists() == 1 {
+    if rules.num_pattern_lists() == 1 {
         return Ok((content.into(), None));
     }
     let (mut encoding, mut ident) = (None, false);
     let mut convert = |unknown_encoding| {
-        let mut rules = |path: &BStr, out: &mut Outcome| {
+        let mut find = |path: &BStr, out: &mut Outcome| {
             out.initialize(attributes);
-            job.rules
-                .pattern_matching_relative_path(path, Case::Sensitive, Some(false), out);
+            rules.pattern_matching_relative_path(path, Case::Sensitive, Some(false), out);
             for found in out.iter_selected() {
                 match (found.assignment.name.as_str(), found.assignment.state) {
                     ("ident", state) => ident = state == StateRef::Set,
@@ -391,8 +395,8 @@ fn converted<'a>(
             unknown_encoding,
             ..Options::default()
         };
-        let path = job.path.as_bytes().into();
-        let out = pipeline.convert_to_worktree(content, path, &mut rules, options)?;
+        let name = path.as_bytes().into();
+        let out = pipeline.convert_to_worktree(content, name, &mut find, options)?;
         let changed = out.as_bytes().filter(|_| out.is_changed());
         Ok(changed.map_or(Cow::Borrowed(content), |bytes| bytes.to_vec().into()))
     };
@@ -402,9 +406,9 @@ fn converted<'a>(
             plain = true;
             convert(UnknownEncoding::Ignore)
         })
-        .map_err(|error| odd(&job.oid, error))?;
+        .map_err(|error| odd(oid, error))?;
     let content = match ident {
-        true => with_ident(&content, &job.oid).into(),
+        true => with_ident(&content, oid).into(),
         false => content,
     };
     let Some(encoding) = encoding else {
@@ -416,7 +420,7 @@ fn converted<'a>(
         _ => {
             let note = format!(
                 "{}: its working-tree-encoding {} cannot be written; it stays UTF-8",
-                job.path,
+                path,
                 encoding.escape_debug()
             );
             Ok((content, Some(note)))

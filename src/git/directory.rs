@@ -5,7 +5,7 @@
 //! the same bytes.
 
 use super::checkout::{Checked, Indexed};
-use super::pack::{self, entries};
+use super::pack;
 use super::{Error, Format, Kind, Oid, Pack};
 use crate::fs::{Meta, Placer, RelPath, Time};
 use crate::sys::Cancel;
@@ -225,9 +225,8 @@ fn reachable(of: &Repository<'_>) -> Result<BTreeSet<Oid>, Error> {
         if of.cancel.is_set() {
             return Err(Error::Cancelled);
         }
-        let bytes = of.pack.tree(&oid)?;
-        for entry in entries(&oid, &bytes)? {
-            match entry.kind {
+        for entry in of.pack.tree(&oid)? {
+            match entry.mode.kind() {
                 EntryKind::Commit => {}
                 EntryKind::Tree => {
                     if out.insert(entry.oid) {

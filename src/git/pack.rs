@@ -4,8 +4,8 @@ use super::{Error, Format, Kind, Oid};
 use crate::fs::RelPath;
 use crate::sys::Cancel;
 use gix_error::Error as Trouble;
-use gix_index::validate::path::component;
-use gix_object::tree::EntryKind;
+use gix_index::validate::{self, path::component};
+use gix_object::tree::Entry;
 use gix_object::{CommitRefIter, TagRefIter, TreeRefIter};
 use gix_pack::{Bundle, bundle, cache, data};
 use std::io::BufRead;
@@ -17,8 +17,13 @@ const MAX_OBJECT: usize = 2 << 30;
 pub(super) const MAX_SMALL: u64 = 16 << 20;
 /// The largest tree.
 const MAX_TREE: u64 = 256 << 20;
+/// How many deltas an object may be made by, as in git.
+const MAX_CHAIN: u32 = 4095;
 /// How many tags may point to each other.
 const MAX_TAGS: usize = 16;
+
+/// The types of what a tree names: files, links, directories, submodules.
+const KINDS: [u16; 4] = [0o100_000, 0o120_000, 0o040_000, 0o160_000];
 
 /// A pack in a directory of its own.
 pub struct Pack {
@@ -93,6 +98,11 @@ impl Pack {
         self.len() == 0
     }
 
+    /// Gives the names of all objects.
+    pub fn objects(&self) -> impl Iterator<Item = Oid> {
+        self.bundle.index.iter().map(|entry| entry.oid)
+    }
+
     /// Gives the directory of the pack, which has room for more.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
@@ -118,6 +128,9 @@ impl Pack {
                 let base = self.entry(base)?;
                 Ok(base.map(data::decode::header::ResolvedBase::InPack))
             })?;
+        if found.num_deltas > MAX_CHAIN {
+            return Err(gix_error::message("a chain of deltas is too long").into());
+        }
         Ok(Some((found.kind, found.object_size)))
     }
 
@@ -191,18 +204,18 @@ impl Pack {
         })
     }
 
-    pub(super) fn tree(&self, oid: &Oid) -> Result<Vec<u8>, Error> {
-        self.read(oid, Kind::Tree, MAX_TREE)
+    /// Gives what a tree names.
+    pub(super) fn tree(&self, oid: &Oid) -> Result<Vec<Entry>, Error> {
+        entries(oid, &self.read(oid, Kind::Tree, MAX_TREE)?)
     }
 
     /// Tells whether a path of a commit's root leads through directories to one.
     pub fn has_directory(&self, commit: &Oid, path: &RelPath) -> Result<bool, Error> {
         let mut at = self.commit(&self.peel(commit)?)?.tree;
         for name in path.components() {
-            let bytes = self.tree(&at)?;
-            let found = entries(&at, &bytes)?.into_iter().find(|e| e.name == name);
+            let found = self.tree(&at)?.into_iter().find(|e| e.filename == name);
             match found {
-                Some(entry) if entry.kind == EntryKind::Tree => at = entry.oid,
+                Some(entry) if entry.mode.is_tree() => at = entry.oid,
                 _ => return Ok(false),
             }
         }
@@ -210,47 +223,27 @@ impl Pack {
     }
 }
 
-/// A name in a tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry<'a> {
-    pub(super) kind: EntryKind,
-    pub(super) name: &'a [u8],
-    pub(super) oid: Oid,
-}
-
 /// Reads a tree. Names that git does not let a tree have are errors, and so is a name that is there
 /// twice, which could make one thing of another that is already written.
-pub(super) fn entries<'a>(oid: &Oid, bytes: &'a [u8]) -> Result<Vec<Entry<'a>>, Error> {
-    let odd = || Error::object(oid, "it is a tree that cannot be read");
+pub(super) fn entries(oid: &Oid, bytes: &[u8]) -> Result<Vec<Entry>, Error> {
     let protect = component::Options {
         protect_windows: false,
         ..component::Options::default()
     };
-    let mut out = Vec::new();
+    let mut out: Vec<Entry> = Vec::new();
     for entry in TreeRefIter::from_bytes(bytes, oid.kind()) {
-        let entry = entry.map_err(|_| odd())?;
-        let mode = entry.mode.value();
-        let kind = match mode & 0o170_000 {
-            // Only whether the owner may run it counts; old repositories have other bits.
-            0o100_000 if mode & 0o100 != 0 => EntryKind::BlobExecutable,
-            0o100_000 => EntryKind::Blob,
-            0o120_000 => EntryKind::Link,
-            0o040_000 => EntryKind::Tree,
-            0o160_000 => EntryKind::Commit,
-            _ => return Err(odd()),
-        };
-        let link = (kind == EntryKind::Link).then_some(component::Mode::Symlink);
-        gix_index::validate::path::component(entry.filename, link, protect).map_err(|_| {
+        let entry = entry
+            .ok()
+            .filter(|entry| KINDS.contains(&(entry.mode.value() & 0o170_000)))
+            .ok_or_else(|| Error::object(oid, "it is a tree that cannot be read"))?;
+        let link = entry.mode.is_link().then_some(component::Mode::Symlink);
+        validate::path::component(entry.filename, link, protect).map_err(|_| {
             let name = entry.filename.escape_ascii();
             Error::object(oid, format!("its tree has the name `{name}`"))
         })?;
-        out.push(Entry {
-            kind,
-            name: entry.filename,
-            oid: entry.oid.to_owned(),
-        });
+        out.push(entry.into());
     }
-    let mut names: Vec<&[u8]> = out.iter().map(|entry| entry.name).collect();
+    let mut names: Vec<&[u8]> = out.iter().map(|entry| entry.filename.as_slice()).collect();
     names.sort_unstable();
     match names.windows(2).find(|two| two[0] == two[1]) {
         Some(two) => {

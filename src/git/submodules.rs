@@ -149,11 +149,17 @@ mod tests {
                 "[submodule \"a\"]\nupdate = !rm -rf /\n",
                 "!submodule `a` has a suspicious update",
             ),
-            ("path = a\n", "!line 1 cannot be read"),
+            // As git has it: this says nothing of any submodule.
+            ("path = a\n", ""),
             ("\n[submodule \"a\n", "!line 2 cannot be read"),
             ("[a]\nb = \"c\n", "!line 2 cannot be read"),
             ("[a]\n= c\n", "!line 2 cannot be read"),
-            ("[a]\nb c\n", "!line 2 cannot be read"),
+            // Of no submodule, and so of no interest.
+            ("[a]\nb c\n", ""),
+            (
+                "[submodule \"a\"]\npath c\n",
+                "!submodule `a` has a suspicious path",
+            ),
         ];
         for (text, want) in table {
             assert_eq!(read(text), want, "{text}");
