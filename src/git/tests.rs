@@ -153,6 +153,15 @@ fn packs_are_read() {
             "a ab abc",
         ),
         (
+            vec![
+                blob("abc"),
+                Named(oid("ab"), delta(2, 1, &[0x90, 1])),
+                Named(oid("a"), longer("a", "b")),
+                Nth(3, delta(3, 2, &[0x90, 2])),
+            ],
+            "a ab abc",
+        ),
+        (
             vec![blob("abc"), Nth(1, delta(3, 2, &[0x91, 2, 1, 0x91, 0, 1]))],
             "abc ca",
         ),
@@ -264,15 +273,6 @@ fn packs_that_are_none_are_refused() {
                 Named(oid("ab"), delta(2, 1, &[0x90, 1])),
                 Named(oid("a"), longer("a", "b")),
                 blob("a"),
-            ],
-            "an object is made of itself",
-        ),
-        (
-            vec![
-                blob("abc"),
-                Named(oid("ab"), delta(2, 1, &[0x90, 1])),
-                Named(oid("a"), longer("a", "b")),
-                Nth(3, delta(3, 2, &[0x90, 2])),
             ],
             "an object is made of itself",
         ),
