@@ -6,6 +6,7 @@ mod fake;
 mod git;
 
 use git::{Daemon, Repository, Speaks, serve};
+use rustix::mount::{MountFlags, UnmountFlags};
 use shutter::fs::RelPath;
 use shutter::git::{
     Checked, Checkout, Error, Fetched, Login, Remote, Repository as Kept, Wanted, check_out, fetch,
@@ -651,6 +652,32 @@ fn servers_that_fail() {
         missing.contains("says: access denied or repository not exported"),
         "{missing}"
     );
+}
+
+#[test]
+fn a_disk_that_is_full_is_told_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = sample(dir.path());
+    let noise: Vec<u8> = (0..100_000u32)
+        .flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_be_bytes())
+        .collect();
+    repository.file("noise", noise);
+    repository.commit("first");
+    let small = dir.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    rustix::mount::mount("tmpfs", &small, "tmpfs", MountFlags::empty(), c"size=64k").unwrap();
+    let daemon = Daemon::start(dir.path());
+    let got = Net::new().fetch(&format!("{}/r.git", daemon.url), None, &small);
+    let left = std::fs::read_dir(&small).unwrap().count();
+    rustix::mount::unmount(&small, UnmountFlags::empty()).unwrap();
+    match got.err().expect("an error") {
+        Error::Io { path, source, .. } => {
+            assert!(path.starts_with(&small), "{}", path.display());
+            assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(left, 0);
 }
 
 #[test]

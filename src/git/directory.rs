@@ -133,12 +133,8 @@ impl Out<'_> {
 /// Tells whether a reference's name may become a path.
 fn is_plain_name(name: &str) -> bool {
     name.starts_with("refs/")
-        && RelPath::checked(name.as_bytes()).is_some()
         && name.split('/').count() > 2
-        && !name
-            .split('/')
-            .any(|part| part.starts_with('.') || part.ends_with(".lock"))
-        && !name.bytes().any(|c| c <= b' ' || c == 0x7f)
+        && gix_index::validate::reference::name(name.into()).is_ok()
 }
 
 fn config(of: &Repository<'_>) -> Result<Vec<u8>, gix_error::Error> {

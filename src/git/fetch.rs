@@ -6,12 +6,13 @@ use super::{Error, Format, Oid, Remote, shown};
 use crate::sys::Cancel;
 use gix_error::Error as Trouble;
 use gix_protocol::fetch::{Arguments, Response};
+use gix_protocol::handshake::Ref;
 use gix_protocol::ls_refs::RefPrefixes;
 use gix_protocol::transport::packetline::read::{self, ProgressAction};
 use gix_protocol::transport::{Protocol, Service};
 use gix_protocol::{Command, Handshake, LsRefsCommand};
 use gix_utils::progress::Discard;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,22 +49,22 @@ pub struct Fetched {
 
 /// Fetches one commit into files below `dir`: alone where the remote gives it alone, else with all of
 /// the history. Temporary trouble is met with further attempts. `moved` is told of bytes as they come.
-pub fn fetch(
-    remote: &Remote<'_>,
+pub fn fetch<'a>(
+    remote: &Remote<'a>,
     wanted: &Wanted<'_>,
     dir: &Path,
-    moved: &dyn Fn(u64),
+    moved: &'a dyn Fn(u64),
 ) -> Result<Fetched, Error> {
     remote.client.retry(0, |_| once(remote, wanted, dir, moved))
 }
 
-fn once(
-    remote: &Remote<'_>,
+fn once<'a>(
+    remote: &Remote<'a>,
     wanted: &Wanted<'_>,
     dir: &Path,
-    moved: &dyn Fn(u64),
+    moved: &'a dyn Fn(u64),
 ) -> Result<Fetched, Error> {
-    let mut session = Session::open(remote)?;
+    let mut session = Session::open(remote, moved)?;
     let (oid, reference) = match wanted.reference.and_then(commit_name) {
         Some(oid) => {
             check(remote, wanted.checksum, &oid, None)?;
@@ -79,7 +80,7 @@ fn once(
         None => {
             let found = find(&mut session, remote, wanted.reference)?;
             check(remote, wanted.checksum, &found.oid, found.peeled.as_ref())?;
-            (found.oid, Some(found.target.unwrap_or(found.name)))
+            (found.oid, Some(found.name))
         }
     };
     let pack = objects(session, remote, &oid, dir, moved)?;
@@ -94,18 +95,6 @@ fn once(
 fn commit_name(text: &str) -> Option<Oid> {
     let is_plain = !text.bytes().any(|c| c.is_ascii_uppercase());
     Oid::from_hex(text.as_bytes()).ok().filter(|_| is_plain)
-}
-
-/// A reference of a remote.
-struct Ref {
-    /// Its full name.
-    name: String,
-    /// What it points to.
-    oid: Oid,
-    /// What that points to, where it is an annotated tag.
-    peeled: Option<Oid>,
-    /// The name of the reference that it stands for, where it stands for one.
-    target: Option<String>,
 }
 
 /// How much of a history is fetched.
@@ -130,8 +119,8 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Greets the remote.
-    fn open(remote: &Remote<'a>) -> Result<Session<'a>, Error> {
-        let (wire, ends) = Wire::open(remote)?;
+    fn open(remote: &Remote<'a>, moved: &'a dyn Fn(u64)) -> Result<Session<'a>, Error> {
+        let (wire, ends) = Wire::open(remote, moved)?;
         let mut session = Session {
             remote: shown(remote.url),
             cancel: remote.cancel,
@@ -165,35 +154,18 @@ impl<'a> Session<'a> {
         Some(format.value()?.escape_ascii().to_string())
     }
 
-    /// Gives the references whose names begin with one of the prefixes.
+    /// Gives the references whose names begin with one of the prefixes, and others where the server
+    /// does not ask.
     fn refs(&mut self, prefixes: &[&str]) -> Result<Vec<Ref>, Error> {
-        let all = match &self.greeting.refs {
-            Some(refs) => refs.clone(),
-            None => {
-                let mut wanted = RefPrefixes::new();
-                wanted.extend(prefixes.iter().map(|&prefix| prefix.into()));
-                let agent = ("agent", Some(AGENT.to_owned()));
-                LsRefsCommand::new(Some(wanted), &self.greeting.capabilities, agent)
-                    .invoke_blocking(&mut self.ends, &mut Discard, false)
-                    .map_err(|error| self.failed(&error))?
-            }
-        };
-        let known = |one: &gix_protocol::handshake::Ref| {
-            let (name, oid, peeled) = one.unpack();
-            let name = std::str::from_utf8(name).ok()?;
-            prefixes.iter().find(|prefix| name.starts_with(**prefix))?;
-            let target = match one {
-                gix_protocol::handshake::Ref::Symbolic { target, .. } => Some(target.to_string()),
-                _ => None,
-            };
-            Some(Ref {
-                name: name.to_owned(),
-                oid: oid?.to_owned(),
-                peeled: peeled.map(ToOwned::to_owned),
-                target,
-            })
-        };
-        Ok(all.iter().filter_map(known).collect())
+        if let Some(refs) = &self.greeting.refs {
+            return Ok(refs.clone());
+        }
+        let mut wanted = RefPrefixes::new();
+        wanted.extend(prefixes.iter().map(|&prefix| prefix.into()));
+        let agent = ("agent", Some(AGENT.to_owned()));
+        LsRefsCommand::new(Some(wanted), &self.greeting.capabilities, agent)
+            .invoke_blocking(&mut self.ends, &mut Discard, false)
+            .map_err(|error| self.failed(&error))
     }
 
     /// Tells whether the server says beforehand that it does not give an object.
@@ -209,16 +181,10 @@ impl<'a> Session<'a> {
     }
 
     /// Fetches commits into a directory.
-    fn take(
-        &mut self,
-        wants: &[Oid],
-        depth: Depth,
-        dir: &Path,
-        moved: &dyn Fn(u64),
-    ) -> Result<Pack, Error> {
+    fn take(&mut self, wants: &[Oid], depth: Depth, dir: &Path) -> Result<Pack, Error> {
         let version = self.greeting.server_protocol_version;
         let mut features = Command::Fetch.default_features(version, &self.greeting.capabilities);
-        // All that the server can do is proposed, such as to take depths for relative ones.
+        // The library asks for all that the server can do, of which some changes what a depth means.
         features.retain(|(name, _)| FEATURES.contains(name));
         features.push(("agent", Some(AGENT.to_owned())));
         if version != Protocol::V2
@@ -235,7 +201,7 @@ impl<'a> Session<'a> {
         for want in wants {
             arguments.want(want);
         }
-        self.receive(&mut arguments, version, dir, moved)
+        self.receive(&mut arguments, version, dir)
             .map_err(|error| match self.failed(&error) {
                 Error::Said { remote, message }
                     if message.contains("not our ref")
@@ -267,7 +233,6 @@ impl<'a> Session<'a> {
         arguments: &mut Arguments,
         version: Protocol,
         dir: &Path,
-        moved: &dyn Fn(u64),
     ) -> Result<Pack, Trouble> {
         let answer = arguments.send(&mut self.ends, true);
         let mut answer = answer.map_err(Trouble::from_error)?;
@@ -283,14 +248,7 @@ impl<'a> Session<'a> {
             }
             ProgressAction::Continue(())
         })));
-        let mut source = BufReader::with_capacity(
-            1 << 16,
-            Told {
-                inner: answer,
-                moved,
-            },
-        );
-        Pack::receive(&mut source, dir, self.format, self.cancel)
+        Pack::receive(&mut answer, dir, self.format, self.cancel)
     }
 
     /// Makes an error of one of the protocol's: what lies behind it says more, where there is something.
@@ -304,16 +262,17 @@ impl<'a> Session<'a> {
         if let Some(trouble) = self.wire.trouble() {
             return trouble;
         }
-        let full = error
-            .downcast_any_ref::<io::Error>()
-            .filter(|error| error.kind() == io::ErrorKind::StorageFull);
-        match full {
-            Some(full) => Error::Io {
+        let is_full = |error: &(dyn std::error::Error + 'static)| {
+            let error = error.downcast_ref::<io::Error>();
+            error.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
+        };
+        match error.iter_errors().any(is_full) {
+            true => Error::Io {
                 action: "write",
                 path: "a pack".into(),
-                source: full.kind().into(),
+                source: io::ErrorKind::StorageFull.into(),
             },
-            None => self.odd(pack::said(error)),
+            false => self.odd(pack::said(error)),
         }
     }
 
@@ -337,51 +296,59 @@ fn said(remote: &str, message: &[u8]) -> Error {
     }
 }
 
-/// A pack as it comes, of whose bytes somebody is told.
-struct Told<'a, R> {
-    inner: R,
-    moved: &'a dyn Fn(u64),
-}
-
-impl<R: BufRead> Read for Told<'_, R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(out)?;
-        (self.moved)(n as u64);
-        Ok(n)
-    }
+/// What a reference means.
+struct Found {
+    /// Its full name, or that of the one that it stands for.
+    name: String,
+    /// What it points to.
+    oid: Oid,
+    /// What that points to, where it is an annotated tag.
+    peeled: Option<Oid>,
 }
 
 /// Finds what a reference means: in full, else a branch, else a tag, as BuildKit does.
-fn find(session: &mut Session<'_>, remote: &Remote<'_>, name: Option<&str>) -> Result<Ref, Error> {
-    let no = |reference: &str, hint| Error::NoReference {
-        remote: shown(remote.url),
-        reference: reference.to_owned(),
-        hint,
+fn find(
+    session: &mut Session<'_>,
+    remote: &Remote<'_>,
+    name: Option<&str>,
+) -> Result<Found, Error> {
+    let names = match name {
+        None => vec!["HEAD".to_owned()],
+        Some(name) => ["refs/", "refs/heads/", "refs/tags/"]
+            .map(|prefix| format!("{prefix}{}", name.strip_prefix(prefix).unwrap_or(name)))
+            .to_vec(),
     };
-    let Some(name) = name else {
-        let heads = session.refs(&["HEAD"])?;
-        return heads
-            .into_iter()
-            .find(|one| one.name == "HEAD")
-            .ok_or_else(|| no("HEAD", "; it may be empty"));
-    };
-    let full = |prefix: &str| format!("{prefix}{}", name.strip_prefix(prefix).unwrap_or(name));
-    let names = [full("refs/"), full("refs/heads/"), full("refs/tags/")];
     let prefixes: Vec<&str> = names.iter().map(String::as_str).collect();
-    let mut refs = session.refs(&prefixes)?;
+    let refs = session.refs(&prefixes)?;
     for name in &names {
-        if let Some(at) = refs.iter().position(|one| one.name == *name) {
-            return Ok(refs.swap_remove(at));
+        for one in &refs {
+            let (own, oid, peeled) = one.unpack();
+            if own == name.as_str()
+                && let Some(oid) = oid
+            {
+                let target = match one {
+                    Ref::Symbolic { target, .. } => target.to_string(),
+                    _ => name.clone(),
+                };
+                return Ok(Found {
+                    name: target,
+                    oid: oid.to_owned(),
+                    peeled: peeled.map(ToOwned::to_owned),
+                });
+            }
         }
     }
-    let is_short = (4..40).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_hexdigit());
-    Err(no(
-        name,
-        match is_short {
-            true => "; a commit is wanted with all of its digits",
-            false => "",
+    let is_short =
+        |name: &str| (4..40).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_hexdigit());
+    Err(Error::NoReference {
+        remote: shown(remote.url),
+        reference: name.unwrap_or("HEAD").to_owned(),
+        hint: match name {
+            None => "; it may be empty",
+            Some(name) if is_short(name) => "; a commit is wanted with all of its digits",
+            Some(_) => "",
         },
-    ))
+    })
 }
 
 /// Compares with the commit that is wanted, or with the tag of it.
@@ -409,12 +376,12 @@ fn check(
     })
 }
 
-fn objects(
-    mut session: Session<'_>,
-    remote: &Remote<'_>,
+fn objects<'a>(
+    mut session: Session<'a>,
+    remote: &Remote<'a>,
     oid: &Oid,
     dir: &Path,
-    moved: &dyn Fn(u64),
+    moved: &'a dyn Fn(u64),
 ) -> Result<Pack, Error> {
     // Every attempt has a directory to itself, of which nothing stays where it fails.
     let take = |session: &mut Session<'_>, wants: &[Oid], depth| {
@@ -427,7 +394,7 @@ fn objects(
         };
         std::fs::create_dir(&own).map_err(io)?;
         session
-            .take(wants, depth, &own, moved)
+            .take(wants, depth, &own)
             .inspect_err(|_| drop(std::fs::remove_dir_all(&own)))
     };
     let refused = if session.refuses(oid) {
@@ -440,9 +407,16 @@ fn objects(
     };
     // A server that does not give what no reference points to may give what leads there.
     drop(session);
-    let mut session = Session::open(remote)?;
+    let mut session = Session::open(remote, moved)?;
     let refs = session.refs(&["refs/heads/", "refs/tags/"])?;
-    let mut wants: Vec<Oid> = refs.iter().map(|one| one.oid).collect();
+    let is_wanted =
+        |name: &[u8]| name.starts_with(b"refs/heads/") || name.starts_with(b"refs/tags/");
+    let mut wants: Vec<Oid> = refs
+        .iter()
+        .map(Ref::unpack)
+        .filter_map(|(name, oid, _)| oid.filter(|_| is_wanted(name)))
+        .map(ToOwned::to_owned)
+        .collect();
     wants.sort_unstable();
     wants.dedup();
     let not_given = |message| Error::NotGiven {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 const VERSION: HeaderName = HeaderName::from_static("git-protocol");
 /// The most bytes that a server may say before the pack: references, of which there may be millions.
-const MAX_TALK: u64 = 1 << 30;
+const MAX_TALK: u64 = 256 << 20;
 
 /// An open way to one repository.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ struct Shared<'a> {
     /// The remote as it may be shown.
     remote: String,
     way: Way<'a>,
+    /// Who is told of bytes as they come.
+    moved: &'a dyn Fn(u64),
     /// What was written and not yet sent.
     question: Vec<u8>,
     /// Why the last exchange failed: the protocol's code passes on only that it did.
@@ -57,7 +59,10 @@ pub(super) type Ends<'a> = Connection<BufReader<Wire<'a>>, Wire<'a>>;
 
 impl<'a> Wire<'a> {
     /// Opens the way.
-    pub(super) fn open(remote: &Remote<'a>) -> Result<(Wire<'a>, Ends<'a>), Error> {
+    pub(super) fn open(
+        remote: &Remote<'a>,
+        moved: &'a dyn Fn(u64),
+    ) -> Result<(Wire<'a>, Ends<'a>), Error> {
         let (address, login) = Address::parse(remote.url)?;
         let mut daemon = None;
         let way = match address {
@@ -86,6 +91,7 @@ impl<'a> Wire<'a> {
         let wire = Wire(Rc::new(RefCell::new(Shared {
             remote: shown(remote.url),
             way,
+            moved,
             question: Vec::new(),
             trouble: None,
             version: Protocol::V2,
@@ -145,11 +151,13 @@ impl Shared<'_> {
             });
         }
         self.allowance = self.allowance.saturating_sub(read as u64);
+        (self.moved)(read as u64);
         Ok(read)
     }
 
     fn send(&mut self) -> Result<(), Error> {
         let question = std::mem::take(&mut self.question);
+        self.trouble = None;
         match &mut self.way {
             _ if question.is_empty() => Ok(()),
             Way::Http(http) => http.ask(question, self.version),
