@@ -20,8 +20,8 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::os::fd::BorrowedFd;
 
-/// How many objects are compressed at a time.
-const BATCH: usize = 128;
+/// How many objects are compressed at a time, and of how many bytes: of one more, to be exact.
+const BATCH: (usize, u64) = (512, 16 << 20);
 
 /// What a `.git` is made of.
 pub struct Repository<'a> {
@@ -51,7 +51,7 @@ pub fn keep(root: BorrowedFd<'_>, place: &RelPath, of: &Repository<'_>) -> Resul
     let commit = of.checked.commit;
     out.directory(place)?;
     out.file("HEAD", format!("{commit}\n").as_bytes())?;
-    let config = config(of).map_err(|error| failed(place, io::Error::other(pack::said(&error))))?;
+    let config = config(of).map_err(|error| failed(place, pack::as_io(&error)))?;
     out.file("config", &config)?;
     for dir in ["objects", "objects/pack", "refs", "refs/heads", "refs/tags"] {
         out.directory(&out.at(dir)?)?;
@@ -202,7 +202,7 @@ fn index(of: &Repository<'_>) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     gix_index::File::from_state(state, "index")
         .write_to(&mut out, gix_index::write::Options::default())
-        .map_err(|error| io::Error::other(pack::said(&error)))?;
+        .map_err(|error| pack::as_io(&error))?;
     Ok(out)
 }
 
@@ -252,10 +252,18 @@ fn objects(out: &mut Out<'_>, of: &Repository<'_>) -> Result<(), Error> {
     packing
         .write_all(&data::header::encode(data::Version::V2, count))
         .map_err(fail)?;
-    for batch in all.chunks(BATCH) {
+    let mut rest = &all[..];
+    while !rest.is_empty() {
         if of.cancel.is_set() {
             return Err(Error::Cancelled);
         }
+        let (mut count, mut bytes) = (0, 0);
+        while count < rest.len().min(BATCH.0) && bytes < BATCH.1 {
+            bytes += of.pack.size(&rest[count])?;
+            count += 1;
+        }
+        let (batch, later) = rest.split_at(count);
+        rest = later;
         let compressed: Result<Vec<Vec<u8>>, Error> = batch
             .par_iter()
             .map(|oid| compressed(of.pack, oid))
@@ -264,14 +272,17 @@ fn objects(out: &mut Out<'_>, of: &Repository<'_>) -> Result<(), Error> {
             packing.write_all(&bytes).map_err(fail)?;
         }
     }
-    let odd = |error| fail(io::Error::other(pack::said(&error)));
     let sum = packing.hash.try_finalize();
     let sum = sum.map_err(|error| fail(io::Error::other(error.to_string())))?;
     let mut file = packing.inner;
     file.write_all(sum.as_slice()).map_err(fail)?;
     file.flush().map_err(fail)?;
     let mut source = BufReader::new(File::open(&path).map_err(fail)?);
-    let done = pack::write(&mut source, &made, of.pack.format(), of.cancel).map_err(odd)?;
+    let done = pack::write(&mut source, &made, of.pack.format(), of.cancel);
+    let done = done.map_err(|error| match of.cancel.is_set() {
+        true => Error::Cancelled,
+        false => fail(pack::as_io(&error)),
+    })?;
     let open = out.placer.dir(&dir).map_err(fail)?;
     for made in [done.data_path, done.index_path].into_iter().flatten() {
         let meta = out.meta(Meta::file(0o444, 0, out.time));

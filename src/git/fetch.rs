@@ -262,17 +262,14 @@ impl<'a> Session<'a> {
         if let Some(trouble) = self.wire.trouble() {
             return trouble;
         }
-        let is_full = |error: &(dyn std::error::Error + 'static)| {
-            let error = error.downcast_ref::<io::Error>();
-            error.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
-        };
-        match error.iter_errors().any(is_full) {
-            true => Error::Io {
+        let source = pack::as_io(error);
+        match source.kind() {
+            io::ErrorKind::StorageFull => Error::Io {
                 action: "write",
                 path: "a pack".into(),
-                source: io::ErrorKind::StorageFull.into(),
+                source,
             },
-            false => self.odd(pack::said(error)),
+            _ => self.odd(pack::said(error)),
         }
     }
 

@@ -8,7 +8,7 @@ use gix_index::validate::{self, path::component};
 use gix_object::tree::Entry;
 use gix_object::{CommitRefIter, TagRefIter, TreeRefIter};
 use gix_pack::{Bundle, bundle, cache, data};
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 
 /// The most memory that a pack may ask for at once: the largest object.
@@ -256,6 +256,18 @@ pub(super) fn entries(oid: &Oid, bytes: &[u8]) -> Result<Vec<Entry>, Error> {
 
 pub(super) fn odd(oid: &Oid, why: Trouble) -> Error {
     Error::object(oid, said(&why))
+}
+
+/// Makes an error of the system of one, which it may have been before.
+pub(super) fn as_io(error: &Trouble) -> io::Error {
+    let full = error.iter_errors().any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::StorageFull)
+    });
+    match full {
+        true => io::ErrorKind::StorageFull.into(),
+        false => io::Error::other(said(error)),
+    }
 }
 
 /// Puts an error and its causes into one line.
