@@ -68,7 +68,9 @@ fn main() {
 }
 
 fn change(root: &dyn Rootfs, files: usize) {
-    let Entry::Pivot(top) = root.entry();
+    let Entry::Pivot(top) = root.entry() else {
+        panic!("an overlay is entered by a mount");
+    };
     for n in 0..files {
         let dir = top.join(format!("layer-{}/dir-{}", n % 10, n / 10 % 100));
         std::fs::write(dir.join(format!("file-{}", n / 1000)), "new content").expect("write");

@@ -105,6 +105,61 @@ fn a_linked_layer_goes_over_what_is_there() {
     assert_eq!(one.files, image.files);
 }
 
+/// Directories that a step has to make are made as the kernel makes them: a set-group-ID directory
+/// hands down its bit and, to those without an owner of their own, its group. As dockerd's BuildKit.
+#[test]
+fn new_directories_inherit_the_group_of_theirs() {
+    let project = Project::new();
+    project.file("a", "a").file("dir/b", "b").file("s/f", "f");
+    let packed = Command::new("tar")
+        .args(["--owner=0", "--group=0", "-cf", "implied.tar", "s/f"])
+        .current_dir(project.path("context"))
+        .status()
+        .expect("run tar");
+    assert!(packed.success());
+    project.file(
+        "Dockerfile",
+        "FROM base\n\
+         RUN mkdir /g && chown 7:8 /g && chmod 2775 /g\n\
+         COPY a /g/deep/er/\n\
+         COPY --chown=3:4 a /g/owned/a\n\
+         COPY dir /g/tree/of\n\
+         COPY --parents dir/b /g/parents/\n\
+         ADD implied.tar /g/new/\n\
+         ADD implied.tar /g/\n\
+         WORKDIR /g/work/er\n\
+         USER 5:6\n\
+         WORKDIR /g/user/work\n",
+    );
+    let image = read_layout(&project.build("out", &[]));
+    for (path, wanted) in [
+        ("g", "2775 7:8"),
+        ("g/deep", "2755 0:8"),
+        ("g/deep/er", "2755 0:8"),
+        ("g/deep/er/a", "0644 0:0"),
+        ("g/owned", "2755 3:4"),
+        ("g/tree", "2755 0:8"),
+        ("g/tree/of", "2755 0:8"),
+        ("g/parents", "2755 0:8"),
+        ("g/new", "2755 0:8"),
+        ("g/new/s", "2755 0:0"),
+        ("g/s", "2755 0:0"),
+        ("g/work", "2755 0:8"),
+        ("g/work/er", "2755 0:8"),
+        ("g/user", "2755 5:6"),
+        ("g/user/work", "2755 5:6"),
+    ] {
+        let file = &image.files[path.as_bytes()];
+        let text = |key: &str| {
+            file[key]
+                .as_str()
+                .map_or(file[key].to_string(), str::to_owned)
+        };
+        let got = format!("{} {}:{}", text("mode"), text("uid"), text("gid"));
+        assert_eq!(got, wanted, "{path}");
+    }
+}
+
 /// Mistakes and bad intentions end a build with the line and the file they are about.
 #[test]
 fn what_cannot_be_copied_is_told_by_name() {

@@ -10,7 +10,7 @@ use crate::fs::{Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, CopySource, From, Op, RunOp, Step, Unpack};
 use crate::progress::{Event, Owner, StepId, Stream, Work};
-use crate::rootfs::Rootfs;
+use crate::rootfs::{Lower, Rootfs};
 use crate::sandbox::{Command, Exit, Identity};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -65,7 +65,13 @@ pub(super) fn base_root(
     files: &[Unpacked],
     dir: PathBuf,
 ) -> Result<Box<dyn Rootfs>, BoxError> {
-    let lowers = files.iter().map(|layer| layer.dir.clone()).collect();
+    let lowers = files
+        .iter()
+        .map(|layer| Lower {
+            dir: layer.dir.clone(),
+            view: Some(Arc::clone(&layer.view)),
+        })
+        .collect();
     // The root directory's metadata is as the base has it.
     let mut tree = Tree::default();
     for layer in files {

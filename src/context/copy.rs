@@ -138,7 +138,7 @@ pub(super) struct Work<'a> {
 impl Work<'_> {
     fn new_dir(&self) -> NewDir {
         let mode = self.chmod.as_ref().map_or(0o755, Chmod::made);
-        NewDir::of(mode, self.chown.unwrap_or((0, 0)), self.dates.made)
+        NewDir::of(mode, self.chown, self.dates.made)
     }
 
     /// Copies what a source of the origin means.
@@ -349,7 +349,7 @@ impl Work<'_> {
         let room: PathBuf = self.scratch.join(self.archives.to_string());
         self.archives += 1;
         let to = self.target.resolve(&RelPath::root(), &self.dest)?;
-        let new = NewDir::of(0o755, self.chown.unwrap_or((0, 0)), self.dates.made);
+        let new = NewDir::of(0o755, self.chown, self.dates.made);
         self.target.make_directories(&to, &new)?;
         unpack::unpack(self, path, content, &to, &room, self.cancel)?;
         Ok(true)
@@ -368,7 +368,7 @@ impl Work<'_> {
     /// Gives what a directory is like that an archive needs and does not have: root's, whoever
     /// `--chown` names.
     pub(super) fn implied(&self) -> NewDir {
-        NewDir::of(0o755, (0, 0), self.dates.made)
+        NewDir::of(0o755, Some((0, 0)), self.dates.made)
     }
 }
 

@@ -287,9 +287,9 @@ pub enum Fetched {
 /// Carries out a WORKDIR on paper: makes the directories that are missing, for `user`.
 pub fn workdir(path: &str, user: &str, dest: &Tree, now: Time) -> Result<Changeset, Error> {
     let owner = if user.is_empty() {
-        (0, 0)
+        None
     } else {
-        owner::chown(user, owner::Names::Tree(dest))?
+        Some(owner::chown(user, owner::Names::Tree(dest))?)
     };
     let path = clean(path)?;
     let mut target = target::Target::new(dest);

@@ -24,12 +24,15 @@ struct Put {
 #[derive(Clone, Copy)]
 pub(super) struct NewDir {
     mode: u32,
-    owner: (u32, u32),
+    /// Root's where none is said.
+    owner: Option<(u32, u32)>,
     time: Time,
 }
 
+const SET_GID: u32 = 0o2000;
+
 impl NewDir {
-    pub(super) fn of(mode: u32, owner: (u32, u32), time: Time) -> NewDir {
+    pub(super) fn of(mode: u32, owner: Option<(u32, u32)>, time: Time) -> NewDir {
         NewDir { mode, owner, time }
     }
 
@@ -38,11 +41,18 @@ impl NewDir {
         NewDir { time, ..self }
     }
 
-    fn meta(&self) -> Meta {
+    /// Gives it as the kernel makes it in `parent`: a set-group-ID directory hands the bit down,
+    /// and its group to who says nothing of an owner.
+    fn meta_in(&self, parent: Option<&Meta>) -> Meta {
+        let handing = parent.filter(|parent| parent.mode & SET_GID != 0);
+        let (uid, gid) = self
+            .owner
+            .unwrap_or((0, handing.map_or(0, |parent| parent.gid)));
+        let mode = self.mode | handing.map_or(0, |_| SET_GID);
         Meta {
-            uid: self.owner.0,
-            gid: self.owner.1,
-            ..Meta::dir(self.mode, self.time)
+            uid,
+            gid,
+            ..Meta::dir(mode, self.time)
         }
     }
 }
@@ -84,7 +94,8 @@ impl<'a> Target<'a> {
         }
         if let Some(parent) = path.parent() {
             self.make_directories(&parent, new)?;
-            self.put_dir(path.clone(), new.meta());
+            let meta = new.meta_in(self.get(&parent).as_ref());
+            self.put_dir(path.clone(), meta);
         }
         Ok(())
     }

@@ -24,6 +24,12 @@ pub enum RootfsChoice {
     Auto,
     /// Kernel overlay.
     Overlay,
+    /// A file system of the builder's own, by way of FUSE.
+    Fuse,
+    /// A directory of its own, which commands enter by `chroot`.
+    Chroot,
+    /// The root directory that the builder itself runs in.
+    InPlace,
 }
 
 /// How registries are talked to; hosts are compared with the registry part of a reference.

@@ -7,11 +7,12 @@ pub use overlay::Overlay;
 pub use owners::Swapped;
 
 use crate::changeset::Changeset;
-use crate::fs::{Meta, Time};
+use crate::fs::{LayerView, Meta, Time};
 use crate::request::RootfsChoice;
 use crate::sys::Cancel;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What went wrong with a root.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,25 @@ pub enum Error {
 pub enum Entry<'a> {
     /// Make this directory, a mount in the builder's mount namespace, its root by `pivot_root`.
     Pivot(&'a Path),
+    /// Make this directory its root by `chroot`; nothing can be mounted there.
+    Chroot(&'a Path),
+    /// Stay where the builder is; nothing can be mounted there.
+    Stay,
+}
+
+/// One layer that a root is made over.
+#[derive(Clone)]
+pub struct Lower {
+    /// Its files in overlay form, as the store unpacks layers.
+    pub dir: PathBuf,
+    /// What is known of them without looking at the directory.
+    pub view: Option<Arc<LayerView>>,
+}
+
+impl From<PathBuf> for Lower {
+    fn from(dir: PathBuf) -> Lower {
+        Lower { dir, view: None }
+    }
 }
 
 /// A root file system of one stage and the tracker of what is written to it.
@@ -123,12 +143,17 @@ fn chain(error: &Error) -> String {
 pub fn create(
     choice: RootfsChoice,
     dir: PathBuf,
-    lowers: Vec<PathBuf>,
+    lowers: Vec<Lower>,
     top: Meta,
 ) -> Result<Box<dyn Rootfs>, Error> {
     match choice {
         RootfsChoice::Auto | RootfsChoice::Overlay => {
+            let lowers = lowers.into_iter().map(|lower| lower.dir).collect();
             Ok(Box::new(Overlay::new(dir, lowers)?.with_top(top)))
         }
+        RootfsChoice::Fuse | RootfsChoice::Chroot | RootfsChoice::InPlace => Err(Error::Refused {
+            strategy: "a root other than overlay",
+            why: "it is not yet supported".into(),
+        }),
     }
 }

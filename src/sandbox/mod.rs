@@ -219,7 +219,15 @@ impl Sandbox {
         if cancel.is_set() {
             return Ok(Exit::Cancelled);
         }
-        let Entry::Pivot(path) = entry;
+        let path = match entry {
+            Entry::Pivot(path) => path,
+            Entry::Chroot(_) | Entry::Stay => {
+                return Err(Error::Setup {
+                    action: "enter the root without a mount".into(),
+                    source: io::ErrorKind::Unsupported.into(),
+                });
+            }
+        };
         let mut scaffold = scaffold::Scaffold::new(path)?;
         let result = prepare::prepare(command, path, &mut scaffold)
             .and_then(|prepared| relay::run(&self.control, prepared, output, cancel));

@@ -342,7 +342,8 @@ impl Maker {
             run.commands.push(format!("ls -A {at}{below} > /seen"));
         }
         if self.chance(8, Feature::MountCache) {
-            let at = target(self, "/cached/here", "/home/app");
+            // No place that other commands change: what is in a cache outlives the build.
+            let at = target(self, "/cached/here", "/var/run");
             let text = format!("type=cache,target={at},id=seed{id}");
             run.mounts.push((text, None));
             let look = format!("echo kept > {at}/x; ls -ld {at} | cut -c1-10 > /seen2");

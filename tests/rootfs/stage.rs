@@ -44,8 +44,10 @@ pub fn thin_layers(dir: &Path, count: usize) -> Vec<PathBuf> {
 
 /// Gives the directory that a step's commands would have as their root.
 pub fn mounted(root: &dyn Rootfs) -> &Path {
-    let Entry::Pivot(path) = root.entry();
-    path
+    match root.entry() {
+        Entry::Pivot(path) | Entry::Chroot(path) => path,
+        Entry::Stay => Path::new("/"),
+    }
 }
 
 impl Stage {

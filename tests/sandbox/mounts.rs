@@ -695,8 +695,13 @@ fn mount_points_are_no_changes() {
     let scratch = bench.directory.path().join("stage");
     fs::create_dir(&scratch).unwrap();
     let top = Meta::dir(0o755, Time::default());
-    let mut root =
-        shutter::rootfs::create(RootfsChoice::Overlay, scratch, vec![lower.clone()], top).unwrap();
+    let mut root = shutter::rootfs::create(
+        RootfsChoice::Overlay,
+        scratch,
+        vec![lower.clone().into()],
+        top,
+    )
+    .unwrap();
     let everywhere = || {
         vec![
             readonly("/ctx", bind(&source)),
@@ -716,7 +721,9 @@ fn mount_points_are_no_changes() {
         ),
     ] {
         root.begin().unwrap();
-        let Entry::Pivot(path) = root.entry();
+        let Entry::Pivot(path) = root.entry() else {
+            panic!("an overlay is entered by a mount");
+        };
         let exit = bench
             .sandbox
             .run(

@@ -11,7 +11,7 @@ use crate::fs::{Meta, RelPath};
 use crate::oci::Platform;
 use crate::plan::{Base, From};
 use crate::progress::{Level, Owner, StepId, Work};
-use crate::rootfs::{Rootfs, Swapped};
+use crate::rootfs::{Lower, Rootfs, Swapped};
 use crate::sys::Cancel;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags, openat2};
@@ -129,7 +129,7 @@ impl Views {
             Some(root) => lock(root).fork()?,
             None => {
                 let top = top_of(view.dir.as_fd())?;
-                let below = vec![path_of(&view.dir)];
+                let below = vec![path_of(&view.dir).into()];
                 crate::rootfs::create(shared.request.rootfs, self.dir(shared)?, below, top)?
             }
         };
@@ -237,7 +237,11 @@ impl Views {
                 _below: below,
             });
         }
-        match self.over(shared, &visible, below.path().into_iter().collect()) {
+        match self.over(
+            shared,
+            &visible,
+            below.path().into_iter().map(Lower::from).collect(),
+        ) {
             Ok(root) => begun(root, visible.file, below),
             Err(error) if cancel.is_set() => Err(error),
             Err(error) => {
@@ -260,7 +264,7 @@ impl Views {
         &self,
         shared: &Shared<'_>,
         visible: &Visible,
-        below: Vec<PathBuf>,
+        below: Vec<Lower>,
     ) -> Result<Box<dyn Rootfs>, BoxError> {
         let choice = shared.request.rootfs;
         let mut root =

@@ -73,10 +73,19 @@ impl Codec {
             #[cfg(target_arch = "x86_64")]
             Codec::Isal => {
                 thread_local! {
-                    static DEFLATER: RefCell<crate::sys::Deflater> = RefCell::default();
+                    static DEFLATER: RefCell<Option<crate::sys::Deflater>> =
+                        const { RefCell::new(None) };
                 }
                 crc.update(input);
-                DEFLATER.with_borrow_mut(|deflater| deflater.block(input, &mut out))?;
+                DEFLATER.with_borrow_mut(|slot| {
+                    let mut deflater = match slot.take() {
+                        Some(deflater) => deflater,
+                        None => crate::sys::Deflater::new()?,
+                    };
+                    let done = deflater.block(input, &mut out);
+                    *slot = Some(deflater);
+                    done
+                })?;
             }
             Codec::Deflate(level) => {
                 crc.update(input);
