@@ -13,6 +13,7 @@ use gix_protocol::transport::{Protocol, Service};
 use gix_protocol::{Command, Handshake, LsRefsCommand};
 use gix_utils::progress::Discard;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,7 +56,25 @@ pub fn fetch<'a>(
     dir: &Path,
     moved: &'a dyn Fn(u64),
 ) -> Result<Fetched, Error> {
-    remote.client.retry(0, |_| once(remote, wanted, dir, moved))
+    remote.client.retry(0, |_| {
+        // Every attempt has a directory to itself, of which nothing stays where it fails.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let own = dir.join(format!("pack-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        std::fs::create_dir(&own).map_err(|source| Error::Io {
+            action: "make",
+            path: own.clone(),
+            source,
+        })?;
+        // The library asserts some of what is in the hands of the server alone.
+        let done = catch_unwind(AssertUnwindSafe(|| once(remote, wanted, &own, moved)));
+        let done = done.unwrap_or_else(|_| {
+            Err(Error::Protocol {
+                remote: shown(remote.url),
+                why: "it does not speak as a git server does".into(),
+            })
+        });
+        done.inspect_err(|_| drop(std::fs::remove_dir_all(&own)))
+    })
 }
 
 fn once<'a>(
@@ -380,24 +399,10 @@ fn objects<'a>(
     dir: &Path,
     moved: &'a dyn Fn(u64),
 ) -> Result<Pack, Error> {
-    // Every attempt has a directory to itself, of which nothing stays where it fails.
-    let take = |session: &mut Session<'_>, wants: &[Oid], depth| {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let own = dir.join(format!("pack-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        let io = |source| Error::Io {
-            action: "make",
-            path: own.clone(),
-            source,
-        };
-        std::fs::create_dir(&own).map_err(io)?;
-        session
-            .take(wants, depth, &own)
-            .inspect_err(|_| drop(std::fs::remove_dir_all(&own)))
-    };
     let refused = if session.refuses(oid) {
         "no reference points to it".to_owned()
     } else {
-        match take(&mut session, &[*oid], Depth::One) {
+        match session.take(&[*oid], Depth::One, dir) {
             Err(Error::NotGiven { message, .. }) => message,
             other => return other,
         }
@@ -424,7 +429,7 @@ fn objects<'a>(
     if wants.is_empty() {
         return Err(not_given(refused));
     }
-    let pack = take(&mut session, &wants, Depth::All)?;
+    let pack = session.take(&wants, Depth::All, dir)?;
     match pack.kind(oid) {
         Some(_) => Ok(pack),
         None => Err(not_given("no branch and no tag leads to it".into())),
