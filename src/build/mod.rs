@@ -301,7 +301,7 @@ pub fn build(
         .flatten()
         .any(|step| matches!(step.op, Op::Run(_)))
     {
-        crate::rootfs::probe(request.rootfs, &scratch.dir)
+        crate::rootfs::probe(request.rootfs, &scratch.dir, cancel)
             .map_err(|e| Error::other("find a root file system to build on", e))?;
     }
     announce(&plan, &steps, sink);

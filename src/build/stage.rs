@@ -86,6 +86,7 @@ pub(super) fn base_root(
         dir,
         lowers,
         top,
+        shared.cancel,
     )?)
 }
 
@@ -326,7 +327,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         on_root: bool,
     ) -> Result<Option<Pending>, BoxError> {
         let changeset = Arc::new(changeset);
-        self.tree.push(Arc::new(changeset.view()));
+        self.tree.push(Arc::new(changeset.view()?));
         if !on_root {
             self.unapplied.push(Arc::clone(&changeset));
         }

@@ -33,7 +33,7 @@ struct Watch<'a> {
     wrote: &'a (dyn Fn(u64) + Sync),
 }
 
-/// Puts changes where `placer` puts files; deletions become whiteouts. `wrote` is told of every
+/// Puts changes where `placer` puts files. `wrote` is told of every
 /// piece of content, in bytes, from any thread.
 ///
 /// Directories, links and deletions are made in order by one thread; regular files in parallel on
@@ -54,7 +54,7 @@ pub fn place(
         make_parents(placer, path, &mut made).map_err(&failed)?;
         let put = |placer: &mut Placer, meta: &Meta| placer.put(path, meta, None).map_err(&failed);
         match action {
-            Action::Delete => placer.whiteout(path).map_err(&failed)?,
+            Action::Delete => placer.delete(path).map_err(&failed)?,
             Action::Opaque(meta) => {
                 put(placer, meta)?;
                 placer.opaque(path).map_err(&failed)?;

@@ -432,7 +432,7 @@ fn all_of_a_tree_is_what_is_left_of_its_layers() {
     for (layers, wanted) in table {
         let mut tree = Tree::default();
         for layer in *layers {
-            tree.push(Arc::new(Arc::new(parse(layer)).view()));
+            tree.push(Arc::new(Arc::new(parse(layer)).view().unwrap()));
         }
         let got = whole(&tree, &|found| found.meta.mtime);
         let told = |changes: &[Change]| -> Vec<String> {
@@ -453,7 +453,7 @@ fn all_of_a_tree_is_what_is_left_of_its_layers() {
         assert_eq!(told(&got), told(&parse(wanted).changes), "{layers:?}");
     }
     let mut tree = Tree::default();
-    tree.push(Arc::new(Arc::new(parse(&["f@7 a 1"])).view()));
+    tree.push(Arc::new(Arc::new(parse(&["f@7 a 1"])).view().unwrap()));
     let now = Time { secs: 9, nanos: 0 };
     let stamped = whole(&tree, &|_| now);
     let Action::Put { meta, .. } = &stamped[0].action else {

@@ -1,5 +1,7 @@
-use super::{Action, Change, Changeset};
-use crate::fs::{Content, LayerView, Node, Toc, TocEntry};
+use super::compare::content_id;
+use super::{Action, Change, Changeset, Error, State};
+use crate::fs::{Content, ContentId, LayerView, Node, RelPath, Source, Toc, TocEntry};
+use rayon::prelude::*;
 use std::sync::Arc;
 
 /// Gives the bytes of all content together.
@@ -19,14 +21,24 @@ impl Changeset {
         content_size(&self.changes)
     }
 
-    /// Gives a settled changeset as a layer of a tree. Content ids are not known yet.
-    pub fn view(self: &Arc<Self>) -> LayerView {
+    /// Gives a settled changeset as a layer of a tree. What is frozen can be compared with later; of
+    /// what is live the content ids are taken now, in parallel on the rayon pool, since a later step
+    /// may write there.
+    pub fn view(self: &Arc<Self>) -> Result<LayerView, Error> {
+        let ids = match self.state {
+            State::Frozen => vec![None; self.changes.len()],
+            State::Live => {
+                let ids = self.changes.par_iter().with_min_len(8);
+                let ids = ids.map(|change| self.id(change));
+                ids.collect::<Result<Vec<_>, Error>>()?
+            }
+        };
         let mut entries = Vec::with_capacity(self.changes.len());
-        for change in &self.changes {
+        for (change, content) in self.changes.iter().zip(ids) {
             let node = match &change.action {
                 Action::Put { meta, link, .. } => Node::Put {
                     meta: meta.clone(),
-                    content: None,
+                    content,
                     link: link.clone(),
                 },
                 Action::Opaque(meta) => Node::Opaque(meta.clone()),
@@ -38,12 +50,27 @@ impl Changeset {
             });
         }
         let own = Arc::clone(self);
-        LayerView {
+        Ok(LayerView {
             toc: Toc::new(entries),
-            content: Content::Of(Arc::new(move |path| match own.get(path) {
-                Some(Action::Put { source, .. }) => source.clone(),
-                _ => None,
-            })),
+            content: Content::Of(Arc::new(move |path| own.source(path))),
+        })
+    }
+
+    /// Gives where a file's content lies.
+    fn source(&self, path: &RelPath) -> Option<Source> {
+        match self.get(path)? {
+            Action::Put {
+                link: Some(first), ..
+            } => Some(self.source(first)?.by(path)),
+            Action::Put { source, .. } => source.clone(),
+            _ => None,
+        }
+    }
+
+    fn id(&self, change: &Change) -> Result<Option<ContentId>, Error> {
+        match self.source(&change.path) {
+            Some(source) => content_id(&change.path, &source).map(Some),
+            None => Ok(None),
         }
     }
 }

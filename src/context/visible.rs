@@ -386,38 +386,12 @@ fn mounts_below(dir: BorrowedFd<'_>) -> Vec<RelPath> {
     let Some(top) = RelPath::clean(top.as_os_str().as_bytes()) else {
         return Vec::new();
     };
-    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let mut out: Vec<RelPath> = table
-        .split(|&c| c == b'\n')
-        .filter_map(|line| line.split(|&c| c == b' ').nth(4))
-        .filter_map(|point| RelPath::clean(&unescape(point))?.strip(&top))
+    let mut out: Vec<RelPath> = crate::fs::mountinfo::points()
+        .iter()
+        .filter_map(|point| RelPath::clean(point)?.strip(&top))
         .filter(|below| !below.is_root())
         .collect();
     out.sort_unstable();
-    out
-}
-
-/// Reads a path of the kernel's mount table, where white space and backslashes are octal.
-fn unescape(path: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((&byte, after)) = rest.split_first() {
-        let code = (byte == b'\\')
-            .then(|| after.get(..3))
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                out.push(code);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                out.push(byte);
-                rest = after;
-            }
-        }
-    }
     out
 }
 
@@ -548,19 +522,6 @@ mod tests {
         ] {
             let missing = locate(&context, &clean(source)).unwrap_err().to_string();
             assert!(missing.contains(error), "{missing}");
-        }
-    }
-
-    #[test]
-    fn paths_of_the_mount_table_are_read() {
-        let table = [
-            ("/a", "/a"),
-            ("/a\\040b\\134", "/a b\\"),
-            ("/a\\04", "/a\\04"),
-            ("\\888", "\\888"),
-        ];
-        for (escaped, path) in table {
-            assert_eq!(unescape(escaped.as_bytes()), path.as_bytes());
         }
     }
 }

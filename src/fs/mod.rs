@@ -3,6 +3,7 @@
 pub mod archive;
 mod header;
 mod meta;
+pub mod mountinfo;
 mod path;
 mod pax;
 mod place;
@@ -18,13 +19,13 @@ mod xattr;
 
 pub use meta::{Kind, Meta, Time};
 pub use path::RelPath;
-pub use place::{Dir, Placer};
+pub use place::{Deletions, Dir, Placer};
 pub use source::Source;
 pub use sparse::Holes;
-pub use stat::{FileId, Stat, open_dir, stat, stat_at};
+pub use stat::{FileId, Glance, Stat, glance_at, open_dir, stat, stat_at};
 pub use toc::{ContentId, Node, Toc, TocEntry};
 pub use tree::{Content, FindSource, Found, LastLink, LayerView, Tree};
-pub use walk::{Visit, WalkError, walk};
+pub use walk::{Visit, WalkError, names, walk};
 pub use xattr::{Xattrs, is_kept};
 
 #[cfg(test)]

@@ -20,8 +20,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Placer {
     root: OwnedFd,
     own: Arc<Own>,
+    deletions: Deletions,
     last: Option<(RelPath, Arc<Dir>)>,
     dirs: BTreeMap<RelPath, (Time, Option<Vec<u8>>)>,
+}
+
+/// What a deletion leaves where files are put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletions {
+    /// A whiteout of overlayfs: the files are a layer over others.
+    Whiteouts,
+    /// Nothing: the files are all there is.
+    Gaps,
 }
 
 /// What the kernel gives a new file of this process unasked, and what it refused.
@@ -43,10 +53,16 @@ pub struct Dir {
 const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 impl Placer {
-    /// Starts putting files beneath a directory.
+    /// Starts putting files beneath a directory that is a layer over others.
     pub fn new(root: BorrowedFd<'_>) -> io::Result<Placer> {
+        Placer::with(root, Deletions::Whiteouts)
+    }
+
+    /// Starts putting files beneath a directory.
+    pub fn with(root: BorrowedFd<'_>, deletions: Deletions) -> io::Result<Placer> {
         Ok(Placer {
             root: root.try_clone_to_owned()?,
+            deletions,
             own: Arc::new(Own {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
@@ -163,6 +179,14 @@ impl Placer {
                 AtFlags::empty(),
             )
         })
+    }
+
+    /// Deletes a path, in the way that this place does it.
+    pub fn delete(&mut self, path: &RelPath) -> io::Result<()> {
+        match self.deletions {
+            Deletions::Whiteouts => self.whiteout(path),
+            Deletions::Gaps => self.remove(path),
+        }
     }
 
     /// Puts a whiteout of overlayfs: a 0:0 character device.

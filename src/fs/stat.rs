@@ -56,6 +56,44 @@ impl Stat {
     }
 }
 
+/// What tells whether a file has been touched, for which it is not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// Its kind; `None` for a socket.
+    pub kind: Option<Kind>,
+    /// Which file it is.
+    pub id: FileId,
+    /// Which mount it is in, by the kernel's number; 0 where the kernel does not say.
+    pub mount: u64,
+    /// How many names it has.
+    pub links: u32,
+    /// Time of last change of content or metadata.
+    pub ctime: Time,
+}
+
+/// Glances at a name in an open directory; the empty name is the directory itself. It costs one
+/// system call.
+pub fn glance_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Glance> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
+    let wanted = StatxFlags::TYPE
+        | StatxFlags::INO
+        | StatxFlags::NLINK
+        | StatxFlags::CTIME
+        | StatxFlags::MNT_ID;
+    let got = statx(dir, name, flags, wanted)?;
+    let told = got.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    Ok(Glance {
+        kind: kind_of(u32::from(got.stx_mode)),
+        id: FileId {
+            dev: rustix::fs::makedev(got.stx_dev_major, got.stx_dev_minor),
+            ino: got.stx_ino,
+        },
+        mount: if told { got.stx_mnt_id } else { 0 },
+        links: got.stx_nlink,
+        ctime: time_of(&got.stx_ctime),
+    })
+}
+
 /// Looks at a path beneath a directory without following a symbolic link anywhere. `None` for a
 /// socket, which no image keeps; an error where there is nothing.
 pub fn stat(root: BorrowedFd<'_>, path: &RelPath) -> io::Result<Option<Stat>> {

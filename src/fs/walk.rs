@@ -126,7 +126,7 @@ fn fail(path: &RelPath, source: io::Error) -> WalkError {
 }
 
 /// Lists an open directory from where it is read to, without `.` and `..`.
-pub(super) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
+pub fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
     let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
     let mut entries = RawDir::new(dir, &mut buffer);
     let mut out = Vec::new();

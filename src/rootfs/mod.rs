@@ -1,8 +1,10 @@
 //! The root file system that commands run in, behind one trait.
 
+mod live;
 mod overlay;
 mod owners;
 
+pub use live::{Guard, Live};
 pub use overlay::Overlay;
 pub use owners::Swapped;
 
@@ -96,7 +98,7 @@ pub fn write(changeset: &Changeset, dir: &Path, top: &Meta, cancel: &Cancel) -> 
 
 /// Finds out whether the strategy asked for works here, by really trying it in a scratch directory.
 /// Nothing is left there.
-pub fn probe(choice: RootfsChoice, dir: &Path) -> Result<(), Error> {
+pub fn probe(choice: RootfsChoice, dir: &Path, cancel: &Cancel) -> Result<(), Error> {
     let dir = dir.join("probe");
     std::fs::create_dir(&dir).map_err(|source| Error::Io {
         action: "create",
@@ -108,6 +110,7 @@ pub fn probe(choice: RootfsChoice, dir: &Path) -> Result<(), Error> {
         dir.clone(),
         Vec::new(),
         Meta::dir(0o755, Time::default()),
+        cancel,
     )
     .and_then(|mut root| {
         root.begin()?;
@@ -139,20 +142,22 @@ fn chain(error: &Error) -> String {
 }
 
 /// Makes a root over unpacked layers, bottom first; `top` is what the root directory itself is like.
-/// `dir` is an empty directory of its own.
+/// `dir` is an empty directory of its own. Ends early, with an error, once `cancel` is set.
 pub fn create(
     choice: RootfsChoice,
     dir: PathBuf,
     lowers: Vec<Lower>,
     top: Meta,
+    cancel: &Cancel,
 ) -> Result<Box<dyn Rootfs>, Error> {
     match choice {
         RootfsChoice::Auto | RootfsChoice::Overlay => {
             let lowers = lowers.into_iter().map(|lower| lower.dir).collect();
             Ok(Box::new(Overlay::new(dir, lowers)?.with_top(top)))
         }
-        RootfsChoice::Fuse | RootfsChoice::Chroot | RootfsChoice::InPlace => Err(Error::Refused {
-            strategy: "a root other than overlay",
+        RootfsChoice::Chroot => Ok(Box::new(Live::chroot(dir, &lowers, &top, cancel)?)),
+        RootfsChoice::Fuse | RootfsChoice::InPlace => Err(Error::Refused {
+            strategy: "this root",
             why: "it is not yet supported".into(),
         }),
     }

@@ -1,8 +1,8 @@
 //! Process 1's side of what a command mounts: takes the trees and puts them in their places.
 
-use super::mountinfo;
 use super::scaffold::Kind;
 use super::wire::{Failure, Part, Target};
+use crate::fs::mountinfo;
 use crate::sys;
 use rustix::fs::{CWD, FileType, Mode, OFlags, StatVfsMountFlags, fstat, mkdirat, openat, statvfs};
 use rustix::io::Errno;

@@ -6,8 +6,8 @@
 use super::attach;
 use super::child;
 use super::helper::Request;
-use super::mountinfo;
 use super::wire::{Failure, File, Job, Report, Status, send, wipe};
+use crate::fs::mountinfo;
 use crate::plan::Network;
 use crate::sys::{self, Fork, Insn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

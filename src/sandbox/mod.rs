@@ -20,7 +20,6 @@ mod child;
 mod foreign;
 mod helper;
 mod init;
-mod mountinfo;
 mod prepare;
 mod relay;
 mod scaffold;

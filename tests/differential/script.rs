@@ -372,7 +372,8 @@ impl Pen<'_> {
         let _ = writeln!(
             self.out,
             "{}",
-            if whole && !rest.contains('"') {
+            // An ONBUILD is kept as it is written, blanks at its end included.
+            if whole && !rest.contains('"') && !keyword.eq_ignore_ascii_case("ONBUILD") {
                 random.pick(&["", "", " "])
             } else {
                 ""

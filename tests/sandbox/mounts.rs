@@ -700,6 +700,7 @@ fn mount_points_are_no_changes() {
         scratch,
         vec![lower.clone().into()],
         top,
+        &Cancel::new().unwrap(),
     )
     .unwrap();
     let everywhere = || {

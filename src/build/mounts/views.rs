@@ -130,7 +130,13 @@ impl Views {
             None => {
                 let top = top_of(view.dir.as_fd())?;
                 let below = vec![path_of(&view.dir).into()];
-                crate::rootfs::create(shared.request.rootfs, self.dir(shared)?, below, top)?
+                crate::rootfs::create(
+                    shared.request.rootfs,
+                    self.dir(shared)?,
+                    below,
+                    top,
+                    shared.cancel,
+                )?
             }
         };
         root.begin()?;
@@ -183,7 +189,13 @@ impl Views {
             (Of::Files(_, path), Some(context)) => return self.of_files(shared, context, path),
             (Of::Scratch, _) | (Of::Files(..), None) => {
                 let top = Meta::dir(0o755, shared.now);
-                crate::rootfs::create(shared.request.rootfs, self.dir(shared)?, Vec::new(), top)?
+                crate::rootfs::create(
+                    shared.request.rootfs,
+                    self.dir(shared)?,
+                    Vec::new(),
+                    top,
+                    shared.cancel,
+                )?
             }
             (Of::Stage(place), _) => {
                 let done = shared.done[*place].wait().ok_or(Error::Gone)?;
@@ -267,8 +279,13 @@ impl Views {
         below: Vec<Lower>,
     ) -> Result<Box<dyn Rootfs>, BoxError> {
         let choice = shared.request.rootfs;
-        let mut root =
-            crate::rootfs::create(choice, self.dir(shared)?, below, visible.top.clone())?;
+        let mut root = crate::rootfs::create(
+            choice,
+            self.dir(shared)?,
+            below,
+            visible.top.clone(),
+            shared.cancel,
+        )?;
         root.apply(&visible.changes, shared.cancel)?;
         // By way of the mount, so that the kernel copies metadata alone.
         root.begin()?;

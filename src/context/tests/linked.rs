@@ -146,7 +146,7 @@ fn a_linked_layer_goes_over_what_is_below() {
         .unwrap();
         let settled = made.settle(&Tree::default()).unwrap();
         let mut above = base();
-        above.push(Arc::new(Arc::new(settled).view()));
+        above.push(Arc::new(Arc::new(settled).view().unwrap()));
         assert_eq!(&walked(&above, top), expected, "{text}");
     }
 }

@@ -1,18 +1,18 @@
-//! The kernel's table of mounts (proc_pid_mountinfo(5)).
+//! The kernel's table of mounts (`/proc/self/mountinfo`, proc_pid_mountinfo(5)).
 
 /// One mount.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mount {
+pub struct Mount {
     /// Its number.
-    pub(super) id: u64,
+    pub id: u64,
     /// The number of the mount it lies in.
-    pub(super) parent: u64,
+    pub parent: u64,
     /// Where.
-    pub(super) point: Vec<u8>,
+    pub point: Vec<u8>,
 }
 
 /// Gives the mounts of a table, in the order they were mounted in.
-pub(super) fn mounts(table: &[u8]) -> impl Iterator<Item = Mount> {
+pub fn mounts(table: &[u8]) -> impl Iterator<Item = Mount> {
     let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
     table.split(|byte| *byte == b'\n').filter_map(move |line| {
         let mut fields = line.split(|byte| *byte == b' ');
@@ -22,6 +22,13 @@ pub(super) fn mounts(table: &[u8]) -> impl Iterator<Item = Mount> {
             point: unescape(fields.nth(2)?),
         })
     })
+}
+
+/// Gives the mount points of this process, each once for every mount on it; none where the table
+/// cannot be read.
+pub fn points() -> Vec<Vec<u8>> {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    mounts(&table).map(|mount| mount.point).collect()
 }
 
 /// Reads a path in which space, tab, newline and backslash are written as three octal digits.

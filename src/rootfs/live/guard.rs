@@ -1,0 +1,41 @@
+//! What lies in a root and is not the image's.
+
+use crate::fs::{self, RelPath};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Paths that belong to somebody else: with all below them they are neither changed, nor looked at,
+/// nor taken into a layer.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    paths: BTreeSet<RelPath>,
+}
+
+impl Guard {
+    /// Adds a path as seen from the root.
+    pub fn with(mut self, path: &Path) -> Guard {
+        use std::os::unix::ffi::OsStrExt;
+        self.paths
+            .extend(RelPath::clean(path.as_os_str().as_bytes()));
+        self
+    }
+
+    /// Adds everything that is mounted somewhere below the root directory.
+    pub fn with_mounts(mut self) -> Guard {
+        let points = fs::mountinfo::points();
+        let points = points.iter().filter_map(|point| RelPath::clean(point));
+        self.paths.extend(points.filter(|point| !point.is_root()));
+        self
+    }
+
+    /// Tells whether a path is kept as it is.
+    pub(super) fn keeps(&self, path: &RelPath) -> bool {
+        !self.paths.is_empty() && self.paths.contains(path)
+    }
+
+    /// Tells whether something below a path is kept as it is, or the path itself.
+    pub(super) fn keeps_below(&self, path: &RelPath) -> bool {
+        let next = self.paths.range(path.clone()..).next();
+        next.is_some_and(|kept| kept.is_within(path))
+    }
+}

@@ -1,0 +1,109 @@
+//! Filling the directory, and emptying it.
+
+use super::look::Failure;
+use super::{Guard, at};
+use crate::changeset::{self, Action, Change};
+use crate::fs::{
+    self, Content, Deletions, Kind, LayerView, Meta, Node, Placer, RelPath, Stat, Toc, TocEntry,
+    Tree,
+};
+use crate::rootfs::{Error, Lower};
+use crate::sys::Cancel;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Puts copies of unpacked layers, bottom first, into a directory, and gives that its metadata.
+pub(super) fn fill(
+    root: &Arc<OwnedFd>,
+    lowers: &[Lower],
+    top: &Meta,
+    cancel: &Cancel,
+) -> Result<(), Error> {
+    let mut tree = Tree::default();
+    for lower in lowers {
+        tree.push(match &lower.view {
+            Some(view) => Arc::clone(view),
+            None => Arc::new(seen(&lower.dir)?),
+        });
+    }
+    let mut changes = changeset::whole(&tree, &|found| found.meta.mtime);
+    let action = Action::Put {
+        meta: top.clone(),
+        source: None,
+        link: None,
+    };
+    let path = RelPath::root();
+    changes.insert(0, Change { path, action });
+    copy(root, &changes, cancel)
+}
+
+/// Puts what changes say into a directory.
+pub(super) fn copy(root: &Arc<OwnedFd>, changes: &[Change], cancel: &Cancel) -> Result<(), Error> {
+    let top = Path::new("the root");
+    let mut placer = Placer::with(root.as_fd(), Deletions::Gaps).map_err(at("open", top))?;
+    changeset::place(changes, &mut placer, cancel, &|_| ())?;
+    placer.finish().map_err(at("finish", top))?;
+    Ok(())
+}
+
+/// Makes a layer's table by looking at its directory, in which nothing is hidden.
+fn seen(dir: &Path) -> Result<LayerView, Error> {
+    let fd = std::fs::File::open(dir).map_err(at("open", dir))?;
+    let fd: Arc<OwnedFd> = Arc::new(fd.into());
+    let entries: Mutex<Vec<TocEntry>> = Mutex::default();
+    let visit = |_: &RelPath, found: Vec<(RelPath, Stat)>| {
+        let found = found.into_iter().map(|(path, stat)| TocEntry {
+            path,
+            node: Node::Put {
+                meta: stat.meta,
+                content: None,
+                link: None,
+            },
+        });
+        let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.extend(found);
+        Ok(())
+    };
+    fs::walk(fd.as_fd(), &RelPath::root(), &visit).map_err(|error| {
+        Error::Changeset(changeset::Error::Io {
+            action: "look at",
+            path: error.path,
+            source: error.source,
+        })
+    })?;
+    let entries = entries.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(LayerView {
+        toc: Toc::new(entries),
+        content: Content::Dir(fd),
+    })
+}
+
+/// Removes all that is in the root directory and that `guard` does not keep.
+pub(super) fn clear(root: &Arc<OwnedFd>, guard: &Guard) -> Result<(), Failure> {
+    // Directories that something lies in that is kept: few, and none of them deep.
+    let mut dirs = vec![RelPath::root()];
+    while let Some(dir) = dirs.pop() {
+        let failed = |error: io::Error| (dir.clone(), error);
+        let fd = fs::open_dir(root.as_fd(), &dir).map_err(failed)?;
+        for name in fs::names(fd.as_fd()).map_err(failed)? {
+            let path = dir.join(&name);
+            let failed = |error: io::Error| (path.clone(), error);
+            if guard.keeps(&path) {
+                continue;
+            }
+            let kind = fs::glance_at(fd.as_fd(), &name).map_err(failed)?.kind;
+            match kind {
+                Some(Kind::Dir) if guard.keeps_below(&path) => dirs.push(path),
+                Some(Kind::Dir) => {
+                    let path = Path::new("/").join(path.as_path());
+                    crate::store::remove_tree(&path).map_err(failed)?;
+                }
+                _ => rustix::fs::unlinkat(&fd, name.as_slice(), rustix::fs::AtFlags::empty())
+                    .map_err(|errno| failed(errno.into()))?,
+            }
+        }
+    }
+    Ok(())
+}

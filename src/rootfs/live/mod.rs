@@ -1,0 +1,289 @@
+//! A directory that commands write to as it is: for places where nothing can be mounted.
+
+mod clock;
+mod guard;
+mod look;
+mod make;
+mod watch;
+
+pub use guard::Guard;
+
+use super::{Entry, Error, Lower, Rootfs};
+use crate::changeset::{self, Changeset, State};
+use crate::fs::{Deletions, Meta, Placer};
+use crate::sys::Cancel;
+use clock::{Clock, Since};
+use look::{Failure, Index, Look, Seen};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use watch::{Touched, Watch};
+
+/// A root whose files lie in one directory, where every step changes them.
+///
+/// A step's changes are found by looking at the directories in which something has happened: inotify
+/// tells which, or, where it cannot, all are looked at. In such a directory the names are compared
+/// with those that were there, and of the files those count that the kernel says were changed since
+/// the step began (ctime). No content is read. Where somebody has set the clock meanwhile every file
+/// counts, and `settle` finds out which are equal.
+///
+/// Files are changed where they are, so what a changeset names is live: it has to be read before the
+/// next step begins. A file's content is found there later too, as long as no step changes it.
+///
+/// ```text
+/// DIR/root/     the files, for a root of its own
+/// DIR/forks/N/  the same again for each fork
+/// ```
+#[derive(Debug)]
+pub struct Live {
+    /// Where forks lie.
+    dir: PathBuf,
+    /// The directory.
+    path: PathBuf,
+    root: Arc<OwnedFd>,
+    way: Way,
+    guard: Guard,
+    tracker: Option<Tracker>,
+    phase: Phase,
+    forks: AtomicUsize,
+}
+
+/// How a command gets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Chroot,
+    Stay,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Resting,
+    Step,
+    /// A step failed and what it wrote is still there.
+    Spoiled,
+}
+
+#[derive(Debug)]
+struct Tracker {
+    index: Index,
+    watch: Option<Watch>,
+    clock: Clock,
+}
+
+impl Live {
+    /// Makes a root in an empty directory out of copies of unpacked layers, bottom first, which
+    /// commands enter by `chroot`. `top` is what the root directory itself is like.
+    pub fn chroot(
+        dir: PathBuf,
+        lowers: &[Lower],
+        top: &Meta,
+        cancel: &Cancel,
+    ) -> Result<Live, Error> {
+        let path = dir.join("root");
+        std::fs::create_dir(&path).map_err(at("create", &path))?;
+        let live = Live::open(dir, path, Way::Chroot, Guard::default())?;
+        make::fill(&live.root, lowers, top, cancel)?;
+        Ok(live)
+    }
+
+    /// Takes the root that the builder itself is in, and puts copies of unpacked layers there, bottom
+    /// first, in place of all that `guard` does not keep and that is no mount. `dir` is a directory
+    /// for what has to lie elsewhere.
+    pub fn in_place(
+        dir: PathBuf,
+        lowers: &[Lower],
+        top: &Meta,
+        guard: Guard,
+        cancel: &Cancel,
+    ) -> Result<Live, Error> {
+        let guard = guard.with(&dir).with_mounts();
+        let live = Live::open(dir, PathBuf::from("/"), Way::Stay, guard)?;
+        make::clear(&live.root, &live.guard).map_err(failed("clear"))?;
+        make::fill(&live.root, lowers, top, cancel)?;
+        Ok(live)
+    }
+
+    fn open(dir: PathBuf, path: PathBuf, way: Way, guard: Guard) -> Result<Live, Error> {
+        let root = std::fs::File::open(&path).map_err(at("open", &path))?;
+        Ok(Live {
+            dir,
+            path,
+            root: Arc::new(root.into()),
+            way,
+            guard,
+            tracker: None,
+            phase: Phase::Resting,
+            forks: AtomicUsize::new(0),
+        })
+    }
+
+    /// Looks at what has happened since the last look.
+    fn look(&mut self) -> Result<Seen, Error> {
+        let Some(tracker) = &mut self.tracker else {
+            return Ok(Seen::default());
+        };
+        let touched = match &tracker.watch {
+            Some(watch) => watch.touched(),
+            None => Touched::Anywhere,
+        };
+        let look = Look {
+            root: &self.root,
+            guard: &self.guard,
+            index: &tracker.index,
+            watch: tracker.watch.as_ref(),
+            since: tracker.clock.since(),
+        };
+        let mut seen = match (touched, look.since) {
+            (Touched::In(dirs), Since::Time(_)) => {
+                let seen = look.at(&dirs).map_err(failed("look at"))?;
+                // A file was changed by one of its names; where the others are nobody has told.
+                match seen.has_unseen_names() {
+                    true => look.at(&tracker.index.all()).map_err(failed("look at"))?,
+                    false => seen,
+                }
+            }
+            _ => look.at(&tracker.index.all()).map_err(failed("look at"))?,
+        };
+        tracker.index.learn(&mut seen);
+        Ok(seen)
+    }
+
+    /// Begins to track, with all there is.
+    fn track(&mut self) -> Result<(), Error> {
+        let mut tracker = Tracker {
+            index: Index::default(),
+            // Without it everything is looked at after each step.
+            watch: Watch::new().ok(),
+            clock: Clock::new().map_err(at("watch the clock for", &self.path))?,
+        };
+        let look = Look {
+            root: &self.root,
+            guard: &self.guard,
+            index: &tracker.index,
+            watch: tracker.watch.as_ref(),
+            since: Since::Ever,
+        };
+        let mut seen = look.names().map_err(failed("look at"))?;
+        tracker.index.learn(&mut seen);
+        self.tracker = Some(tracker);
+        Ok(())
+    }
+}
+
+impl Rootfs for Live {
+    fn root(&self) -> Result<BorrowedFd<'_>, Error> {
+        Ok(self.root.as_fd())
+    }
+
+    fn entry(&self) -> Entry<'_> {
+        match self.way {
+            Way::Chroot => Entry::Chroot(&self.path),
+            Way::Stay => Entry::Stay,
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        match self.phase {
+            Phase::Resting => {}
+            Phase::Step => self.discard()?,
+            Phase::Spoiled => {}
+        }
+        if self.phase == Phase::Spoiled {
+            return Err(Error::Refused {
+                strategy: "a root without mounts",
+                why: "a command that failed has left its files in it".into(),
+            });
+        }
+        match &mut self.tracker {
+            Some(tracker) => tracker
+                .clock
+                .start()
+                .map_err(at("watch the clock for", &self.path))?,
+            None => self.track()?,
+        }
+        self.phase = Phase::Step;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<Changeset, Error> {
+        if self.phase != Phase::Step {
+            return Ok(Changeset::default());
+        }
+        let seen = self.look()?;
+        self.phase = Phase::Resting;
+        Ok(Changeset {
+            changes: seen.changes(&self.root),
+            state: State::Live,
+        })
+    }
+
+    /// Nothing can be taken back here: the root is good for nothing any more, unless the step has
+    /// changed nothing.
+    fn discard(&mut self) -> Result<(), Error> {
+        if self.phase == Phase::Step {
+            let unchanged = self.look()?.is_empty();
+            self.phase = match unchanged {
+                true => Phase::Resting,
+                false => Phase::Spoiled,
+            };
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, changeset: &Changeset, cancel: &Cancel) -> Result<(), Error> {
+        let mut placer =
+            Placer::with(self.root.as_fd(), Deletions::Gaps).map_err(at("open", &self.path))?;
+        changeset::place(&changeset.changes, &mut placer, cancel, &|_| ())?;
+        placer.finish().map_err(at("finish", &self.path))?;
+        self.look()?;
+        Ok(())
+    }
+
+    fn fork(&self) -> Result<Box<dyn Rootfs>, Error> {
+        if self.way == Way::Stay {
+            return Err(Error::Refused {
+                strategy: "a second root in place",
+                why: "there is only one".into(),
+            });
+        }
+        let number = self.forks.fetch_add(1, Ordering::Relaxed);
+        let dir = self.dir.join("forks").join(number.to_string());
+        std::fs::create_dir_all(&dir).map_err(at("create", &dir))?;
+        let path = dir.join("root");
+        std::fs::create_dir(&path).map_err(at("create", &path))?;
+        let look = Look {
+            root: &self.root,
+            guard: &self.guard,
+            index: &Index::default(),
+            watch: None,
+            since: Since::Ever,
+        };
+        let seen = look.everything().map_err(failed("look at"))?;
+        // An empty directory has nothing that would be above something.
+        let seen = seen.with_root(&self.root).map_err(failed("look at"))?;
+        let fork = Live::open(dir, path, Way::Chroot, Guard::default())?;
+        let cancel = Cancel::new().map_err(at("make a switch for", &self.path))?;
+        make::copy(&fork.root, &seen.changes(&self.root), &cancel)?;
+        Ok(Box::new(fork))
+    }
+}
+
+fn at(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+fn failed(action: &'static str) -> impl Fn(Failure) -> Error {
+    move |(path, source)| {
+        Error::Changeset(changeset::Error::Io {
+            action,
+            path,
+            source,
+        })
+    }
+}
