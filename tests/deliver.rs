@@ -621,6 +621,61 @@ fn files_alone_cost_no_layers() {
     assert_eq!(one(&["-o", &spec]), one(&["--no-push"]));
 }
 
+/// All outputs have what COPY took, whoever writes to the context meanwhile; those that read it again
+/// say so where they cannot.
+#[test]
+fn what_changes_during_the_build_is_in_every_output_or_in_none() {
+    const DIRECT: &str = "FROM base\nCOPY f /f\nRUN --mount=type=bind,source=pipe,target=/pipe cat /pipe/p; cat /f >/seen\n";
+    const BY_STAGE: &str = "FROM scratch AS a\nCOPY f /f\nFROM base\n\
+        RUN --mount=type=bind,source=pipe,target=/pipe cat /pipe/p\nCOPY --from=a /f /f\n";
+    let said = "/f of the build context was changed during the build; build again when nothing writes to it";
+    let table: [(&str, &str, Option<&str>); 5] = [
+        ("type=oci,dest=OUT", DIRECT, None),
+        ("type=tar,dest=OUT", DIRECT, Some(said)),
+        ("type=local,dest=OUT", DIRECT, Some(said)),
+        ("type=oci,dest=OUT", BY_STAGE, Some(said)),
+        ("type=tar,dest=OUT", BY_STAGE, Some(said)),
+    ];
+    for (spec, dockerfile, wanted) in table {
+        let project = Project::new();
+        project.file("f", "one1").file("Dockerfile", dockerfile);
+        project
+            .file(".dockerignore", "Dockerfile\n")
+            .file("pipe/x", "");
+        let pipe = project.path("context").join("pipe/p");
+        run("mkfifo", &[&text(&pipe)]);
+        let spec = spec.replace("OUT", &text(&project.path("out")));
+        let mut child = project.spawn(&["-o", &spec]);
+        // Once the command reads, COPY is done, and what it took is in the root.
+        let writer = loop {
+            let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+            match rustix::fs::open(&pipe, flags, rustix::fs::Mode::empty()) {
+                Ok(fd) => break Some(fd),
+                Err(_) if child.try_wait().expect("wait").is_some() => break None,
+                Err(_) => std::thread::yield_now(),
+            }
+        };
+        project.file("f", "two2");
+        drop(writer);
+        let output = child.wait_with_output().expect("wait");
+        let error = String::from_utf8_lossy(&output.stderr);
+        match wanted {
+            None => {
+                assert!(output.status.success(), "{spec}: {error}");
+                let image = read_tar(&project.path("out"));
+                assert_eq!(
+                    image.files[&b"f"[..]]["sha256"],
+                    image.files[&b"seen"[..]]["sha256"]
+                );
+            }
+            Some(wanted) => {
+                assert_eq!(output.status.code(), Some(1), "{spec}: {error}");
+                assert!(error.contains(wanted), "{spec}: {error}");
+            }
+        }
+    }
+}
+
 #[test]
 fn an_image_is_pushed_and_written_at_once() {
     let registry = registry::start();

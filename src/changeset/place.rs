@@ -136,7 +136,7 @@ fn write_file(pending: &Pending<'_>, watch: &Watch<'_>) -> io::Result<()> {
         }
         Some(source) => {
             let from = source.file()?.ok_or(io::ErrorKind::NotFound)?;
-            copy(from, pending.meta.size, &mut file, watch)?;
+            copy(source, from, pending.meta.size, &mut file, watch)?;
         }
     }
     pending.dir.seal(&file, pending.meta)
@@ -144,11 +144,18 @@ fn write_file(pending: &Pending<'_>, watch: &Watch<'_>) -> io::Result<()> {
 
 /// Copies a file: a small one by two calls, a large one inside of the kernel and without its holes.
 /// A layer has so many bytes of it, and so must what is written here.
-fn copy(from: File, size: u64, to: &mut File, watch: &Watch<'_>) -> io::Result<()> {
+fn copy(
+    source: &Source,
+    from: File,
+    size: u64,
+    to: &mut File,
+    watch: &Watch<'_>,
+) -> io::Result<()> {
     if size <= SMALL {
         let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-        from.take(size + 1).read_to_end(&mut content)?;
+        (&from).take(size + 1).read_to_end(&mut content)?;
         check_size(size, content.len() as u64)?;
+        source.is_intact(&from)?;
         to.write_all(&content)?;
         (watch.wrote)(size);
         return Ok(());
@@ -165,6 +172,7 @@ fn copy(from: File, size: u64, to: &mut File, watch: &Watch<'_>) -> io::Result<(
             return Err(cancelled());
         }
     }
+    source.is_intact(from.file())?;
     to.set_len(size)
 }
 

@@ -164,12 +164,12 @@ impl Work<'_> {
                 return Err(from.missing(name, &path)?);
             };
             if unpack != Unpack::Never && item.meta.kind == Kind::File {
-                let content = from.source(&path);
+                let content = from.source(&item);
                 if self.unpack(&path, content.as_ref())? {
                     continue;
                 }
             }
-            let source = |path: &RelPath| from.source(path);
+            let source = |item: &Item| from.source(item);
             if item.meta.kind != Kind::Dir {
                 self.place(name.name(), &item, Vec::new(), source)?;
                 continue;
@@ -206,7 +206,7 @@ impl Work<'_> {
                     return Err(Error::NotFound(root));
                 };
                 let below = from.below(&root, &Pick::all(without))?;
-                self.place(b"", &item, below.items, |path| from.source(path))
+                self.place(b"", &item, below.items, |item| from.source(item))
             }
         }
     }
@@ -217,6 +217,7 @@ impl Work<'_> {
             path: RelPath::root(),
             meta,
             inode: None,
+            stamp: None,
             bare: false,
         };
         self.place(name, &item, Vec::new(), |_| Some(content.clone()))
@@ -251,7 +252,7 @@ impl Work<'_> {
         name: &[u8],
         item: &Item,
         below: Vec<Item>,
-        source: impl Fn(&RelPath) -> Option<Source>,
+        source: impl Fn(&Item) -> Option<Source>,
     ) -> Result<(), Error> {
         let root = RelPath::root();
         let new = self.new_dir();
@@ -300,7 +301,7 @@ impl Work<'_> {
         &mut self,
         to: RelPath,
         item: &Item,
-        source: &impl Fn(&RelPath) -> Option<Source>,
+        source: &impl Fn(&Item) -> Option<Source>,
         names: &mut HashMap<Inode, u64>,
     ) -> Result<(), Error> {
         let meta = self.meta(&item.meta);
@@ -320,7 +321,7 @@ impl Work<'_> {
             (_, Some(Kind::Dir)) => return Err(Error::OverDirectory(to)),
             (kind, _) => {
                 let content = match kind {
-                    Kind::File => Some(source(&item.path).ok_or_else(|| {
+                    Kind::File => Some(source(item).ok_or_else(|| {
                         Error::io("read", &item.path, std::io::ErrorKind::NotFound)
                     })?),
                     _ => None,

@@ -140,6 +140,10 @@ pub(super) fn unpack(
             }
         }
     }
+    // What was read is one archive only if nobody wrote to it meanwhile.
+    content
+        .file()
+        .map_err(|error| Error::io("read", path, error))?;
     Ok(())
 }
 

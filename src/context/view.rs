@@ -2,7 +2,9 @@ use super::pick::{Choice, Pick, Place};
 use super::target::follow;
 use super::{Context, Error, Origin};
 use crate::dockerfile::ignore::{Above, Verdict};
-use crate::fs::{FileId, Found, Kind, Meta, RelPath, Source, Tree, open_dir, stat, stat_at};
+use crate::fs::{
+    FileId, Found, Kind, Meta, RelPath, Seen, Source, Stamp, Tree, open_dir, stat, stat_at,
+};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, FileType, RawDir};
 use rustix::io::Errno;
@@ -21,6 +23,8 @@ pub(super) struct Item {
     pub meta: Meta,
     /// What its further names have too, where it may have some.
     pub inode: Option<Inode>,
+    /// What tells whether its content is still the same: a context is somebody else's.
+    pub stamp: Option<Stamp>,
     /// Whether it is a directory that is there only for what is copied out of it.
     pub bare: bool,
 }
@@ -99,13 +103,14 @@ impl Origin<'_> {
     }
 
     /// Gives where a regular file's content is.
-    pub(super) fn source(&self, path: &RelPath) -> Option<Source> {
+    pub(super) fn source(&self, item: &Item) -> Option<Source> {
         match self {
-            Origin::Context(context) => Some(Source::File {
+            Origin::Context(context) => Some(Source::Seen(Arc::new(Seen {
                 dir: Arc::clone(&context.dir),
-                path: path.clone(),
-            }),
-            Origin::Tree(tree) => tree.source(path),
+                path: item.path.clone(),
+                stamp: item.stamp?,
+            }))),
+            Origin::Tree(tree) => tree.source(&item.path),
         }
     }
 
@@ -175,6 +180,7 @@ fn item_of(path: &RelPath, found: &Found) -> Item {
         inode: (!is_dir).then(|| Inode::Layer(found.layer, first.clone())),
         path: path.clone(),
         meta: found.meta.clone(),
+        stamp: None,
         bare: false,
     }
 }
@@ -345,6 +351,7 @@ impl Context {
         let inode = (stat.links > 1 && stat.meta.kind != Kind::Dir).then_some(Inode::Disk(stat.id));
         Ok(Some(Item {
             path: path.clone(),
+            stamp: Some(stat.stamp()),
             // Whoever has the files here, in an image they are root's.
             meta: Meta {
                 uid: 0,

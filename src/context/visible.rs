@@ -3,7 +3,7 @@
 use super::{Context, Error, Origin};
 use crate::changeset::{Action, Change, Changeset, State};
 use crate::dockerfile::ignore::Verdict;
-use crate::fs::{Kind, Meta, RelPath, Source, open_dir, stat, stat_at};
+use crate::fs::{Kind, Meta, RelPath, Seen, Source, Stat, open_dir, stat, stat_at};
 use crate::sys::Cancel;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, openat, statat};
@@ -104,8 +104,8 @@ pub fn visible(
         },
         cancel,
     };
-    let top = survey.meta(fd.as_fd(), b"", &dir)?;
-    let top = top.ok_or_else(|| Error::NotFound(dir.clone()))?;
+    let top = survey.stat(fd.as_fd(), b"", &dir)?;
+    let top = top.ok_or_else(|| Error::NotFound(dir.clone()))?.meta;
     // Nobody carries the metadata of the context's own directory over.
     let seen = match is_dir && dir.is_root() {
         true => Meta::dir(0o755, top.mtime),
@@ -250,7 +250,7 @@ impl Survey<'_> {
         if !below.seen && self.context.verdict(path, Kind::Dir) != Verdict::Keep {
             return Ok(self.gone(path, whole));
         }
-        let Some(meta) = self.meta(fd.as_fd(), b"", path)? else {
+        let Some(Stat { meta, .. }) = self.stat(fd.as_fd(), b"", path)? else {
             return Ok(Part::default());
         };
         let owner = owner_of(&meta);
@@ -294,26 +294,29 @@ impl Survey<'_> {
                 return Ok(part);
             }
         }
-        let Some(meta) = self.meta(fd.as_fd(), path.name(), path)? else {
+        let Some(stat) = self.stat(fd.as_fd(), path.name(), path)? else {
             return Ok(Part::default());
         };
-        let source = (meta.kind == Kind::File).then(|| Source::File {
-            dir: Arc::clone(&self.context.dir),
-            path: path.clone(),
+        let source = (stat.meta.kind == Kind::File).then(|| {
+            Source::Seen(Arc::new(Seen {
+                dir: Arc::clone(&self.context.dir),
+                path: path.clone(),
+                stamp: stat.stamp(),
+            }))
         });
-        let action = put(rooted(meta), source);
+        let action = put(rooted(stat.meta), source);
         part.changes.push(self.change(path, action));
         Ok(part)
     }
 
-    fn meta(
+    fn stat(
         &self,
         dir: BorrowedFd<'_>,
         name: &[u8],
         path: &RelPath,
-    ) -> Result<Option<Meta>, Error> {
+    ) -> Result<Option<Stat>, Error> {
         match stat_at(dir, name) {
-            Ok(stat) => Ok(stat.map(|stat| stat.meta)),
+            Ok(stat) => Ok(stat),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io("look at", path, e)),
         }

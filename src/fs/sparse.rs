@@ -44,6 +44,11 @@ impl Holes {
         Ok(self.at.max(self.data.start)..self.data.end.max(self.at))
     }
 
+    /// Gives the file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Gives how long the file was when it was opened.
     pub fn size(&self) -> u64 {
         self.end

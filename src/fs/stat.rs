@@ -56,6 +56,46 @@ impl Stat {
     }
 }
 
+/// What changes with the content of a file, whoever changes it and however: by writing into it, or
+/// by putting another one in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Which file it is.
+    pub id: FileId,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Time of last modification: all there is where a file system keeps no other.
+    pub mtime: Time,
+    /// Time of last change of content or metadata.
+    pub ctime: Time,
+}
+
+impl Stat {
+    /// Gives what tells later whether a regular file still has this content.
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            id: self.id,
+            size: self.meta.size,
+            mtime: self.meta.mtime,
+            ctime: self.ctime,
+        }
+    }
+}
+
+/// Gives the stamp of an open regular file.
+pub(super) fn stamp_of(file: BorrowedFd<'_>) -> io::Result<Stamp> {
+    let got = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+    Ok(Stamp {
+        id: FileId {
+            dev: rustix::fs::makedev(got.stx_dev_major, got.stx_dev_minor),
+            ino: got.stx_ino,
+        },
+        size: got.stx_size,
+        mtime: time_of(&got.stx_mtime),
+        ctime: time_of(&got.stx_ctime),
+    })
+}
+
 /// What tells whether a file has been touched, for which it is not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Glance {

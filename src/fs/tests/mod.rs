@@ -1,4 +1,5 @@
 mod place;
+mod source;
 mod sparse;
 mod tar;
 mod toc;

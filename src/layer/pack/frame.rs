@@ -337,7 +337,7 @@ fn append_content(out: &mut Vec<u8>, source: Option<&Source>, meta: &Meta) -> io
             out.extend_from_slice(bytes);
             bytes.len()
         }
-        Some(source @ (Source::File { .. } | Source::Live { .. })) => {
+        Some(source) => {
             let mut file = open(source)?;
             let at = out.len();
             // One byte more than there should be, so that one call sees the end as well.
@@ -353,6 +353,9 @@ fn append_content(out: &mut Vec<u8>, source: Option<&Source>, meta: &Meta) -> io
                 }
             }
             out.truncate(at + got);
+            if got == size {
+                source.is_intact(&file)?;
+            }
             got
         }
     };
@@ -398,9 +401,7 @@ fn large(
             out.write(bytes)?;
             take(bytes);
         }
-        Source::File { .. } | Source::Live { .. } => {
-            stream(path, source, meta.size, out, &mut take)?
-        }
+        source => stream(path, source, meta.size, out, &mut take)?,
     }
     head.clear();
     tar::pad(&mut head, meta.size);
@@ -436,7 +437,9 @@ fn stream(
         left -= bytes.len() as u64;
     }
     match read(&mut file, &mut [0]) {
-        Ok(0) => Ok(()),
+        Ok(0) => source
+            .is_intact(file.file())
+            .map_err(|e| read_error(path, e)),
         Ok(more) => Err(read_error(path, changed(size, size + more as u64))),
         Err(e) => Err(read_error(path, e)),
     }
