@@ -119,6 +119,10 @@ pub(super) fn chown(spec: &str, names: Names<'_>) -> Result<(u32, u32), Error> {
                 .map_or(gid, |entry| entry.gid),
         };
     }
+    // Only the image's own files can say so: to the kernel it means "no change".
+    if uid == u32::MAX || gid == u32::MAX {
+        return Err(Error::UserRange(spec.to_owned()));
+    }
     Ok((uid, gid))
 }
 

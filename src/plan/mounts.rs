@@ -136,6 +136,17 @@ impl Given {
                 let number = unsigned(&value, radix);
                 number.ok_or_else(|| wrong(format!("invalid value {value} for {key}"), None))
             };
+            let owner = || match number(10)? {
+                // To the kernel it means "no change".
+                u32::MAX => {
+                    let hint = format!("{} is the highest", u32::MAX - 1);
+                    Err(wrong(
+                        format!("invalid value {value} for {key}"),
+                        Some(hint),
+                    ))
+                }
+                owner => Ok(owner),
+            };
             match key.as_str() {
                 "type" => {
                     given.kind = one_of(&KINDS, &value).ok_or_else(|| {
@@ -170,8 +181,8 @@ impl Given {
                     given.sharing = Some(found);
                 }
                 "mode" => given.mode = Some(number(8)?),
-                "uid" => given.uid = Some(number(10)?),
-                "gid" => given.gid = Some(number(10)?),
+                "uid" => given.uid = Some(owner()?),
+                "gid" => given.gid = Some(owner()?),
                 "env" if value.is_empty() => return Err(invalid()),
                 "env" => given.env = Some(value),
                 _ => {
@@ -264,7 +275,8 @@ impl Given {
                 from,
                 source,
                 readonly: self.readonly == Some(true),
-                mode: self.mode.unwrap_or(0o755),
+                // The other nine bits are dropped where the directory is made.
+                mode: self.mode.unwrap_or(0o755) & 0o777,
                 uid: self.uid.unwrap_or(0),
                 gid: self.gid.unwrap_or(0),
             },

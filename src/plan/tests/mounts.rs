@@ -96,7 +96,7 @@ fn mounts_of_run() {
         ("type=cache,target=c/d/", cache("/w/c/d", "c/d")),
         ("type=cache,id=$V,target=/c/,id=$V-2", cache("/c", "v-2")),
         (
-            "type=cache,target=/c,sharing=LOCKED,from=tool,source=/s,ro,mode=0700,uid=5,gid=6",
+            "type=cache,target=/c,sharing=LOCKED,from=tool,source=/s,ro,mode=07700,uid=5,gid=6",
             Mount::Cache {
                 target: "/c".into(),
                 id: "/c".into(),
@@ -226,6 +226,14 @@ fn mounts_that_are_wrong() {
         ("type=cache,target=/x,mode=9", "invalid value 9 for mode"),
         ("type=cache,target=/x,uid=-1", "invalid value -1 for uid"),
         ("type=cache,target=/x,gid=x", "invalid value x for gid"),
+        (
+            "type=cache,target=/x,uid=4294967295",
+            "invalid value 4294967295 for uid (4294967294 is the highest)",
+        ),
+        (
+            "type=secret,id=s,gid=4294967295",
+            "invalid value 4294967295 for gid (4294967294 is the highest)",
+        ),
         (
             "target=/x,mode=0755",
             "mode not allowed for \"bind\" type mounts",
