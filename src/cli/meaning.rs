@@ -353,9 +353,13 @@ fn platform(given: Option<&str>) -> Result<Platform, Usage> {
     let Some(text) = given else {
         return Ok(host);
     };
-    let wanted: Platform = text
-        .parse()
-        .map_err(|error| Usage::new(format!("--custom-platform: {error}")))?;
+    let wanted = crate::plan::platform(text).map_err(|(error, hint)| {
+        let usage = Usage::new(format!("--custom-platform: {error}"));
+        match hint {
+            Some(hint) => usage.hint(hint),
+            None => usage,
+        }
+    })?;
     if wanted.os != host.os {
         return Err(Usage::new(format!(
             "--custom-platform: {wanted} is not yet supported: only {} is",

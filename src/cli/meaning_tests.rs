@@ -226,7 +226,22 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
         (
             &["ctx", "-d=x", "--custom-platform=amiga"],
             &[],
-            "--custom-platform: `amiga` is not a platform",
+            "--custom-platform: \"amiga\": unknown operating system or architecture",
+        ),
+        (
+            &["ctx", "-d=x", "--custom-platform=linux/amd64,linux/arm64"],
+            &[],
+            "--custom-platform: \"linux/amd64,linux/arm64\" names several platforms: an image is for one",
+        ),
+        (
+            &["ctx", "-d=x", "--custom-platform=linux/amd64(1)"],
+            &[],
+            "--custom-platform: \"amd64(1)\" is an invalid component of \"linux/amd64(1)\"",
+        ),
+        (
+            &["ctx", "-d=x", "--custom-platform=linux/amd64/ x"],
+            &[],
+            "--custom-platform: \" x\" is an invalid component of \"linux/amd64/ x\"",
         ),
         (
             &["ctx", "-d=x", "--rootfs=fuse"],

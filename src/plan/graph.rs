@@ -244,7 +244,7 @@ fn draft<'a: 'd, 'd>(
                 let message = format!("empty platform value from expression {written}");
                 return Err(Error::at(span, message).hint(VALUE_BEFORE_FROM));
             }
-            let parsed = parse_platform(expanded).map_err(|(error, hint)| Error {
+            let parsed = self::platform(expanded).map_err(|(error, hint)| Error {
                 span: Some(span),
                 message: format!("failed to parse platform {written}: {error}"),
                 hint,
@@ -314,10 +314,15 @@ const ARCHITECTURES: [&str; 16] = [
     "loong64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x",
 ];
 
-/// Reads a platform: `os/architecture[/variant]`, or one of the first two by itself.
-fn parse_platform(text: &str) -> Result<Platform, (String, Option<String>)> {
+/// Reads a platform: `os/architecture[/variant]`, or one of the first two by itself. An error is why
+/// it is none, and perhaps what was meant.
+pub fn platform(text: &str) -> Result<Platform, (String, Option<String>)> {
     const SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
     let letter = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
+    if text.contains(',') {
+        let message = format!("{} names several platforms: an image is for one", quote(text));
+        return Err((message, None));
+    }
     if let Some(part) = text
         .split('/')
         .find(|part| part.is_empty() || !part.bytes().all(letter))

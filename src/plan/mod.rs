@@ -26,7 +26,7 @@ use std::collections::HashMap;
 
 pub use args::{Scope, idle_args};
 pub use check::{Checked, check, foreign_base, ignored, options, options_at};
-pub use graph::{Triggers, graph, graph_with, meant};
+pub use graph::{Triggers, graph, graph_with, meant, platform};
 pub use steps::{bases, steps};
 
 /// A mistake in the Dockerfile or between it and the request, with the lines it is about.

@@ -429,6 +429,10 @@ fn platforms() {
             "failed to parse platform linux/: \"\" is an invalid component of \"linux/\": letters, digits, and any of `_.-` are wanted",
         ),
         (
+            "linux/amd64,linux/arm64",
+            "failed to parse platform linux/amd64,linux/arm64: \"linux/amd64,linux/arm64\" names several platforms: an image is for one",
+        ),
+        (
             "a/b/c/d",
             "failed to parse platform a/b/c/d: `a/b/c/d` is not a platform: os/architecture[/variant] is wanted, such as linux/amd64",
         ),
