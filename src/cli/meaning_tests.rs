@@ -33,7 +33,7 @@ pub(super) fn mean_in(
         env: env.iter().map(|(k, v)| (k.into(), v.into())).collect(),
         cwd: dir.to_path_buf(),
         uid: 0,
-        stdout_is_terminal: false,
+        stdout: crate::cli::surroundings::Stdout::Open,
         container: Some("a test".into()),
     };
     mean(*typed, &around)
@@ -466,7 +466,7 @@ fn the_executor_stays_inside_containers_unless_forced() {
             env: BTreeMap::new(),
             cwd: dir.path().to_path_buf(),
             uid: 0,
-            stdout_is_terminal: false,
+            stdout: crate::cli::surroundings::Stdout::Open,
             container: None,
         };
         mean(*typed, &around)

@@ -183,7 +183,7 @@ mod tests {
             env: Default::default(),
             cwd: dir.to_path_buf(),
             uid: 0,
-            stdout_is_terminal: false,
+            stdout: crate::cli::surroundings::Stdout::Open,
             container: None,
         };
         meaning::mean(*typed, &around).unwrap()

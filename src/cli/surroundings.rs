@@ -1,6 +1,7 @@
 //! What surrounds the program: environment, working directory, user, container. Read once, here.
 
 use super::parse::Called;
+use crate::sys::started_without_stdout;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
@@ -17,10 +18,31 @@ pub(super) struct Surroundings {
     pub cwd: PathBuf,
     /// The effective user's number.
     pub uid: u32,
-    /// Whether standard output is a terminal.
-    pub stdout_is_terminal: bool,
+    /// What standard output is.
+    pub stdout: Stdout,
     /// What tells that this is a container, where it is one.
     pub container: Option<String>,
+}
+
+/// What standard output is, as far as it matters to who writes an image there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stdout {
+    /// Something that takes bytes.
+    Open,
+    /// A terminal.
+    Terminal,
+    /// Nothing.
+    Closed,
+}
+
+impl Stdout {
+    fn look() -> Stdout {
+        match std::io::stdout().is_terminal() {
+            _ if started_without_stdout() => Stdout::Closed,
+            true => Stdout::Terminal,
+            false => Stdout::Open,
+        }
+    }
 }
 
 impl Surroundings {
@@ -33,7 +55,7 @@ impl Surroundings {
             env,
             cwd: std::env::current_dir()?,
             uid: rustix::process::geteuid().as_raw(),
-            stdout_is_terminal: std::io::stdout().is_terminal(),
+            stdout: Stdout::look(),
             container,
         })
     }

@@ -12,6 +12,7 @@ mod mount;
 mod network;
 mod process;
 mod seccomp;
+mod stdout;
 mod users;
 
 pub use cancel::Cancel;
@@ -26,4 +27,5 @@ pub use process::{
     exit_now, fork, ignore_signals, private_mount_namespace, reset_signals, runs_arm32,
 };
 pub use seccomp::{Insn, install_filter};
+pub use stdout::started_without_stdout;
 pub use users::user_namespace;

@@ -4,7 +4,7 @@ use super::context::clean;
 use super::fields::fields;
 use crate::cli::flags::Typed;
 use crate::cli::parse::{Usage, truth};
-use crate::cli::surroundings::Surroundings;
+use crate::cli::surroundings::{Stdout, Surroundings};
 use crate::oci::Reference;
 use crate::request::{Output, Place};
 use std::path::{Path, PathBuf};
@@ -302,10 +302,15 @@ fn check(exports: &Exports, typed: &Typed, around: &Surroundings) -> Result<(), 
     if on_stdout > 1 {
         return Err(Usage::new("two outputs cannot both go to standard output"));
     }
-    if on_stdout == 1 && around.stdout_is_terminal {
-        return Err(
-            Usage::new("an image is not written to a terminal").hint("give a file, or a pipe")
-        );
+    let refused = match around.stdout {
+        Stdout::Terminal if on_stdout == 1 => Some("an image is not written to a terminal"),
+        Stdout::Closed if on_stdout == 1 => {
+            Some("an image cannot be written to standard output: it is closed")
+        }
+        Stdout::Terminal | Stdout::Closed | Stdout::Open => None,
+    };
+    if let Some(why) = refused {
+        return Err(Usage::new(why).hint("give a file, or a pipe"));
     }
     let outputs = exports.outputs.iter().filter_map(|output| match output {
         Output::DockerTar(Place::File(path))
