@@ -71,13 +71,23 @@ impl<'a> Target<'a> {
         if let Some(put) = self.put.get(path) {
             return Some(put.meta.clone());
         }
-        if !self.put.is_empty() {
-            let nearest = path.ancestors().find_map(|above| self.put.get(&above));
-            if nearest.is_some_and(|above| above.fresh) {
-                return None;
-            }
+        if self.nearest(path).is_some_and(|above| above.fresh) {
+            return None;
         }
         self.tree.get(path).map(|found| found.meta)
+    }
+
+    /// Gives what was put nearest above a path that nothing was put at. All that stands between the
+    /// two in order is below the one that is looked for, and so is what stands just before.
+    fn nearest(&self, path: &RelPath) -> Option<&Put> {
+        let (before, put) = self.put.range(..path.clone()).next_back()?;
+        if path.is_within(before) {
+            return Some(put);
+        }
+        let common = before.common(path);
+        std::iter::once(common.clone())
+            .chain(common.ancestors())
+            .find_map(|above| self.put.get(&above))
     }
 
     /// Follows symbolic links inside `root`, on the way and at the end; `path` is seen from `root`.
@@ -92,10 +102,33 @@ impl<'a> Target<'a> {
             Some(_) => return Err(Error::NotDirectory(path.clone())),
             None => {}
         }
-        if let Some(parent) = path.parent() {
-            self.make_directories(&parent, new)?;
-            let meta = new.meta_in(self.get(&parent).as_ref());
-            self.put_dir(path.clone(), meta);
+        // Down from the root to what is missing first: nothing is below that.
+        let mut above = RelPath::root();
+        let mut meta = self.get(&above);
+        let mut missing = false;
+        for name in path.components() {
+            let here = above.join(name);
+            let there = match missing {
+                true => None,
+                false => self.get(&here),
+            };
+            match there {
+                Some(there) if there.kind == Kind::Dir => meta = Some(there),
+                Some(_) => return Err(Error::NotDirectory(here)),
+                None => {
+                    missing = true;
+                    let made = new.meta_in(meta.as_ref());
+                    let put = Put {
+                        meta: made.clone(),
+                        source: None,
+                        inode: None,
+                        fresh: true,
+                    };
+                    self.put.insert(here.clone(), put);
+                    meta = Some(made);
+                }
+            }
+            above = here;
         }
         Ok(())
     }
@@ -244,19 +277,30 @@ pub(super) fn follow(
     open.reverse();
     let mut at = root.clone();
     let mut links = 0;
+    // How deep the first directory is that does not exist; nothing is below it.
+    let mut gone: Option<usize> = None;
+    let depth = |path: &RelPath| path.as_bytes().len();
     while let Some(name) = open.pop() {
         match name.as_slice() {
             b"" | b"." => continue,
             b".." => {
                 if at != *root {
                     at = at.parent().unwrap_or_default();
+                    gone = gone.filter(|gone| *gone <= depth(&at));
                 }
                 continue;
             }
             _ => {}
         }
         let next = at.join(&name);
-        match get(&next)? {
+        let there = match gone {
+            Some(_) => None,
+            None => get(&next)?,
+        };
+        if there.is_none() {
+            gone.get_or_insert(depth(&next));
+        }
+        match there {
             Some(meta) if meta.kind == Kind::Symlink => {
                 links += 1;
                 if links > MAX_LINKS {

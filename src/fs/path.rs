@@ -121,6 +121,18 @@ impl RelPath {
             || (self.0.starts_with(&dir.0) && matches!(self.0.get(dir.0.len()), None | Some(b'/')))
     }
 
+    /// Gives the deepest directory that both are in or are.
+    pub fn common(&self, other: &RelPath) -> RelPath {
+        let (a, b) = (&self.0, &other.0);
+        let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+        let ends = |path: &[u8], at| matches!(path.get(at), None | Some(b'/'));
+        let end = match ends(a, same) && ends(b, same) {
+            true => same,
+            false => a[..same].iter().rposition(|&c| c == b'/').unwrap_or(0),
+        };
+        RelPath(a[..end].to_vec())
+    }
+
     /// Gives the directories above it, nearest first, the root last; none for the root.
     pub fn ancestors(&self) -> impl Iterator<Item = RelPath> + use<> {
         let mut next = self.parent();

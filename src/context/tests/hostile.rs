@@ -166,6 +166,32 @@ fn a_context_that_changes_is_noticed() {
     assert!(read("x/c").is_err());
 }
 
+/// What is below a directory that does not exist is not asked for, but what a `..` leads back to is.
+#[test]
+fn links_lead_on_by_way_of_what_does_not_exist() {
+    let dest = tree(&[
+        "dir/ 755",
+        "dir/l -> ../to",
+        "to/ 755",
+        "a -> none/../dir/l",
+        "b -> no/x/y/../../../dir/l/z",
+    ]);
+    let dir = context(&["f 644 f"]);
+    let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
+    check(
+        &[
+            ("COPY f /a/", Ok(&["to/f 644 0:0 f"])),
+            (
+                "COPY f /a/n/m/",
+                Ok(&["to/n/ 755 0:0", "to/n/m/ 755 0:0", "to/n/m/f 644 0:0 f"]),
+            ),
+            ("COPY f /b/", Ok(&["to/z/ 755 0:0", "to/z/f 644 0:0 f"])),
+        ],
+        &Origin::Context(&context),
+        &dest,
+    );
+}
+
 #[test]
 fn depth_costs_no_stack() {
     let dir = context(&[]);
