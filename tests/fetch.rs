@@ -33,6 +33,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -1181,6 +1182,59 @@ fn certificates_are_checked() {
     has(&read_layout(&PathBuf::from(at("out"))), "a", "hello");
 }
 
+/// Attempts share the time there is: a server that says nothing is not waited for again and again.
+#[test]
+fn a_silent_server_is_waited_for_once() {
+    let head = "HTTP/1.1 200 ok\r\nETag: \"1\"\r\nContent-Length: 9\r\n\r\nhalf";
+    for (answer, wanted, asked) in [
+        ("", "no answer for 0 s", 2),
+        (head, "no answer for 0 s", 2),
+        // Nothing names these bytes, so they cannot be gone on with.
+        (
+            "HTTP/1.1 200 ok\r\nContent-Length: 9\r\n\r\nhalf",
+            "nothing came for 0 s",
+            2,
+        ),
+    ] {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = silent.local_addr().unwrap();
+        let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        // It ends with the test's process.
+        std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for stream in silent.incoming() {
+                let mut stream = stream.unwrap();
+                let number = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                if number == 0 || !answer.contains("ETag") {
+                    let mut asked = [0; 4096];
+                    let _ = stream.read(&mut asked);
+                    let _ = stream.write_all(answer.as_bytes());
+                }
+                open.push(stream);
+            }
+        });
+        let time = Duration::from_millis(400);
+        let desk = Desk::with(Settings {
+            answer: time,
+            idle: time,
+            retry: Retry {
+                base: Duration::ZERO,
+                total: time * 3 / 2,
+                ..Retry::default()
+            },
+            ..Settings::default()
+        });
+        let error = desk.file(&format!("http://{host}/file")).unwrap_err();
+        assert!(error.contains(wanted), "{answer}: {error}");
+        assert_eq!(
+            count.load(std::sync::atomic::Ordering::SeqCst),
+            asked,
+            "{answer}"
+        );
+    }
+}
+
 /// What fetches with no wait between attempts, and a place for it.
 struct Desk {
     client: Client,
@@ -1191,14 +1245,17 @@ struct Desk {
 
 impl Desk {
     fn new() -> Desk {
-        let cancel = Cancel::new().unwrap();
-        let settings = Settings {
+        Desk::with(Settings {
             retry: Retry {
                 base: Duration::ZERO,
                 ..Retry::default()
             },
             ..Settings::default()
-        };
+        })
+    }
+
+    fn with(settings: Settings) -> Desk {
+        let cancel = Cancel::new().unwrap();
         Desk {
             client: Client::new(settings, cancel.clone()).unwrap(),
             request: Request::local("/".into(), "/none".into()),

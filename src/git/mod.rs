@@ -223,6 +223,13 @@ impl net::Temporary for Error {
         }
     }
 
+    fn stood_still(&self) -> Duration {
+        match self {
+            Error::Exchange(source) => source.stood_still(),
+            _ => Duration::ZERO,
+        }
+    }
+
     fn cancelled() -> Error {
         Error::Cancelled
     }

@@ -65,7 +65,7 @@ impl BodyReader {
                         Err(_) => Err(failed(
                             &method,
                             &response,
-                            Failure::Timeout,
+                            Failure::Timeout(idle),
                             format!("nothing came for {} s", idle.as_secs()),
                         )),
                     },

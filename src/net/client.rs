@@ -254,6 +254,7 @@ impl Client {
                 Err(error) => error,
             };
             failed += 1;
+            waited += error.stood_still();
             let Some(wait) = retry.wait(failed, waited, error.retry_after()) else {
                 return Err(error);
             };
@@ -580,7 +581,7 @@ impl Guard {
                     if self.moved.load(Ordering::Relaxed) == before {
                         let seconds = self.patience.as_secs();
                         return Err(fail(
-                            Failure::Timeout,
+                            Failure::Timeout(self.patience),
                             format!("no answer for {seconds} s"),
                         ));
                     }
@@ -648,7 +649,7 @@ impl Response {
                     }
                     Err(_) => {
                         return Err(fail(
-                            Failure::Timeout,
+                            Failure::Timeout(idle),
                             format!("nothing came for {} s", idle.as_secs()),
                         ));
                     }

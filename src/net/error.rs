@@ -13,8 +13,8 @@ pub enum Failure {
     Certificate,
     /// The other side does not speak TLS, or none that is spoken here.
     Tls,
-    /// Nothing came or went for too long.
-    Timeout,
+    /// Nothing came or went for so long; 0 where that is not known.
+    Timeout(Duration),
     /// The connection ended in the middle.
     Cut,
     /// What came is not HTTP.
@@ -86,16 +86,43 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Gives the same with the time that was lost by it and by what went before it.
+    pub fn after(self, time: Duration) -> Error {
+        match self {
+            Error::Exchange {
+                method,
+                url,
+                failure: Failure::Timeout(_),
+                why,
+            } => Error::Exchange {
+                method,
+                url,
+                failure: Failure::Timeout(time),
+                why,
+            },
+            other => other,
+        }
+    }
+}
+
 impl Temporary for Error {
     fn is_temporary(&self) -> bool {
         matches!(
             self.failure(),
-            Some(Failure::Connect | Failure::Timeout | Failure::Cut)
+            Some(Failure::Connect | Failure::Timeout(_) | Failure::Cut)
         )
     }
 
     fn retry_after(&self) -> Option<Duration> {
         None
+    }
+
+    fn stood_still(&self) -> Duration {
+        match self.failure() {
+            Some(Failure::Timeout(time)) => time,
+            _ => Duration::ZERO,
+        }
     }
 
     fn cancelled() -> Error {
@@ -108,7 +135,7 @@ pub(super) fn explain(error: reqwest::Error) -> (Failure, String) {
     let (connect, timeout) = (error.is_connect(), error.is_timeout());
     let error = error.without_url();
     let mut kind = if timeout {
-        Failure::Timeout
+        Failure::Timeout(Duration::ZERO)
     } else if connect {
         Failure::Connect
     } else {
@@ -127,7 +154,7 @@ pub(super) fn explain(error: reqwest::Error) -> (Failure, String) {
         } else if let Some(e) = cause.downcast_ref::<io::Error>()
             && e.kind() == io::ErrorKind::TimedOut
         {
-            kind = Failure::Timeout;
+            kind = Failure::Timeout(Duration::ZERO);
         }
         let text = cause.to_string();
         if text.contains("invalid HTTP") || text.contains("parse") && !connect {

@@ -10,6 +10,9 @@ pub trait Temporary {
     /// Gives how long the other side asked to wait.
     fn retry_after(&self) -> Option<Duration>;
 
+    /// Gives how long nothing moved before the error: that has been waited too.
+    fn stood_still(&self) -> Duration;
+
     /// Makes the error that says that the build was cancelled.
     fn cancelled() -> Self;
 }
@@ -23,7 +26,7 @@ pub struct Retry {
     pub base: Duration,
     /// The longest wait between two attempts.
     pub longest: Duration,
-    /// The longest all waits may take together.
+    /// The longest all waits may take together, those for an answer that never came included.
     pub total: Duration,
 }
 

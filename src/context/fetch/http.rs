@@ -314,9 +314,14 @@ impl<'a> Transfer<'a> {
             }
             self.failed += 1;
             self.resumed += 1;
+            self.waited += error.stood_still();
             let retry = self.client.settings().retry;
             let Some(wait) = retry.wait(self.failed, self.waited, error.retry_after()) else {
-                return Err(error);
+                // Whoever fetches it all again has waited as long too.
+                return Err(match error {
+                    Error::Exchange(source) => Error::exchange(source.after(self.waited)),
+                    other => other,
+                });
             };
             self.client.sleep(wait).map_err(Error::exchange)?;
             self.waited += wait;
