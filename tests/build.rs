@@ -339,6 +339,35 @@ fn signals_end_a_build_promptly_and_leave_nothing() {
     }
 }
 
+/// Whoever ends a build does not wait until all is printed that its command had to say.
+#[test]
+fn a_signal_ends_a_build_whose_command_never_stops_talking() {
+    let project = Project::new();
+    project.file("Dockerfile", "FROM base\nRUN yes a\n");
+    let log = project.path("log");
+    let mut child = project
+        .command()
+        .arg("--no-push")
+        .stdout(std::fs::File::create(&log).expect("create"))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("run shutter");
+    // By then the command is far ahead.
+    while std::fs::metadata(&log).expect("look").len() < 256 << 10 {
+        assert!(child.try_wait().expect("wait").is_none(), "it ended early");
+        std::thread::yield_now();
+    }
+    let sent = Instant::now();
+    kill(child.id(), "TERM");
+    let output = child.wait_with_output().expect("wait");
+    let took = sent.elapsed();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(143), "{said}");
+    assert!(took < Duration::from_secs(5), "it took {took:?}");
+    let wanted = "that commands printed before the signal are left out";
+    assert!(said.contains(wanted), "{said}");
+}
+
 #[test]
 fn killed_at_any_moment_the_next_build_works() {
     let project = Project::new();

@@ -105,7 +105,7 @@ fn start(typed: Typed, around: &Surroundings) -> u8 {
     let _ = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global();
-    let show = Show::start(&options, begun);
+    let show = Show::start(&options, begun, &signal);
     // A Dockerfile that is no file of this machine cannot be read again for an excerpt.
     let elsewhere: Arc<OnceLock<Arc<Vec<String>>>> = Arc::default();
     let sink = {

@@ -348,12 +348,18 @@ impl Board {
                 if ends {
                     line.pop();
                 }
+                notes.push(Note::Line(id, stream, line));
+            }
+        }
+        // Those before the last few would be gone again before anybody saw them.
+        let skip = notes.len().saturating_sub(TAIL);
+        for note in notes.iter().skip(skip) {
+            if let Note::Line(_, _, line) = note {
                 if running.tail.len() == TAIL {
                     running.tail.pop_front();
                 }
-                let clean = text::line(&line, Colours::Drop);
+                let clean = text::line(line, Colours::Drop);
                 running.tail.push_back(clean.replace('\t', "    "));
-                notes.push(Note::Line(id, stream, line));
             }
         }
         notes

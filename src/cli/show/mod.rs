@@ -16,13 +16,15 @@ use log::Tone;
 use rustix::fd::AsFd;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use text::Colours;
 
-/// So many events wait at most; a build that is faster than its log waits too. Each may hold as
-/// much of a command's output as a pipe does.
-const QUEUE: usize = 256;
+/// So many events wait at most; a build that is faster than its log waits too, and so does its
+/// command. Each may hold as much of a command's output as a pipe does: 4 MiB together.
+const QUEUE: usize = 64;
 /// So many bytes of output are put together while more is coming.
 const BATCH: usize = 64 << 10;
 /// How often the live view is drawn.
@@ -48,9 +50,11 @@ struct Ending {
 
 impl Show {
     /// Starts the thread. Where there can be none the build is not shown, and goes on.
-    pub fn start(options: &Options, begun: Instant) -> Show {
+    /// Once `signal` is not 0, what commands printed and nobody has seen yet is dropped: whoever ends
+    /// a build does not wait for its log.
+    pub fn start(options: &Options, begun: Instant, signal: &Arc<AtomicI32>) -> Show {
         let (sender, receiver) = crossbeam_channel::bounded(QUEUE);
-        let painter = Painter::new(options, begun);
+        let painter = Painter::new(options, begun, Arc::clone(signal));
         let thread = std::thread::Builder::new()
             .name("show".into())
             .spawn(move || painter.run(&receiver))
@@ -95,10 +99,14 @@ struct Painter {
     timeline: Option<(Timeline, PathBuf)>,
     /// Output of commands that is not on stdout yet.
     output: Vec<u8>,
+    /// The number of the signal that ended the build, or 0.
+    signal: Arc<AtomicI32>,
+    /// Bytes that commands printed and that are not shown for that.
+    dropped: u64,
 }
 
 impl Painter {
-    fn new(options: &Options, begun: Instant) -> Painter {
+    fn new(options: &Options, begun: Instant, signal: Arc<AtomicI32>) -> Painter {
         // A live view of warnings alone would be an empty one.
         let format = match options.format {
             LogFormat::Live if options.verbosity < Verbosity::Info => LogFormat::Color,
@@ -117,6 +125,8 @@ impl Painter {
                 .as_ref()
                 .map(|file| (Timeline::new(begun), file.clone())),
             output: Vec::new(),
+            signal,
+            dropped: 0,
         }
     }
 
@@ -153,6 +163,12 @@ impl Painter {
     }
 
     fn event(&mut self, event: Event, at: Instant, stay: &mut Vec<String>) {
+        if let Event::Output(_, _, bytes) = &event
+            && self.signal.load(Ordering::SeqCst) != 0
+        {
+            self.dropped += bytes.len() as u64;
+            return;
+        }
         if let Some((timeline, _)) = &mut self.timeline {
             timeline.take(&event, at);
         }
@@ -184,10 +200,11 @@ impl Painter {
 
     fn line(&mut self, note: &Note, colours: Colours, at: Instant) {
         if let Note::Line(id, _, bytes) = note {
-            let mut line = text::line(bytes, colours);
             if self.board.running.len() > 1 {
-                line = format!("[{}] {line}", self.board.step(*id));
+                let name = format!("[{}] ", self.board.step(*id));
+                self.output.extend_from_slice(name.as_bytes());
             }
+            let mut line = text::line(bytes, colours);
             line.push('\n');
             self.put(&line);
             return;
@@ -248,6 +265,13 @@ impl Painter {
     }
 
     fn end(&mut self, ending: Ending, mut stay: Vec<String>) {
+        if self.dropped > 0 {
+            let sentence = format!(
+                "{} that commands printed before the signal are left out",
+                text::bytes(self.dropped)
+            );
+            self.event(Event::Message(Level::Warn, sentence), ending.at, &mut stay);
+        }
         if self.format == LogFormat::Live {
             if let Some(built) = &ending.built {
                 stay.push(String::new());

@@ -16,6 +16,10 @@ pub(in crate::cli) enum Colours {
 /// writing direction. Of a line that was written over after carriage returns the last state stays.
 pub(in crate::cli) fn line(bytes: &[u8], colours: Colours) -> String {
     let text = String::from_utf8_lossy(bytes);
+    // Most lines have nothing to be taken out.
+    if bytes.iter().all(|c| matches!(c, b' '..=b'~' | b'\t')) {
+        return text.into_owned();
+    }
     let text = text.trim_end_matches(['\r', '\n']);
     let text = text.rsplit('\r').next().unwrap_or(text);
     let mut out = String::with_capacity(text.len());
