@@ -364,6 +364,23 @@ fn a_terminal_gets_no_image() {
 }
 
 #[test]
+fn a_closed_standard_output_gets_no_image() {
+    let project = small();
+    let command = project.command();
+    let output = Command::new("sh")
+        .args(["-c", "exec \"$@\" >&-", "sh"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .args(["-o", "-"])
+        .output()
+        .expect("run sh");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let wanted = "an image cannot be written to standard output: it is closed";
+    assert!(said.contains(wanted), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn a_reader_that_goes_is_told_of() {
     let project = Project::new();
     project.file("big", vec![7; 8 << 20]);
@@ -461,14 +478,14 @@ fn what_cannot_be_written_is_said_before_anything_is_built() {
 
 /// Runs a build in a mount namespace of its own whose `/mnt` is so large; gives what it said and what
 /// is in `/mnt` afterwards.
-fn on_a_small_disk(project: &Project, size: &str, spec: &str) -> (String, String) {
+fn on_a_small_disk(project: &Project, size: &str, specs: &[&str]) -> (String, String) {
     let script =
         "mount -t tmpfs -o size=$0 tmpfs /mnt && { \"$@\"; echo \"code $?\" >&2; ls -A /mnt; }";
     let output = Command::new("unshare")
         .args(["-m", "--propagation", "private", "sh", "-c", script, size])
         .arg(project.command().get_program())
         .args(project.command().get_args())
-        .args(["-o", spec])
+        .args(specs.iter().flat_map(|spec| ["-o", spec]))
         .output()
         .expect("run unshare");
     (
@@ -493,15 +510,35 @@ fn a_full_disk_is_named_and_nothing_is_left_on_it() {
         // What is written of a directory stays.
         ("type=local,dest=/mnt/dir", "dir\n"),
     ] {
-        let (said, listed) = on_a_small_disk(&project, "2m", spec);
+        let (said, listed) = on_a_small_disk(&project, "2m", &[spec]);
         assert!(said.contains("code 1"), "{spec}: {said}");
         assert!(said.contains("No space left on device"), "{spec}: {said}");
         assert!(said.contains("/mnt/"), "{spec}: {said}");
         assert_eq!(listed, left, "{spec}");
     }
-    let (said, listed) = on_a_small_disk(&project, "9m", "type=oci,dest=/mnt/x.tar");
+    let (said, listed) = on_a_small_disk(&project, "9m", &["type=oci,dest=/mnt/x.tar"]);
     assert!(said.contains("code 0"), "{said}");
     assert_eq!(listed, "x.tar\n");
+}
+
+/// A layout shows an image only once every other output has it.
+#[test]
+fn a_build_that_fails_is_in_no_layout() {
+    let project = Project::new();
+    project.file("big", vec![7; 3 << 20]);
+    project.file("Dockerfile", "FROM base\nCOPY big /big\n");
+    let layout = project.path("layout");
+    let there = format!("type=oci,tar=false,name=x:1,dest={}", text(&layout));
+    let specs = ["type=tar,dest=/mnt/x.tar", &there];
+    let (said, listed) = on_a_small_disk(&project, "2m", &specs);
+    assert!(said.contains("code 1"), "{said}");
+    assert!(said.contains("No space left on device"), "{said}");
+    assert_eq!(listed, "");
+    assert!(!layout.exists());
+    let (said, listed) = on_a_small_disk(&project, "20m", &specs);
+    assert!(said.contains("code 0"), "{said}");
+    assert_eq!(listed, "x.tar\n");
+    assert!(layout.join("index.json").exists());
 }
 
 #[test]
@@ -630,7 +667,7 @@ fn what_changes_during_the_build_is_in_every_output_or_in_none() {
         RUN --mount=type=bind,source=pipe,target=/pipe cat /pipe/p\nCOPY --from=a /f /f\n";
     let said = "/f of the build context was changed during the build; build again when nothing writes to it";
     let table: [(&str, &str, Option<&str>); 5] = [
-        ("type=oci,dest=OUT", DIRECT, None),
+        ("type=oci,tar=false,dest=OUT", DIRECT, None),
         ("type=tar,dest=OUT", DIRECT, Some(said)),
         ("type=local,dest=OUT", DIRECT, Some(said)),
         ("type=oci,dest=OUT", BY_STAGE, Some(said)),
@@ -662,7 +699,7 @@ fn what_changes_during_the_build_is_in_every_output_or_in_none() {
         match wanted {
             None => {
                 assert!(output.status.success(), "{spec}: {error}");
-                let image = read_tar(&project.path("out"));
+                let image = read_layout(&project.path("out"));
                 assert_eq!(
                     image.files[&b"f"[..]]["sha256"],
                     image.files[&b"seen"[..]]["sha256"]

@@ -119,7 +119,7 @@ fn export<T>(write: impl FnOnce(&Export<'_>) -> T) -> T {
 }
 
 fn put_layout(image: &Finished, names: &[Reference], dir: &Path) -> Result<(), output::Error> {
-    export(|export| write_layout(image, names, dir, export))
+    export(|export| write_layout(image, names, dir, export)?.publish())
 }
 
 fn put_docker_tar(image: &Finished, names: &[Reference], file: &Path) -> Result<(), output::Error> {
@@ -559,9 +559,35 @@ fn waiting_for_a_layout_ends_with_the_build() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| write_layout(&one, &[], &out, &export));
         cancel.cancel();
-        let error = waiting.join().unwrap().unwrap_err();
+        let error = waiting.join().unwrap().err().expect("no lock was had");
         assert_eq!(error.to_string(), "cancelled");
     });
+}
+
+/// Until it is published an image is in no layout, and what is given up leaves nothing.
+#[test]
+fn an_image_that_is_not_published_is_not_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let one = image(&store, "one", &[GZIP], Format::Oci);
+    let two = image(&store, "two", &[GZIP], Format::Oci);
+    let out = dir.path().join("layout");
+    let unseen =
+        |image: &Finished| export(|export| write_layout(image, &[], &out, export)).unwrap();
+    drop(unseen(&one));
+    assert!(!out.exists());
+    put_layout(&one, &[], &out).unwrap();
+    let listed = |at: &Path| fs::read_dir(at).unwrap().count();
+    let before = (
+        fs::read(out.join("index.json")).unwrap(),
+        listed(&out.join("blobs/sha256")),
+    );
+    let held = unseen(&two);
+    assert_eq!(fs::read(out.join("index.json")).unwrap(), before.0);
+    drop(held);
+    assert_eq!(listed(&out.join("blobs/sha256")), before.1);
+    unseen(&two).publish().unwrap();
+    assert_ne!(fs::read(out.join("index.json")).unwrap(), before.0);
 }
 
 #[test]

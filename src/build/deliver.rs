@@ -1,13 +1,16 @@
 //! Where a finished image goes: outputs first, all at the same time, then the manifests.
 
+use super::wait::lock;
 use super::{Built, Error, Identity, Shared, layers};
 use crate::changeset::{self, Change};
 use crate::fs::{Found, Time};
-use crate::output::{self, Export, Finished};
+use crate::output::{self, Export, Finished, Unseen};
 use crate::progress::{Level, Owner, Work};
 use crate::request::{Output, Place, Request};
 use rustix::fs::Access;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Tells whether an output wants the blobs of all layers as files.
 pub(super) fn wants_blobs(request: &Request) -> bool {
@@ -146,6 +149,8 @@ pub(super) fn deliver(shared: &Shared<'_>, image: Option<&Finished>) -> Result<B
         true => files(shared)?,
         false => Vec::new(),
     };
+    // An image is in a layout only if it is in everything else too.
+    let unseen = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         if let (Some(image), Some(config)) = (image, &config) {
             scope.spawn(|| {
@@ -157,10 +162,18 @@ pub(super) fn deliver(shared: &Shared<'_>, image: Option<&Finished>) -> Result<B
         }
         for output in &shared.request.outputs {
             let files = &files;
-            scope.spawn(move || shared.failure.check(write(shared, image, files, output)));
+            if !matches!(output, Output::OciLayout(_)) {
+                scope.spawn(move || shared.failure.check(write(shared, image, files, output)));
+            }
         }
+        scope.spawn(|| shared.failure.check(layouts(shared, image, &unseen)));
     });
     finished(shared)?;
+    for layout in unseen.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        layout
+            .publish()
+            .map_err(|error| Error::other("write the OCI layout", error))?;
+    }
     if let Some(image) = image {
         push(shared, image)?;
     }
@@ -171,6 +184,61 @@ pub(super) fn deliver(shared: &Shared<'_>, image: Option<&Finished>) -> Result<B
         }),
         pushed: shared.request.destinations.clone(),
     })
+}
+
+/// Writes the image into all layouts as far as nobody sees it. One after the other, in order of
+/// their names: each stays locked until all are published, and two builds must not wait for each
+/// other.
+fn layouts(
+    shared: &Shared<'_>,
+    image: Option<&Finished>,
+    unseen: &Mutex<Vec<Unseen>>,
+) -> Result<(), Error> {
+    let dirs = shared
+        .request
+        .outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::OciLayout(dir) => Some((std::path::absolute(dir).ok(), output, dir)),
+            _ => None,
+        });
+    let mut dirs: Vec<_> = dirs.collect();
+    dirs.sort_by(|a, b| a.0.cmp(&b.0));
+    for (_, output, dir) in dirs {
+        let mut unseen = lock(unseen);
+        // One by another name would be waited for without end.
+        let place = std::fs::metadata(dir).map(|meta| (meta.dev(), meta.ino()));
+        let same = |other: &Unseen| matches!((other.place(), &place), (Ok(a), Ok(b)) if a == *b);
+        if unseen.iter().any(same) {
+            continue;
+        }
+        let Some(image) = image else {
+            return Err(no_image(output));
+        };
+        let layers = image.manifest.layers.iter();
+        let total = layers.map(|layer| layer.size).sum();
+        let span = shared
+            .sink
+            .span(Owner::Build, Work::Export, &label(output), Some(total));
+        let export = Export {
+            span: &span,
+            cancel: shared.cancel,
+        };
+        let written = output::write_layout(image, &shared.request.names, dir, &export);
+        unseen.push(written.map_err(failed(output))?);
+    }
+    Ok(())
+}
+
+fn no_image(output: &Output) -> Error {
+    Error::other(format!("write the {}", what(output)), "no image was made")
+}
+
+fn failed(output: &Output) -> impl Fn(output::Error) -> Error {
+    move |error| match error {
+        output::Error::Cancelled => Error::Cancelled,
+        error => Error::other(format!("write the {}", what(output)), error),
+    }
 }
 
 /// Pushes the manifest under every name.
@@ -264,12 +332,10 @@ fn write(
             output::write_docker_tar(image, names, place, export)
         }
         (Output::OciTar(place), Some(image)) => output::write_oci_tar(image, names, place, export),
-        (Output::OciLayout(dir), Some(image)) => output::write_layout(image, names, dir, export),
+        // Layouts are written by themselves.
+        (Output::OciLayout(_), Some(_)) => Ok(()),
         (Output::DockerTar(_) | Output::OciTar(_) | Output::OciLayout(_), None) => {
-            return Err(Error::other(
-                format!("write the {}", what(output)),
-                "no image was made",
-            ));
+            return Err(no_image(output));
         }
         (Output::RootTar(place), _) => {
             output::write_root_tar(files, &shared.permits, place, export)
@@ -284,8 +350,5 @@ fn write(
             }
         }),
     };
-    written.map_err(|error| match error {
-        output::Error::Cancelled => Error::Cancelled,
-        error => Error::other(format!("write the {}", what(output)), error),
-    })
+    written.map_err(failed(output))
 }

@@ -16,18 +16,43 @@ const VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// How long is waited before a lock that somebody holds is tried again.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Writes an OCI layout; an existing one gets the image added, in the place of images of the same
-/// tag. Whole or not at all: `index.json` is put in place last, by a rename, and what fails takes
-/// away again what it had put there.
+/// An image in an OCI layout that nobody sees yet: its blobs are there, and the index does not name
+/// it. Dropped as it is, it takes away again what it had put there.
+pub struct Unseen {
+    /// Goes before the lock does.
+    made: Made,
+    place: PathBuf,
+    index: Vec<u8>,
+    held: File,
+}
+
+impl Unseen {
+    /// Gives device and number of the layout's directory.
+    pub fn place(&self) -> io::Result<(u64, u64)> {
+        let meta = self.held.metadata()?;
+        Ok((meta.dev(), meta.ino()))
+    }
+
+    /// Puts `index.json` in place, by a rename: the image is there now.
+    pub fn publish(mut self) -> Result<(), Error> {
+        self.made.write(&self.place, &self.index)?;
+        self.made.0.clear();
+        Ok(())
+    }
+}
+
+/// Writes an image into an OCI layout as far as nobody sees it; an existing one gets it added, in the
+/// place of images of the same tag. What fails takes away again what it had put there.
 ///
 /// Blobs are hard links of the given files where the file system can, so nobody should write to
-/// them; they are read-only for that. Waits while another process adds to the same layout.
+/// them; they are read-only for that. Waits while another process adds to the same layout, and has
+/// others wait until it is published or dropped.
 pub fn write_layout(
     image: &Finished,
     names: &[Reference],
     dir: &Path,
     export: &Export<'_>,
-) -> Result<(), Error> {
+) -> Result<Unseen, Error> {
     let fresh = match fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_none(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => true,
@@ -41,13 +66,15 @@ pub fn write_layout(
         dir,
         blobs: dir.join("blobs/sha256"),
         export,
-        made: Vec::new(),
+        made: Made::default(),
     };
-    let result = layout.write(image, names, fresh);
-    if result.is_err() {
-        layout.undo();
-    }
-    result
+    let (index, held) = layout.write(image, names, fresh)?;
+    Ok(Unseen {
+        made: layout.made,
+        place: dir.join("index.json"),
+        index,
+        held,
+    })
 }
 
 /// A layout that is being written.
@@ -55,12 +82,21 @@ struct Layout<'a> {
     dir: &'a Path,
     blobs: PathBuf,
     export: &'a Export<'a>,
-    /// What is there now and was not before.
-    made: Vec<PathBuf>,
+    made: Made,
 }
 
+/// What is there now and was not before; dropped, it is taken away again.
+#[derive(Default)]
+struct Made(Vec<PathBuf>);
+
 impl Layout<'_> {
-    fn write(&mut self, image: &Finished, names: &[Reference], fresh: bool) -> Result<(), Error> {
+    /// Writes all but the index; gives that, and the lock.
+    fn write(
+        &mut self,
+        image: &Finished,
+        names: &[Reference],
+        fresh: bool,
+    ) -> Result<(Vec<u8>, File), Error> {
         for dir in [
             self.dir.to_owned(),
             self.dir.join("blobs"),
@@ -68,13 +104,13 @@ impl Layout<'_> {
         ] {
             if !dir.is_dir() {
                 fs::create_dir_all(&dir).map_err(failed("create", &dir))?;
-                self.made.push(dir);
+                self.made.0.push(dir);
             }
         }
         let held = File::open(self.dir).map_err(failed("open", self.dir))?;
         lock(&held, self.dir, self.export)?;
         if fresh {
-            self.bytes(&self.dir.join("oci-layout"), VERSION)?;
+            self.made.write(&self.dir.join("oci-layout"), VERSION)?;
         }
         for (layer, file) in image.manifest.layers.iter().zip(&image.blobs) {
             self.blob(layer, file)?;
@@ -82,26 +118,14 @@ impl Layout<'_> {
         let place = |digest: &Digest| self.blobs.join(digest.hex());
         let config = place(&image.manifest.config.digest);
         let manifest = place(&image.descriptor.digest);
-        self.bytes(&config, &image.config_bytes)?;
-        self.bytes(&manifest, &image.manifest_bytes)?;
+        self.made.write(&config, &image.config_bytes)?;
+        self.made.write(&manifest, &image.manifest_bytes)?;
         let index = add(existing(self.dir)?, image, names);
         let index = serde_json::to_vec(&index).unwrap_or_default();
         if self.export.cancel.is_set() {
             return Err(Error::Cancelled);
         }
-        self.bytes(&self.dir.join("index.json"), &index)
-    }
-
-    fn bytes(&mut self, place: &Path, bytes: &[u8]) -> Result<(), Error> {
-        let there = place.exists();
-        let partial = beside(place);
-        put_in_place(place, &partial, || {
-            fs::write(&partial, bytes).map_err(failed("write", place))
-        })?;
-        if !there {
-            self.made.push(place.to_owned());
-        }
-        Ok(())
+        Ok((index, held))
     }
 
     fn blob(&mut self, layer: &Descriptor, file: &Path) -> Result<(), Error> {
@@ -135,7 +159,7 @@ impl Layout<'_> {
             })?;
         }
         if there.is_none() {
-            self.made.push(place);
+            self.made.0.push(place);
         }
         Ok(())
     }
@@ -160,10 +184,27 @@ impl Layout<'_> {
             }
         }
     }
+}
 
-    /// Takes away what was made; a directory that has something in it stays.
-    fn undo(&self) {
-        for path in self.made.iter().rev() {
+impl Made {
+    /// Writes a file, put in place by a rename.
+    fn write(&mut self, place: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let there = place.exists();
+        let partial = beside(place);
+        put_in_place(place, &partial, || {
+            fs::write(&partial, bytes).map_err(failed("write", place))
+        })?;
+        if !there {
+            self.0.push(place.to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Made {
+    /// A directory that has something in it stays.
+    fn drop(&mut self) {
+        for path in self.0.iter().rev() {
             let _ = match path.is_dir() {
                 true => fs::remove_dir(path),
                 false => fs::remove_file(path),

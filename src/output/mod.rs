@@ -9,7 +9,7 @@ mod stream;
 
 pub use docker::write_docker_tar;
 pub use files::{write_directory, write_root_tar};
-pub use layout::{write_layout, write_oci_tar};
+pub use layout::{Unseen, write_layout, write_oci_tar};
 pub use open::{LayoutImage, open_layout};
 
 use crate::oci::{Descriptor, Manifest};

@@ -320,7 +320,10 @@ pub fn platform(text: &str) -> Result<Platform, (String, Option<String>)> {
     const SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
     let letter = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
     if text.contains(',') {
-        let message = format!("{} names several platforms: an image is for one", quote(text));
+        let message = format!(
+            "{} names several platforms: an image is for one",
+            quote(text)
+        );
         return Err((message, None));
     }
     if let Some(part) = text
