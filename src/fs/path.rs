@@ -124,7 +124,7 @@ impl RelPath {
     /// Gives the deepest directory that both are in or are.
     pub fn common(&self, other: &RelPath) -> RelPath {
         let (a, b) = (&self.0, &other.0);
-        let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+        let same = same_start(a, b);
         let ends = |path: &[u8], at| matches!(path.get(at), None | Some(b'/'));
         let end = match ends(a, same) && ends(b, same) {
             true => same,
@@ -152,17 +152,27 @@ impl RelPath {
 
     /// Compares two cleaned paths in canonical order.
     pub fn compare(a: &[u8], b: &[u8]) -> Ordering {
-        let at = a.iter().zip(b).position(|(x, y)| x != y);
-        match at {
-            None => a.len().cmp(&b.len()),
-            // A slash ends a component, so it sorts before every other byte.
-            Some(at) => match (a[at], b[at]) {
+        let at = same_start(a, b);
+        match (a.get(at), b.get(at)) {
+            (Some(x), Some(y)) => match (x, y) {
+                // A slash ends a component, so it sorts before every other byte.
                 (b'/', _) => Ordering::Less,
                 (_, b'/') => Ordering::Greater,
-                (x, y) => x.cmp(&y),
+                (x, y) => x.cmp(y),
             },
+            _ => a.len().cmp(&b.len()),
         }
     }
+}
+
+/// Counts the bytes that two paths begin with in common. Whole stretches first: deep paths share much,
+/// and are compared with each other often.
+pub(super) fn same_start(a: &[u8], b: &[u8]) -> usize {
+    const STRETCH: usize = 32;
+    let stretches = a.chunks_exact(STRETCH).zip(b.chunks_exact(STRETCH));
+    let at = STRETCH * stretches.take_while(|(a, b)| a == b).count();
+    let rest = a[at..].iter().zip(&b[at..]);
+    at + rest.take_while(|(a, b)| a == b).count()
 }
 
 impl Ord for RelPath {

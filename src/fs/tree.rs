@@ -1,3 +1,4 @@
+use super::path::same_start;
 use super::toc::{ContentId, Node};
 use super::{Kind, Meta, RelPath, Source, Time, Toc};
 use std::collections::BTreeMap;
@@ -344,7 +345,7 @@ fn hides(toc: &Toc, path: &[u8], place: usize) -> bool {
     let Some(before) = place.checked_sub(1).map(|at| toc.path(at)) else {
         return false;
     };
-    let common = before.iter().zip(path).take_while(|(a, b)| a == b).count();
+    let common = same_start(before, path);
     let opens = |at: usize| match toc.node(at) {
         Some(Node::Put { meta, .. }) => meta.kind == Kind::Dir,
         Some(Node::Opaque(_)) | Some(Node::Delete) => false,

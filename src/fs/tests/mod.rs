@@ -53,3 +53,33 @@ fn opaque(text: &str) -> TocEntry {
         node: Node::Opaque(Meta::dir(0o700, Time::default())),
     }
 }
+
+/// The order is that of the components, however much two paths have in common.
+#[test]
+fn paths_are_ordered_by_their_components() {
+    let stems = [
+        "",
+        "a/",
+        "0123456789abcdef/0123456789abcde/",
+        "0123456789abcdef/0123456789abcdef/",
+    ];
+    let ends = [
+        "", "a", "a-", "a-/b", "a/", "a/b", "a0", "ab", "b/a", "\u{e9}",
+    ];
+    let paths: Vec<RelPath> = stems
+        .iter()
+        .flat_map(|stem| ends.iter().map(move |end| path(&format!("{stem}{end}"))))
+        .collect();
+    for a in &paths {
+        for b in &paths {
+            let parts = |path: &RelPath| path.components().map(<[u8]>::to_vec).collect::<Vec<_>>();
+            assert_eq!(a.cmp(b), parts(a).cmp(&parts(b)), "{a} {b}");
+            let common = parts(a)
+                .into_iter()
+                .zip(parts(b))
+                .take_while(|(a, b)| a == b)
+                .fold(RelPath::root(), |dir, (part, _)| dir.join(&part));
+            assert_eq!(a.common(b), common, "{a} {b}");
+        }
+    }
+}
