@@ -1331,7 +1331,7 @@ proptest! {
         for span in spans {
             prop_assert!(span.first >= 1 && span.first <= span.last && span.last <= lines, "{span:?}");
         }
-        let hidden = masked(text.as_bytes(), &dockerfile);
+        let hidden = masked(text.as_bytes());
         prop_assert_eq!(hidden.split('\n').count(), lines);
         let hidden: Vec<&str> = hidden.split('\n').collect();
         for finding in &checked.findings {

@@ -33,10 +33,7 @@ impl Checks {
             exceptions: dockerfile.exceptions.clone(),
             file: request.dockerfile.clone(),
             lines: Arc::new(
-                masked(text, dockerfile)
-                    .lines()
-                    .map(str::to_owned)
-                    .collect(),
+                masked(text).lines().map(str::to_owned).collect(),
             ),
             directive: plan::options_at(dockerfile, request),
             findings: dockerfile.findings.clone(),
@@ -144,9 +141,8 @@ fn check_into(request: &Request, out: &mut Checked) -> Result<(), Error> {
         ));
     }
     let text = file::read(&request.dockerfile, None)?;
-    out.text = String::from_utf8_lossy(&text).into_owned();
+    out.text = masked(&text);
     let dockerfile = crate::dockerfile::parse(&text)?;
-    out.text = masked(&text, &dockerfile);
     let options = plan::options(&dockerfile, request)?;
     out.warnings = unknown_rules(&options);
     let ignore = match &request.context {

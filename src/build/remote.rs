@@ -6,6 +6,7 @@ use super::wait::{Gate, Promise, Slot};
 use super::{Error, Instruction, Shared, file};
 use crate::context::fetch::{self, Fetcher, Got, Opened, Which, below};
 use crate::context::{self, Context, Fetched};
+use crate::dockerfile::check::masked;
 use crate::net::{Url, redacted};
 use crate::plan::{Base, CopySource, Op, Plan, Remote, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
@@ -73,7 +74,7 @@ pub(super) fn begin(
             (text, context.transpose()?)
         }
     };
-    let lines = String::from_utf8_lossy(&text);
+    let lines = masked(&text);
     sink.send(Event::Dockerfile(Arc::new(
         lines.lines().map(str::to_owned).collect(),
     )));

@@ -5,6 +5,7 @@ use super::parse::Usage;
 use super::show::text::{self, Colours};
 use crate::build;
 use crate::dockerfile::ast::Span;
+use crate::dockerfile::check::masked;
 use crate::net::{Url, redacted};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -231,7 +232,7 @@ impl Place {
     }
 }
 
-/// Reads the Dockerfile for an excerpt; what is no file can be read once only, and has been.
+/// Reads the Dockerfile for an excerpt, with nothing secret in it; what is no file can be read once only, and has been.
 fn read_again(dockerfile: &Path) -> Option<String> {
     // A relative one is a file of a context that was fetched.
     if dockerfile.is_relative() || !std::fs::metadata(dockerfile).ok()?.is_file() {
@@ -240,7 +241,7 @@ fn read_again(dockerfile: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(dockerfile).ok()?;
     file.take(READ).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    Some(masked(&bytes))
 }
 
 /// Prints a warning to stderr.

@@ -149,7 +149,7 @@ pub struct Staged {
 pub struct Step {
     /// Where it is; the FROM's lines for a trigger of the base image.
     pub span: Span,
-    /// As written, for reports.
+    /// As written, for reports: nothing secret is in it.
     pub text: String,
     /// What to do.
     pub op: Op,

@@ -6,6 +6,7 @@ use super::{
 use crate::dockerfile::ast::{
     self, Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span,
 };
+use crate::dockerfile::check::masked_instruction;
 use crate::dockerfile::{is_heredoc, words};
 use crate::oci::Image;
 use crate::request::Request;
@@ -126,7 +127,7 @@ impl Walk<'_> {
         let (op, history) = carried_out?;
         self.steps.push(Step {
             span: *span,
-            text: text.clone(),
+            text: masked_instruction(text, self.plan.escape),
             op,
             history,
         });

@@ -14,7 +14,7 @@ mod secrets;
 pub(crate) mod text;
 
 pub use options::{Options, Which};
-pub use secrets::{is_secret, masked};
+pub use secrets::{is_secret, masked, masked_instruction};
 
 use super::ast::Span;
 use std::collections::HashSet;

@@ -1,6 +1,6 @@
 //! Variables whose names say that their values are secret.
 
-use super::super::ast::{Dockerfile, Instruction, Kind, Span};
+use super::super::{directive, node, split};
 
 /// Tells whether a variable's name says that its value is a secret: a word of it, between
 /// underscores, is one of a list, and none says that it is harmless.
@@ -26,45 +26,83 @@ pub fn is_secret(name: &str) -> bool {
     has(&SECRET) && !has(&HARMLESS)
 }
 
-/// Gives a file's text with the values of secret ARGs and ENVs made illegible, for excerpts; the
-/// lines stay where they are.
+/// Gives a file's text as it may be shown, whether it can be parsed or not: with the values of secret
+/// ARGs and ENVs made illegible, also of those that are commented out. The lines stay where they are.
 ///
 /// From the first secret name of an instruction on, nothing of the instruction is legible.
-pub fn masked(text: &[u8], dockerfile: &Dockerfile) -> String {
+pub fn masked(text: &[u8]) -> String {
+    let escape = directive::escape(text);
     let text = String::from_utf8_lossy(text);
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let stages = dockerfile
-        .stages
-        .iter()
-        .flat_map(|stage| &stage.instructions);
     let mut out = String::with_capacity(text.len());
-    let mut done = 0;
-    for instruction in dockerfile.globals.iter().chain(stages) {
-        let Span { first, last } = instruction.span;
-        if first > lines.len() || !has_secret(instruction) {
-            continue;
-        }
-        out.extend(lines[done..first - 1].iter().copied());
-        done = last.min(lines.len());
-        mask(&lines[first - 1..done], dockerfile.escape, &mut out);
+    let mut rest = lines.as_slice();
+    while !rest.is_empty() {
+        let (joined, count) = logical(rest, escape);
+        let (these, others) = rest.split_at(count);
+        instruction(&joined, these, escape, &mut out);
+        rest = others;
     }
-    out.extend(lines[done..].iter().copied());
     out
 }
 
+/// Gives an instruction as it may be shown, its continuation lines joined: see [`masked`].
+pub fn masked_instruction(text: &str, escape: char) -> String {
+    let mut out = String::with_capacity(text.len());
+    instruction(text, &[text], escape, &mut out);
+    out
+}
+
+/// Joins the lines of the instruction that begins here; gives how many they are. An empty line and a
+/// line of a heredoc's body pass for one, and so does what is commented out.
+fn logical(lines: &[&str], escape: char) -> (String, usize) {
+    let mut joined = String::new();
+    let mut open = false;
+    for (line, count) in lines.iter().zip(1..) {
+        let line = line.trim_end_matches(['\r', '\n']);
+        match (open, line.trim_start()) {
+            (true, "") => {}
+            (true, start) if start.starts_with('#') => {}
+            (true, _) => open = node::join(&mut joined, line, escape),
+            (false, start) => match start.strip_prefix('#') {
+                Some(comment) => joined.push_str(comment),
+                None => open = node::join(&mut joined, start, escape),
+            },
+        }
+        if !open {
+            return (joined, count);
+        }
+    }
+    (joined, lines.len())
+}
+
+/// Appends the lines of an instruction as they may be shown.
+fn instruction(joined: &str, lines: &[&str], escape: char, out: &mut String) {
+    match has_secret(joined, escape) {
+        true => mask(lines, escape, out),
+        false => out.extend(lines.iter().copied()),
+    }
+}
+
 /// Tells whether an instruction gives a variable a value whose name is a secret's.
-fn has_secret(instruction: &Instruction) -> bool {
-    let kind = match &instruction.kind {
-        Kind::Onbuild(trigger, _) => &trigger.kind,
-        kind => kind,
-    };
+fn has_secret(joined: &str, escape: char) -> bool {
+    let (mut name, _, mut rest) = split::command(joined);
+    while name.eq_ignore_ascii_case("ONBUILD") {
+        (name, _, rest) = split::command(rest);
+    }
     let secret = |name: &str| is_secret(&name.replace(['"', '\''], ""));
-    match kind {
-        Kind::Arg(pairs) => pairs
-            .iter()
-            .any(|(name, value)| value.is_some() && secret(name)),
-        Kind::Env(pairs) => pairs.iter().any(|(name, _)| secret(name)),
-        _ => false,
+    let words = || split::words(rest, escape);
+    let named = |word: &str| word.split_once('=').is_some_and(|(name, _)| secret(name));
+    if name.eq_ignore_ascii_case("ARG") {
+        return words().iter().any(|word| named(word));
+    }
+    if !name.eq_ignore_ascii_case("ENV") {
+        return false;
+    }
+    let words = words();
+    match words.first() {
+        Some(first) if !first.contains('=') => secret(first),
+        // A name without a value is a mistake, and its value may be the next word.
+        _ => words.iter().any(|word| named(word) || secret(word)),
     }
 }
 
