@@ -6,6 +6,7 @@ use super::wait::lock;
 use super::{Error, Shared};
 use crate::changeset::Changeset;
 use crate::context::{self, Context, Dates, Origin};
+use crate::dockerfile::check::{Hide, without_credentials};
 use crate::fs::{Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, CopySource, From, Op, RunOp, Step, Unpack};
@@ -419,7 +420,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             let _span = self.shared.sink.span(
                 Owner::Step(id),
                 Work::Run,
-                &run.args.last().cloned().unwrap_or_default(),
+                &without_credentials(run.args.last().map_or("", String::as_str), Hide::User),
                 None,
             );
             let sink = &self.shared.sink;

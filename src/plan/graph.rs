@@ -1,6 +1,6 @@
 use super::{Base, Error, Named, Plan, Stage, args, check, support};
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind, Span};
-use crate::dockerfile::check::Finding;
+use crate::dockerfile::check::{Finding, masked_instruction};
 use crate::dockerfile::spelling::{self, quote};
 use crate::dockerfile::{parse_trigger, words};
 use crate::oci::{Platform, Reference};
@@ -412,7 +412,10 @@ pub(super) fn trigger(text: &str, span: Span) -> Result<Instruction, Error> {
         }),
         Err(error) => Err(Error {
             span: Some(span),
-            message: format!("trigger `{text}` of the base image: {error}"),
+            message: format!(
+                "trigger `{}` of the base image: {error}",
+                masked_instruction(text, '\\')
+            ),
             hint: error.hint,
         }),
     }
@@ -447,7 +450,8 @@ fn needs(
                 base => others.push(Named {
                     base,
                     span: instruction.span,
-                    text: instruction.text.clone(),
+                    // Neither an ARG nor an ENV, so that it is the same which character escapes.
+                    text: masked_instruction(&instruction.text, '\\'),
                 }),
             }
         }

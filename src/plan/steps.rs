@@ -6,7 +6,7 @@ use super::{
 use crate::dockerfile::ast::{
     self, Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span,
 };
-use crate::dockerfile::check::masked_instruction;
+use crate::dockerfile::check::{Hide, masked_instruction, without_credentials};
 use crate::dockerfile::{is_heredoc, words};
 use crate::oci::Image;
 use crate::request::Request;
@@ -553,6 +553,8 @@ impl Walk<'_> {
             history.push_str(&format!(" --chmod={chmod}"));
         }
         for path in &paths {
+            // A token that a variable brings may be a secret of whoever builds.
+            let path = without_credentials(path, Hide::User);
             history.push_str(&format!(" {path}"));
         }
         for (name, _) in &inline {

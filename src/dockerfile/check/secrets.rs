@@ -1,6 +1,7 @@
 //! Variables whose names say that their values are secret.
 
 use super::super::{directive, node, split};
+use super::{Hide, without_credentials};
 
 /// Tells whether a variable's name says that its value is a secret: a word of it, between
 /// underscores, is one of a list, and none says that it is harmless.
@@ -27,7 +28,8 @@ pub fn is_secret(name: &str) -> bool {
 }
 
 /// Gives a file's text as it may be shown, whether it can be parsed or not: with the values of secret
-/// ARGs and ENVs made illegible, also of those that are commented out. The lines stay where they are.
+/// ARGs and ENVs made illegible, also of those that are commented out; without users and passwords in
+/// URLs, and without what the queries of an ADD's URLs say. The lines stay where they are.
 ///
 /// From the first secret name of an instruction on, nothing of the instruction is legible.
 pub fn masked(text: &[u8]) -> String {
@@ -77,18 +79,36 @@ fn logical(lines: &[&str], escape: char) -> (String, usize) {
 
 /// Appends the lines of an instruction as they may be shown.
 fn instruction(joined: &str, lines: &[&str], escape: char, out: &mut String) {
-    match has_secret(joined, escape) {
+    let (name, rest) = named(joined);
+    if has_secret(name, rest, escape) {
+        return mask(lines, escape, out);
+    }
+    let hide = match name.eq_ignore_ascii_case("ADD") {
+        true => Hide::Query,
+        false => Hide::User,
+    };
+    let shown = |text: &str| without_credentials(text, hide);
+    let each = lines.iter().map(|line| shown(line)).collect::<String>();
+    let whole = shown(joined);
+    // A URL that goes on in the next line shows in the joined ones alone.
+    let is_cut = whole.matches("REDACTED").count() > each.matches("REDACTED").count();
+    match is_cut {
         true => mask(lines, escape, out),
-        false => out.extend(lines.iter().copied()),
+        false => out.push_str(&each),
     }
 }
 
-/// Tells whether an instruction gives a variable a value whose name is a secret's.
-fn has_secret(joined: &str, escape: char) -> bool {
+/// Gives the name of an instruction, or of what an ONBUILD triggers, and what follows its flags.
+fn named(joined: &str) -> (&str, &str) {
     let (mut name, _, mut rest) = split::command(joined);
     while name.eq_ignore_ascii_case("ONBUILD") {
         (name, _, rest) = split::command(rest);
     }
+    (name, rest)
+}
+
+/// Tells whether an instruction gives a variable a value whose name is a secret's.
+fn has_secret(name: &str, rest: &str, escape: char) -> bool {
     let secret = |name: &str| is_secret(&name.replace(['"', '\''], ""));
     let words = || split::words(rest, escape);
     let named = |word: &str| word.split_once('=').is_some_and(|(name, _)| secret(name));
@@ -106,8 +126,8 @@ fn has_secret(joined: &str, escape: char) -> bool {
     }
 }
 
-/// Appends the lines of an instruction up to where the first secret begins, and then no more than
-/// the ends of lines.
+/// Appends the lines of an instruction up to where the first secret begins, or up to its name where
+/// that is not known, and then no more than the ends of lines.
 fn mask(lines: &[&str], escape: char, out: &mut String) {
     let keyword = || {
         let first = lines.first().copied().unwrap_or_default();
