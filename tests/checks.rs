@@ -412,6 +412,24 @@ const CASES: &[Case] = &[
             "Base image foreign was pulled with platform \"linux/s390x\", expected \"linux/arm64\" for current build",
         )],
     ),
+    // What is copied from is for the platform of the build, whatever the stage is for.
+    case(
+        "ARG A=s390x\nFROM --platform=linux/$A scratch\nCOPY --from=foreign a /\nRUN --mount=from=foreign,target=/x --mount=from=known,target=/y z\n",
+        &[
+            (
+                3,
+                3,
+                "InvalidBaseImagePlatform",
+                "Base image foreign was pulled with platform \"linux/s390x\", expected \"linux/arm64\" for current build",
+            ),
+            (
+                4,
+                4,
+                "InvalidBaseImagePlatform",
+                "Base image foreign was pulled with platform \"linux/s390x\", expected \"linux/arm64\" for current build",
+            ),
+        ],
+    ),
     // RedundantTargetPlatform
     case(
         "FROM --platform=$TARGETPLATFORM alpine AS a\nFROM --platform=${TARGETPLATFORM} alpine\nFROM --platform=$BUILDPLATFORM alpine\n\

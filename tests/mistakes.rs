@@ -230,6 +230,37 @@ const CASES: &[Case] = &[
         "invalid checksum digest format: md5:1 (sha256: and 64 hexadecimal digits are wanted)",
         "",
     ),
+    // What is wrong with a COPY is known before anything runs.
+    (
+        "FROM scratch\nRUN x\nCOPY --chmod=u+q a b",
+        3,
+        "invalid chmod parameter: 'u+q'",
+        "octal modes are (644), and symbolic ones (u=rwX,go=rX)",
+    ),
+    (
+        "FROM scratch\nRUN x\nADD --chmod=99999 a b",
+        3,
+        "invalid chmod parameter: '99999'. it should be octal string and between 0 and 07777",
+        "octal modes are (644), and symbolic ones (u=rwX,go=rX)",
+    ),
+    (
+        "FROM scratch\nRUN x\nCOPY [ab /x",
+        3,
+        "pattern [ab: syntax error in pattern",
+        "",
+    ),
+    (
+        "FROM scratch\nRUN x\nCOPY --parents a/./[ab /x",
+        3,
+        "pattern a/./[ab: syntax error in pattern",
+        "",
+    ),
+    (
+        "FROM scratch\nRUN x\nCOPY --exclude=[ab c /x",
+        3,
+        "pattern [ab: syntax error in pattern",
+        "",
+    ),
     (
         "FROM scratch\nENV A=\"${B:?say what}\"",
         2,

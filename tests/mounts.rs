@@ -396,6 +396,12 @@ fn builds_at_the_same_time_share_lock_and_part_their_caches() {
         ("shared", "private", ""),
         ("locked", "private", ""),
         ("private", "shared", ""),
+        // Of one cache, the mount that shares least counts.
+        (
+            "shared",
+            "shared --mount=type=cache,id=/c,target=/e,sharing=private",
+            "",
+        ),
     ] {
         let mut holder = start(&project, &hold(held), "holder");
         wait_for(&mut holder, "holding");

@@ -64,9 +64,11 @@ impl Checks {
     }
 }
 
-/// Finds what is known once the bases are and every step is planned.
+/// Finds what is known once the bases are and every step is planned; `wanted` is the platform of the
+/// request.
 pub(super) fn planned(
     plan: &Plan,
+    wanted: &Platform,
     bases: &Bases,
     staged: &[Staged],
     ignore: Option<&Ignore>,
@@ -85,7 +87,8 @@ pub(super) fn planned(
         out.extend(staged.findings.iter().cloned());
         out.extend(foreign(&stage.base, &stage.platform, stage.span));
         let copied = plan::bases(&staged.steps);
-        out.extend(copied.filter_map(|(step, base)| foreign(base, &stage.platform, step.span)));
+        // What is copied from is pulled for the platform of the build, whatever the stage is for.
+        out.extend(copied.filter_map(|(step, base)| foreign(base, wanted, step.span)));
         let ignored = ignore.map(|ignore| plan::ignored(&staged.steps, ignore));
         out.extend(ignored.into_iter().flatten());
     }

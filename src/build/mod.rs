@@ -288,7 +288,13 @@ pub fn build(
         cancel,
     );
     if let Ok((plan, bases, staged)) = &resolved {
-        checks.findings = check::planned(plan, bases, staged, context.ignore.as_ref());
+        checks.findings = check::planned(
+            plan,
+            &request.platform,
+            bases,
+            staged,
+            context.ignore.as_ref(),
+        );
     }
     let reported = checks.report(sink);
     let (plan, bases, staged) = resolved?;

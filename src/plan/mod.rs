@@ -7,6 +7,7 @@
 
 mod args;
 mod check;
+mod chmod;
 mod config;
 mod graph;
 mod mounts;
@@ -25,6 +26,7 @@ use crate::request::GitSource;
 use std::collections::HashMap;
 
 pub use args::{Scope, idle_args};
+pub use chmod::Chmod;
 pub use check::{Checked, check, foreign_base, ignored, options, options_at};
 pub use graph::{Triggers, graph, graph_with, meant};
 pub use steps::{bases, steps};
@@ -315,8 +317,8 @@ pub struct CopyOp {
     pub dest: String,
     /// Owner as written, expanded.
     pub chown: Option<String>,
-    /// Mode as written, expanded.
-    pub chmod: Option<String>,
+    /// What becomes of modes.
+    pub chmod: Option<Chmod>,
     /// Which archives are unpacked.
     pub unpack: Unpack,
     /// Whether the layer is made without looking at what is below it.
@@ -332,7 +334,7 @@ pub struct CopyOp {
 impl CopyOp {
     /// Tells whether its layer stands for itself. BuildKit ignores `--link` beside `--chmod`.
     pub fn is_linked(&self) -> bool {
-        self.link && self.chmod.as_deref().is_none_or(str::is_empty)
+        self.link && self.chmod.is_none()
     }
 }
 

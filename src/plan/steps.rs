@@ -1,12 +1,13 @@
 use super::graph::{Found, Name, base_of, trigger};
 use super::{
-    Base, CopyOp, Error, From, Mount, Network, Op, Plan, RunOp, Scope, Staged, Step, Unpack, args,
+    Base, Chmod, CopyOp, CopySource, Error, From, Mount, Network, Op, Plan, RunOp, Scope, Staged, Step, Unpack, args,
     check, config, mounts, ports, remote, support,
 };
 use crate::dockerfile::ast::{
     self, Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span,
 };
 use crate::dockerfile::check::{Hide, masked_instruction, without_credentials};
+use crate::dockerfile::ignore::{self, Ignore};
 use crate::dockerfile::{is_heredoc, words};
 use crate::oci::Image;
 use crate::request::Request;
@@ -542,6 +543,18 @@ impl Walk<'_> {
         let chown = self.optional(chown, span)?;
         let chmod = self.optional(chmod, span)?;
         let exclude = self.words(exclude, span)?;
+        let mode = chmod.as_deref().map(Chmod::parse).transpose();
+        let mode = mode.map_err(|why| {
+            Error::at(span, why).hint("octal modes are (644), and symbolic ones (u=rwX,go=rX)")
+        })?;
+        for source in &sources {
+            if let CopySource::Path(path) = source {
+                pattern(path, parents)
+                    .map_err(|why| Error::at(span, format!("pattern {path}: {why}")))?;
+            }
+        }
+        Ignore::compile(&exclude)
+            .map_err(|why| Error::at(span, format!("pattern {}: {why}", exclude.join(", "))))?;
         let mut history = instruction.to_owned();
         if parents {
             history.push_str(" --parents");
@@ -567,7 +580,7 @@ impl Walk<'_> {
             inline,
             dest: config::join_dest(&self.image.config.working_dir, &dest),
             chown,
-            chmod,
+            chmod: mode,
             unpack,
             link,
             parents,
@@ -591,6 +604,20 @@ struct Files<'a> {
     exclude: &'a [String],
     unpack: Unpack,
     remote: Option<remote::Options>,
+}
+
+/// Looks at the pattern that a source may be, long before anything is matched with it.
+fn pattern(source: &str, parents: bool) -> Result<(), ignore::Error> {
+    let (plain, below) = match source.split_once("/./") {
+        Some((root, below)) if parents => (root, below),
+        None if parents => ("", source),
+        _ => (source, ""),
+    };
+    if ignore::has_wildcards(plain) {
+        let clean = config::join_path("/", plain);
+        ignore::Glob::new(clean.trim_start_matches('/').as_bytes())?;
+    }
+    Ignore::compile(&[below.to_owned()]).map(drop)
 }
 
 fn joined(pairs: &[(String, String)]) -> String {

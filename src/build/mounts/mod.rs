@@ -338,7 +338,8 @@ impl<'a> Making<'a, '_> {
     /// Takes the caches, all commands in the same order, so that no two wait for each other.
     fn take_caches(&mut self) -> Result<(), BoxError> {
         let mut wanted = std::mem::take(&mut self.caches);
-        wanted.sort_by(|a, b| a.key.cmp(&b.key));
+        // Of a cache that is mounted more than once, the mount that shares least counts.
+        wanted.sort_by(|a, b| a.key.cmp(&b.key).then(b.sharing.cmp(&a.sharing)));
         let shared = self.shared;
         for cache in wanted {
             let WantedCache {

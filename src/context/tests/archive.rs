@@ -66,6 +66,27 @@ fn a_date_for_what_is_copied_is_not_for_archives() {
 }
 
 #[test]
+fn a_link_of_an_archive_has_all_permissions() {
+    let dir = context(&[]);
+    let bytes = archive(&[
+        entry("l", b'2', 0o644, "f", ""),
+        entry("h", b'1', 0o600, "l", ""),
+    ]);
+    std::fs::write(dir.path().join("t.tar"), bytes).unwrap();
+    let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
+    let mut op = op(&["t.tar"], "/");
+    op.unpack = Unpack::Local;
+    let scratch = tempfile::tempdir().unwrap();
+    let (from, cancel) = (Origin::Context(&context), Cancel::new().unwrap());
+    let dates = Dates::made(Time::default());
+    let done = copy(&op, &from, &[], &base(), scratch.path(), dates, &cancel).unwrap();
+    match done.get(&RelPath::clean(b"l").unwrap()) {
+        Some(Action::Put { meta, .. }) => assert_eq!(meta.mode, 0o777),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn archives_are_unpacked() {
     let plain = archive(&[
         entry("./", b'5', 0o700, "", ""),

@@ -1,4 +1,5 @@
 mod args;
+mod chmod;
 mod copies;
 mod graph;
 mod mounts;
