@@ -284,8 +284,11 @@ fn write(
             }
         }),
     };
-    written.map_err(|error| match error {
-        output::Error::Cancelled => Error::Cancelled,
-        error => Error::other(format!("write the {}", what(output)), error),
+    written.map_err(|error| {
+        span.fail();
+        match error {
+            output::Error::Cancelled => Error::Cancelled,
+            error => Error::other(format!("write the {}", what(output)), error),
+        }
     })
 }
