@@ -447,6 +447,47 @@ fn builds_at_the_same_time_share_lock_and_part_their_caches() {
     nothing_is_left(&project);
 }
 
+#[test]
+fn a_mount_that_does_not_fit_the_image_is_told_by_its_kind() {
+    let project = Project::new();
+    project.file("f", "f");
+    for (mount, said) in [
+        (
+            "type=cache,target=/d/file",
+            "`/d/file` is a file in the image, and a cache is a directory",
+        ),
+        (
+            "type=tmpfs,target=/link",
+            "`/link` is a file in the image, and a tmpfs is a directory",
+        ),
+        (
+            "target=/d/file",
+            "`/d/file` is a file in the image, and what is mounted is a directory",
+        ),
+        (
+            "source=f,target=/d",
+            "`/d` is a directory in the image, and what is mounted is a file",
+        ),
+        (
+            "type=secret,id=S,target=/d",
+            "`/d` is a directory in the image, and a secret is a file",
+        ),
+    ] {
+        project.file(
+            "Dockerfile",
+            format!(
+                "FROM base\nRUN mkdir /d; touch /d/file; ln -s d/file /link\nRUN --mount={mount} true\n"
+            ),
+        );
+        let (output, _) = project.try_build("out", &["--secret", "id=S,env=PATH"]);
+        let all = String::from_utf8_lossy(&output.stderr);
+        let last = all.lines().last().unwrap_or_default();
+        let wanted = format!("error: RUN --mount={mount} true: {said}");
+        assert_eq!(last, wanted, "{all}");
+    }
+    nothing_is_left(&project);
+}
+
 /// After all builds: no process, no mount, no scratch directory.
 fn nothing_is_left(project: &Project) {
     let dir = project.dir.path();

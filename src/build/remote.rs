@@ -145,7 +145,7 @@ fn with_suffix(dockerfile: &Path) -> PathBuf {
 }
 
 /// Names a source for reports.
-fn label(source: &ContextSource) -> String {
+pub(super) fn label(source: &ContextSource) -> String {
     match source {
         ContextSource::Directory(path) | ContextSource::Archive(path) => path.display().to_string(),
         ContextSource::Git(source) => crate::git::shown(&source.remote),

@@ -21,6 +21,8 @@ use std::thread::Scope;
 
 /// How many of a command's last lines an error keeps.
 const LAST_LINES: usize = 20;
+/// What the host is called where the request does not say: what BuildKit calls it.
+const HOSTNAME: &str = "buildkitsandbox";
 /// How many bytes of such a line.
 const LINE_BYTES: usize = 2000;
 
@@ -408,10 +410,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let platform = &self.shared.request.platform;
         let ready = mounts::prepare(self.shared, platform, id, run).map_err(failed)?;
         let command = self.prepare(run, &ready).map_err(failed)?;
-        let root = self
-            .root
-            .as_mut()
-            .ok_or_else(|| failed("there is no root".into()))?;
+        let root = self.root.as_mut().ok_or_else(|| {
+            Error::other("run a command", "its stage was given no root directory")
+        })?;
         root.begin().map_err(|e| failed(e.into()))?;
         let opened = root.root().map_err(|e| failed(e.into()))?;
         make_directory(opened, &command.cwd).map_err(|e| failed(e.into()))?;
@@ -461,7 +462,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             Err(error) => {
                 // The first error is the one to tell.
                 let _ = root.discard();
-                return Err(failed(error.into()));
+                return Err(failed(mounts::explained(error, &run.mounts, &self.tree)));
             }
         };
         if let Some(code) = code {
@@ -505,7 +506,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                     (path, 0o755, text.clone().into_bytes())
                 })
                 .collect(),
-            hostname: run.hostname.clone().unwrap_or_else(|| "shutter".into()),
+            hostname: run.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned()),
             mounts: ready.mounts.clone(),
             network: run.network,
             insecure: run.insecure,

@@ -15,7 +15,7 @@ pub(super) use views::Views;
 
 use super::Shared;
 use super::stage::BoxError;
-use crate::fs::RelPath;
+use crate::fs::{Kind, LastLink, RelPath, Tree};
 use crate::oci::Platform;
 use crate::plan::{Base, From, Mount, MountedFile, RunOp, Sharing};
 use crate::progress::{Level, StepId};
@@ -27,6 +27,7 @@ use mask::Patterns;
 use rustix::fs::{Mode, OFlags, open};
 use ssh::Agent;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use views::{Throwaway, Wanted};
@@ -117,12 +118,51 @@ pub(super) enum Error {
     /// A cache cannot begin with a file.
     #[error("\"{0}\": a cache begins with a directory, and this is none")]
     NoDirectory(String),
+    /// A directory cannot be mounted on a file.
+    #[error("`{0}` is a file in the image, and {1} is a directory")]
+    OnFile(String, &'static str),
+    /// A file cannot be mounted on a directory.
+    #[error("`{0}` is a directory in the image, and {1} is a file")]
+    OnDirectory(String, &'static str),
     /// A path that no file can have.
     #[error("\"{0}\" has a NUL byte")]
     Nul(String),
     /// What is needed could not be made, which has been reported already, or the build is cancelled.
     #[error("cancelled")]
     Gone,
+}
+
+/// Says of a command that could not be started what of its mounts does not fit the image, where it is
+/// that.
+pub(super) fn explained(error: sandbox::Error, mounts: &[Mount], tree: &Tree) -> BoxError {
+    let sandbox::Error::Setup { action, source } = &error else {
+        return error.into();
+    };
+    let failed = action.strip_prefix("mount ");
+    let what = mounts.iter().find_map(|mount| {
+        let (target, what) = match mount {
+            Mount::Bind { target, .. } => (target, "what is mounted"),
+            Mount::Cache { target, .. } => (target, "a cache"),
+            Mount::Tmpfs { target, .. } => (target, "a tmpfs"),
+            Mount::Secret { file, .. } => (&file.as_ref()?.target, "a secret"),
+            Mount::Ssh { file, .. } => (&file.target, "an agent's socket"),
+        };
+        (failed == Some(target)).then_some((target, what))
+    });
+    let Some((target, what)) = what else {
+        return error.into();
+    };
+    let kind = RelPath::clean(target.as_bytes())
+        .and_then(|path| tree.resolve(&path, LastLink::Follow).ok())
+        .and_then(|path| tree.get(&path))
+        .map(|found| found.meta.kind);
+    match (source.kind(), kind) {
+        (ErrorKind::NotADirectory, Some(Kind::File)) => Error::OnFile(target.clone(), what).into(),
+        (ErrorKind::IsADirectory, Some(Kind::Dir)) => {
+            Error::OnDirectory(target.clone(), what).into()
+        }
+        _ => error.into(),
+    }
 }
 
 /// The mounts of one command, to be kept until it has ended.
