@@ -97,10 +97,11 @@ impl Report {
         let (span, hint) = match error {
             Error::Dockerfile(error) => (error.span, error.hint.clone()),
             Error::Plan(error) => (error.span, error.hint.clone()),
-            Error::Step { span, hint, .. } => (Some(*span), hint.clone()),
+            Error::Step { span, hint, .. } => (Some(*span), hint.clone().or(remedy(error))),
             Error::Run { span, .. } => (Some(*span), None),
             Error::Checks { span, .. } => (*span, None),
-            Error::Cancelled | Error::Registry(_) | Error::Other { .. } => (None, None),
+            Error::Registry(_) | Error::Other { .. } => (None, remedy(error)),
+            Error::Cancelled => (None, None),
         };
         let output = match error {
             Error::Run { last, .. } => last.clone(),
@@ -230,6 +231,23 @@ impl Place {
             ("excerpt".into(), lines.collect()),
         ]
     }
+}
+
+/// Gives what a registry's error in a chain says may help.
+fn remedy(error: &build::Error) -> Option<String> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        // A transparent error is no source of the one around it.
+        let found = match error.downcast_ref() {
+            Some(build::Error::Registry(found)) => Some(found),
+            _ => error.downcast_ref::<crate::registry::Error>(),
+        };
+        if let Some(hint) = found.and_then(|found| found.hint()) {
+            return Some(hint.to_owned());
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// Reads the Dockerfile for an excerpt, with nothing secret in it; what is no file can be read once only, and has been.
