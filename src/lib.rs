@@ -46,8 +46,10 @@
 //!
 //! 1. The tracker never misses: what [`rootfs`] says a step changed may be too much, never too
 //!    little; [`changeset`] compares it with the [`fs::Tree`] and drops what is equal.
-//! 2. Same inputs, same digests, whatever the thread count or the order in which parallel work ends.
-//!    Times come from the files, from SOURCE_DATE_EPOCH, or from the base's date.
+//! 2. Same inputs, same layers, whatever the thread count or the order in which parallel work ends:
+//!    times come from the files, from SOURCE_DATE_EPOCH, or from the base's date. When the image was
+//!    made is the clock's to say unless there is an epoch, as with BuildKit; with one the image's
+//!    digest is the same too.
 //! 3. A blob is in the [`store`] whole and verified, or not at all. Blobs are pushed before the
 //!    config, the config before the manifest, so that a tag never points to something incomplete.
 //!

@@ -44,7 +44,7 @@ const CASES: &[Case] = &[
         "@32_unknown_flag",
         2,
         "unknown flag: --foo",
-        "did you mean from?",
+        "did you mean --from?",
     ),
     (
         "@37_onbuild_bad",
@@ -119,6 +119,12 @@ const CASES: &[Case] = &[
         2,
         "missing a value on flag: --chown",
         "write --chown=VALUE",
+    ),
+    (
+        "FROM a\nCOPY --chwon=root a b",
+        2,
+        "unknown flag: --chwon",
+        "did you mean --chown?",
     ),
     (
         "FROM a\nCOPY --link=yes a b",
@@ -197,6 +203,31 @@ const CASES: &[Case] = &[
         "FROM scratch\nRUN --mount=type=secret z",
         2,
         "invalid secret mount. one of source, target required",
+        "write type=secret,id=ID",
+    ),
+    (
+        "FROM scratch\nRUN --mount=type=tmpfs true",
+        2,
+        "invalid mount target \"/\"",
+        "target= is missing",
+    ),
+    (
+        "FROM scratch\nRUN --mount=type=bogus,target=/x y",
+        2,
+        "unsupported mount type \"bogus\"",
+        "bind, cache, secret, ssh and tmpfs are",
+    ),
+    // What an ONBUILD brings is nowhere in the stage that it fires in.
+    (
+        "FROM scratch AS b\nONBUILD RUN --mount=type=cahce,target=/x y\nFROM b",
+        3,
+        "trigger of b, `RUN --mount=type=cahce,target=/x y`: unsupported mount type \"cahce\"",
+        "did you mean cache?",
+    ),
+    (
+        "FROM scratch AS b\nONBUILD ENV API_TOKEN=hunter2 ${X:?no}=1\nFROM b",
+        3,
+        "trigger of b, `ENV API_TOKEN=***`: failed to process \"${X:?no}\": X: no",
         "",
     ),
     // Names and values.
@@ -246,19 +277,19 @@ const CASES: &[Case] = &[
     (
         "FROM scratch\nRUN x\nCOPY [ab /x",
         3,
-        "pattern [ab: syntax error in pattern",
+        "syntax error in pattern: \"[ab\"",
         "",
     ),
     (
         "FROM scratch\nRUN x\nCOPY --parents a/./[ab /x",
         3,
-        "pattern a/./[ab: syntax error in pattern",
+        "syntax error in pattern: \"[ab\"",
         "",
     ),
     (
         "FROM scratch\nRUN x\nCOPY --exclude=[ab c /x",
         3,
-        "pattern [ab: syntax error in pattern",
+        "syntax error in pattern: \"[ab\"",
         "",
     ),
     (

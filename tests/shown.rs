@@ -41,7 +41,8 @@ fn a_build_shows_nothing_secret() {
             &["] ENV API_TOKEN=***", "2 |     ENV API_TOKEN=***"],
         ),
         (
-            "ARG DB_PASSWORD=hunter2\nFROM base\nENV A=b \\\n  API_TOKEN=hunter2\nRUN exit 3\n".into(),
+            "ARG DB_PASSWORD=hunter2\nFROM base\nENV A=b \\\n  API_TOKEN=hunter2\nRUN exit 3\n"
+                .into(),
             3,
             &["] ENV A=b   API_TOKEN=***", "1 |     ARG DB_PASSWORD=***"],
         ),
@@ -57,7 +58,9 @@ fn a_build_shows_nothing_secret() {
             &["http://REDACTED@", "404"],
         ),
         (
-            format!("FROM base\nARG GIVEN\nADD --chown=0:0 http://me:$GIVEN@{host}/a.txt?a=$GIVEN /q\n"),
+            format!(
+                "FROM base\nARG GIVEN\nADD --chown=0:0 http://me:$GIVEN@{host}/a.txt?a=$GIVEN /q\n"
+            ),
             0,
             &["http://REDACTED@"],
         ),

@@ -32,9 +32,7 @@ impl Checks {
             options: plan::options(dockerfile, request)?,
             exceptions: dockerfile.exceptions.clone(),
             file: request.dockerfile.clone(),
-            lines: Arc::new(
-                masked(text).lines().map(str::to_owned).collect(),
-            ),
+            lines: Arc::new(masked(text).lines().map(str::to_owned).collect()),
             directive: plan::options_at(dockerfile, request),
             findings: dockerfile.findings.clone(),
         })

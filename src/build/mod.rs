@@ -266,7 +266,10 @@ pub fn build(
             Context::open(&dir.join(&request.context_sub_path), &request.dockerfile)
                 .map_err(|e| Error::other("open the build context", e))?
         }
-        (None, _) => return Err(Error::other("open the build context", "it is not there")),
+        (None, source) => {
+            let action = format!("open the build context {}", remote::label(source));
+            return Err(Error::other(action, "it was not fetched"));
+        }
     };
     let Room {
         registry,
@@ -299,6 +302,9 @@ pub fn build(
     let reported = checks.report(sink);
     let (plan, bases, staged) = resolved?;
     reported?;
+    for text in plan::unused(&dockerfile, request, &plan, &staged) {
+        sink.message(Level::Warn, text);
+    }
     check_platforms(&plan, &staged, &bases)?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
@@ -522,7 +528,7 @@ fn resolve_all(
                         span,
                         text: text.to_owned(),
                         source: error.into(),
-                        hint: plan::meant(base, dockerfile),
+                        hint: plan::meant(base, span, dockerfile),
                     }))
                 });
                 (key, thread)

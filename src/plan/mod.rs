@@ -10,6 +10,7 @@ mod check;
 mod chmod;
 mod config;
 mod graph;
+mod idle;
 mod mounts;
 mod ports;
 mod remote;
@@ -26,9 +27,10 @@ use crate::request::GitSource;
 use std::collections::HashMap;
 
 pub use args::{Scope, idle_args};
-pub use chmod::Chmod;
 pub use check::{Checked, check, foreign_base, ignored, options, options_at};
+pub use chmod::Chmod;
 pub use graph::{Triggers, graph, graph_with, meant};
+pub use idle::unused;
 pub use steps::{bases, steps};
 
 /// A mistake in the Dockerfile or between it and the request, with the lines it is about.

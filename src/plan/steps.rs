@@ -1,7 +1,7 @@
-use super::graph::{Found, Name, base_of, trigger};
+use super::graph::{Found, Name, base_of, of_trigger, trigger};
 use super::{
-    Base, Chmod, CopyOp, CopySource, Error, From, Mount, Network, Op, Plan, RunOp, Scope, Staged, Step, Unpack, args,
-    check, config, mounts, ports, remote, support,
+    Base, Chmod, CopyOp, CopySource, Error, From, Mount, Network, Op, Plan, RunOp, Scope, Staged,
+    Step, Unpack, args, check, config, mounts, ports, remote, support,
 };
 use crate::dockerfile::ast::{
     self, Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span,
@@ -50,9 +50,15 @@ pub fn steps(
     let triggers = base.map_or(&[][..], |base| &base.config.on_build);
     if !this.replaced {
         for text in triggers {
-            let instruction = trigger(text, this.span)?;
-            support::check(&instruction, request)?;
-            walk.take(&instruction)?;
+            let base = match &this.base {
+                Base::Scratch => "scratch",
+                Base::Stage(place) => plan.stages.get(*place).map_or("", |stage| &stage.name),
+                Base::Image(name) | Base::Layout(name) | Base::Files(name) => name,
+            };
+            let of = |error| of_trigger(base, text, error);
+            let instruction = trigger(base, text, this.span)?;
+            support::check(&instruction, request).map_err(of)?;
+            walk.take(&instruction).map_err(of)?;
         }
     }
     for instruction in &this.instructions {
@@ -549,12 +555,10 @@ impl Walk<'_> {
         })?;
         for source in &sources {
             if let CopySource::Path(path) = source {
-                pattern(path, parents)
-                    .map_err(|why| Error::at(span, format!("pattern {path}: {why}")))?;
+                pattern(path, parents).map_err(|why| Error::at(span, why.to_string()))?;
             }
         }
-        Ignore::compile(&exclude)
-            .map_err(|why| Error::at(span, format!("pattern {}: {why}", exclude.join(", "))))?;
+        Ignore::compile(&exclude).map_err(|why| Error::at(span, why.to_string()))?;
         let mut history = instruction.to_owned();
         if parents {
             history.push_str(" --parents");

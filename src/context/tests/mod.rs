@@ -7,7 +7,7 @@ mod picked;
 use super::*;
 use crate::changeset::Action;
 use crate::fs::{Content, Kind, LayerView, Meta, Node, Source, Toc, TocEntry};
-use crate::plan::{self, CopyOp, CopySource, Unpack};
+use crate::plan::{self, Chmod, CopyOp, CopySource, Unpack};
 use crate::sys::Cancel;
 use std::collections::HashMap;
 use std::os::unix::fs::{PermissionsExt, symlink};

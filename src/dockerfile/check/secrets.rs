@@ -131,9 +131,11 @@ fn has_secret(name: &str, rest: &str, escape: char) -> bool {
 fn mask(lines: &[&str], escape: char, out: &mut String) {
     let keyword = || {
         let first = lines.first().copied().unwrap_or_default();
-        let indent = first.len() - first.trim_start().len();
-        let word = first.trim_start().find(char::is_whitespace);
-        (0, word.map_or(first.len(), |word| indent + word))
+        let begun = first.len() - first.trim_start().len();
+        let mut chars = first.char_indices().skip_while(|(at, _)| *at < begun);
+        let blank = chars.find(|(_, c)| c.is_whitespace());
+        // The blank behind it stays.
+        (0, blank.map_or(first.len(), |(at, c)| at + c.len_utf8()))
     };
     let found = |(number, line): (usize, &&str)| Some((number, secret_at(line, escape)?));
     let (number, at) = (lines.iter().enumerate())

@@ -227,7 +227,10 @@ fn secrets_are_illegible_and_lines_stay() {
             "ADD http://me:\\\nx@h/a \\\n /b\nCOPY a b\n",
             "ADD ***\\\n*** \\\n***\nCOPY a b\n",
         ),
-        ("ONBUILD ADD http://h/?x=y /\n", "ONBUILD ADD http://h/?x=REDACTED /\n"),
+        (
+            "ONBUILD ADD http://h/?x=y /\n",
+            "ONBUILD ADD http://h/?x=REDACTED /\n",
+        ),
     ] {
         assert_eq!(masked(text.as_bytes()), expected, "{text}");
     }
@@ -247,7 +250,11 @@ fn urls_lose_what_is_secret() {
         ("ssh://git@h/a", User, "ssh://git@h/a"),
         ("ssh://git:p@h/a", User, "ssh://REDACTED@h/a"),
         ("git@h:a", Query, "git@h:a"),
-        ("//a:b@c ://a:b@c é://a:b@c", User, "//a:b@c ://a:b@c é://a:b@c"),
+        (
+            "//a:b@c ://a:b@c é://a:b@c",
+            User,
+            "//a:b@c ://a:b@c é://a:b@c",
+        ),
         ("a://b://c:d@e", User, "a://b://c:d@e"),
         (
             "'http://a:b@c','ftp://d:e@f'",
@@ -260,7 +267,11 @@ fn urls_lose_what_is_secret() {
             Query,
             "http://h/a?b=REDACTED&d&e=&ref=v1#e?f=g",
         ),
-        ("http://h?b=${C:-#}&tag=d", Query, "http://h?b=REDACTED&tag=d"),
+        (
+            "http://h?b=${C:-#}&tag=d",
+            Query,
+            "http://h?b=REDACTED&tag=d",
+        ),
         (
             "http://p/http://a:b@c?d=http://e:f@g",
             User,

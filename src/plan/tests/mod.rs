@@ -2,6 +2,7 @@ mod args;
 mod chmod;
 mod copies;
 mod graph;
+mod idle;
 mod mounts;
 
 use super::*;
@@ -289,7 +290,7 @@ fn mistakes_have_lines() {
         (
             "FROM base AS a\nONBUILD RUN --device=d true\nFROM a",
             3,
-            "RUN --device is not yet supported",
+            "trigger of a, `RUN --device=d true`: RUN --device is not yet supported",
         ),
     ];
     for (text, line, message) in table {
