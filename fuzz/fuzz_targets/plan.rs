@@ -65,6 +65,7 @@ static REQUEST: LazyLock<Request> = LazyLock::new(|| Request {
     reproducible: false,
     epoch: None,
     rootfs: RootfsChoice::Auto,
+    keep: Vec::new(),
     check_push: false,
     registry: RegistryOptions::default(),
     threads: None,

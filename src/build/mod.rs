@@ -11,6 +11,7 @@ mod file;
 mod image;
 mod layers;
 mod mounts;
+mod one_root;
 mod remote;
 mod stage;
 mod wait;
@@ -161,6 +162,7 @@ struct Shared<'a> {
     secrets: mounts::Secrets,
     /// Before the scratch directory that they are mounted in, so that they go first.
     views: mounts::Views,
+    one_root: one_root::OneRoot,
     scratch: Scratch,
     plan: Plan,
     steps: Vec<Vec<Step>>,
@@ -366,6 +368,7 @@ pub fn build(
         remotes: remote::Remotes::new(&plan, &steps),
         secrets: mounts::Secrets::default(),
         views: mounts::Views::default(),
+        one_root: one_root::OneRoot::default(),
         scratch,
         plan,
         steps,
@@ -794,6 +797,13 @@ impl Shared<'_> {
     fn stage_scratch(&self, place: usize) -> std::io::Result<PathBuf> {
         let dir = self.scratch.dir.join(format!("stage-{place}"));
         std::fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    /// Makes an empty directory for what is kept of a stage's files.
+    fn kept_scratch(&self, place: usize) -> std::io::Result<PathBuf> {
+        let dir = self.scratch.dir.join(format!("kept-{place}"));
+        std::fs::create_dir(&dir)?;
         Ok(dir)
     }
 

@@ -41,6 +41,7 @@ fn request() -> Request {
         reproducible: false,
         epoch: None,
         rootfs: RootfsChoice::Auto,
+        keep: Vec::new(),
         check_push: false,
         registry: RegistryOptions::default(),
         threads: None,
