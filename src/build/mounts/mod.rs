@@ -2,12 +2,9 @@
 //! with all that has to be there, and be held, meanwhile.
 
 mod caches;
-mod keys;
 mod mask;
 mod secrets;
-mod ssh;
 mod views;
-mod wire;
 
 pub(super) use mask::Mask;
 pub(super) use secrets::Secrets;
@@ -21,11 +18,11 @@ use crate::plan::{Base, From, Mount, MountedFile, RunOp, Sharing};
 use crate::progress::{Level, StepId};
 use crate::request::Hidden;
 use crate::sandbox::{self, What};
+use crate::ssh::{self, Agent};
 use crate::store::{Cache, CacheKey, CacheSharing};
 use caches::Start;
 use mask::Patterns;
 use rustix::fs::{Mode, OFlags, open};
-use ssh::Agent;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,38 +55,9 @@ pub(super) enum Error {
     /// The request lacks an SSH agent that is required.
     #[error("SSH agent {0}: not found; give it by --ssh {0}=SOCKET or --ssh {0}=KEYFILE")]
     NoAgent(String),
-    /// The caller's agent cannot be used.
-    #[error("use the SSH agent {path}")]
-    Agent {
-        /// Its socket.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// A key file cannot be read.
-    #[error("read the SSH key {path}")]
-    ReadKey {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// A key file has no key that can be used.
-    #[error("use the SSH key {path}: {why}")]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, with the remedy.
-        why: String,
-    },
-    /// The socket for a command could not be made.
-    #[error("make a socket for SSH in {dir}")]
-    Socket {
-        /// Where.
-        dir: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    /// No agent can be had for a command.
+    #[error(transparent)]
+    Ssh(#[from] ssh::Error),
     /// A source cannot be opened.
     #[error("open {path}")]
     Source {
@@ -324,7 +292,13 @@ impl<'a> Making<'a, '_> {
         };
         let StepId { stage, step } = self.step;
         let name = format!("ssh-{stage}-{step}-{}", self.held.agents.len());
-        let agent = Agent::start(source, file, self.shared.scratch.dir.join(name))?;
+        let socket = ssh::Socket {
+            dir: self.shared.scratch.dir.join(name),
+            mode: file.mode,
+            uid: file.uid,
+            gid: file.gid,
+        };
+        let agent = Agent::start(source, socket)?;
         self.mount(
             place,
             &file.target,
