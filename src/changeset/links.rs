@@ -69,7 +69,7 @@ pub(super) fn untie(changes: Vec<Change>, next: &mut usize) -> Result<Vec<Item>,
                 let head = heads.get(&target).ok_or_else(|| dangling(&path, &target))?;
                 What::Put {
                     meta: head.meta.clone(),
-                    source: head.source.clone(),
+                    source: head.source.as_ref().map(|source| source.by(&path)),
                     group: Some(head.group),
                 }
             }

@@ -1,6 +1,6 @@
 use super::compare::content_id;
 use super::{Action, Change, Changeset, Error, State};
-use crate::fs::{Content, ContentId, LayerView, Node, Toc, TocEntry};
+use crate::fs::{Content, ContentId, LayerView, Node, RelPath, Source, Toc, TocEntry};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -28,7 +28,8 @@ impl Changeset {
         let ids = match self.state {
             State::Frozen => vec![None; self.changes.len()],
             State::Live => {
-                let ids = self.changes.par_iter().with_min_len(8).map(id);
+                let ids = self.changes.par_iter().with_min_len(8);
+                let ids = ids.map(|change| self.id(change));
                 ids.collect::<Result<Vec<_>, Error>>()?
             }
         };
@@ -51,20 +52,25 @@ impl Changeset {
         let own = Arc::clone(self);
         Ok(LayerView {
             toc: Toc::new(entries),
-            content: Content::Of(Arc::new(move |path| match own.get(path) {
-                Some(Action::Put { source, .. }) => source.clone(),
-                _ => None,
-            })),
+            content: Content::Of(Arc::new(move |path| own.source(path))),
         })
     }
-}
 
-fn id(change: &Change) -> Result<Option<ContentId>, Error> {
-    match &change.action {
-        Action::Put {
-            source: Some(source),
-            ..
-        } => content_id(&change.path, source).map(Some),
-        _ => Ok(None),
+    /// Gives where a file's content lies.
+    fn source(&self, path: &RelPath) -> Option<Source> {
+        match self.get(path)? {
+            Action::Put {
+                link: Some(first), ..
+            } => Some(self.source(first)?.by(path)),
+            Action::Put { source, .. } => source.clone(),
+            _ => None,
+        }
+    }
+
+    fn id(&self, change: &Change) -> Result<Option<ContentId>, Error> {
+        match self.source(&change.path) {
+            Some(source) => content_id(&change.path, &source).map(Some),
+            None => Ok(None),
+        }
     }
 }

@@ -101,12 +101,15 @@ fn is_same(
     if !same_meta(&stat.meta, &before.meta) {
         return Ok(false);
     }
-    match tree.source(path) {
-        Some(old) if stat.meta.kind == Kind::File => {
-            Ok(content_id(path, &old)? == content_id(path, &source(path, root))?)
-        }
-        _ => Ok(stat.meta.kind != Kind::File),
+    if stat.meta.kind != Kind::File {
+        return Ok(true);
     }
+    let old = match (before.content, tree.source(path)) {
+        (Some(old), _) => old,
+        (None, Some(old)) => content_id(path, &old)?,
+        (None, None) => return Ok(false),
+    };
+    Ok(content_id(path, &source(path, root))? == old)
 }
 
 /// Looks at every file of a root.

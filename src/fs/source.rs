@@ -14,16 +14,38 @@ pub enum Source {
         /// The path beneath it; symbolic links are not followed.
         path: RelPath,
     },
+    /// A file of a directory that is written to between one reading and the next: what is found
+    /// there by this name then.
+    Live {
+        /// The directory.
+        dir: Arc<OwnedFd>,
+        /// The path beneath it; symbolic links are not followed.
+        path: RelPath,
+    },
     /// Bytes in memory, such as a heredoc.
     Bytes(Arc<[u8]>),
 }
 
 impl Source {
+    /// Gives the content of a further name of the same file. What is frozen is found by any of them;
+    /// of what is live only this one may be left.
+    pub fn by(&self, name: &RelPath) -> Source {
+        match self {
+            Source::Live { dir, .. } => Source::Live {
+                dir: Arc::clone(dir),
+                path: name.clone(),
+            },
+            frozen => frozen.clone(),
+        }
+    }
+
     /// Opens the content for reading from its beginning. The path is resolved beneath the
     /// directory without following a symbolic link anywhere.
     pub fn open(&self) -> io::Result<Box<dyn Read + Send>> {
         match self {
-            Source::File { .. } => Ok(Box::new(self.file()?.ok_or(io::ErrorKind::NotFound)?)),
+            Source::File { .. } | Source::Live { .. } => {
+                Ok(Box::new(self.file()?.ok_or(io::ErrorKind::NotFound)?))
+            }
             Source::Bytes(bytes) => Ok(Box::new(io::Cursor::new(Arc::clone(bytes)))),
         }
     }
@@ -33,7 +55,7 @@ impl Source {
     pub fn file(&self) -> io::Result<Option<File>> {
         use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
         match self {
-            Source::File { dir, path } => {
+            Source::File { dir, path } | Source::Live { dir, path } => {
                 let fd = openat2(
                     dir.as_fd(),
                     path.as_path(),

@@ -3,17 +3,41 @@
 use crate::operations::{Op, Tolerance};
 use shutter::changeset::{Action, Changeset, full_walk};
 use shutter::fs::{
-    self, Content, FileId, Kind, LayerView, Node, RelPath, Source, Stat, Toc, TocEntry, Tree,
+    self, Content, FileId, Kind, LayerView, Meta, Node, RelPath, Source, Stat, Toc, TocEntry, Tree,
 };
-use shutter::rootfs::{Entry, Overlay, Rootfs};
+use shutter::request::RootfsChoice;
+use shutter::rootfs::{Entry, Lower, Rootfs};
+use shutter::sys::Cancel;
 use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+/// The ways to have a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    Overlay,
+    Chroot,
+}
+
+pub const STRATEGIES: [Strategy; 2] = [Strategy::Overlay, Strategy::Chroot];
+
+impl Strategy {
+    /// Makes a root of layers, bottom first.
+    pub fn root(self, scratch: PathBuf, layers: Vec<Lower>) -> Box<dyn Rootfs> {
+        let choice = match self {
+            Strategy::Overlay => RootfsChoice::Overlay,
+            Strategy::Chroot => RootfsChoice::Chroot,
+        };
+        let top = Meta::dir(0o755, Default::default());
+        let cancel = Cancel::new().expect("a switch");
+        shutter::rootfs::create(choice, scratch, layers, top, &cancel).expect("a root")
+    }
+}
+
 pub struct Stage {
-    pub root: Overlay,
+    pub root: Box<dyn Rootfs>,
     pub tree: Tree,
     pub dir: tempfile::TempDir,
     base: Tree,
@@ -51,15 +75,20 @@ pub fn mounted(root: &dyn Rootfs) -> &Path {
 }
 
 impl Stage {
-    pub fn new() -> Stage {
+    pub fn new(strategy: Strategy) -> Stage {
         let dir = directory();
-        let layers = base_layers(dir.path());
         let mut tree = Tree::default();
-        for layer in &layers {
-            tree.push(Arc::new(view_of(layer)));
+        let mut layers = Vec::new();
+        for layer in base_layers(dir.path()) {
+            let view = Arc::new(view_of(&layer));
+            tree.push(Arc::clone(&view));
+            layers.push(Lower {
+                dir: layer,
+                view: Some(view),
+            });
         }
         Stage {
-            root: Overlay::new(scratch(dir.path()), layers).expect("a root"),
+            root: strategy.root(scratch(dir.path()), layers),
             base: tree.clone(),
             tree,
             dir,
@@ -73,13 +102,13 @@ impl Stage {
             let mut twin = self.root.fork().expect("fork");
             self.root.begin().expect("begin");
             for op in step {
-                match op.run(mounted(&self.root)) {
+                match op.run(mounted(&*self.root)) {
                     Ok(()) => {}
                     Err(_) if tolerance == Tolerance::Refusals => {}
                     Err(error) => panic!("step {number}: {op:?}: {error}"),
                 }
             }
-            let walked = self.walk(&self.root);
+            let walked = self.walk(&*self.root);
             let wanted = describe(&walked, Detail::All);
             drop(walked);
 
@@ -98,8 +127,9 @@ impl Stage {
             );
 
             // From here on the files are seen through the stack, and the tree says the same.
-            self.tree.push(Arc::new(layer_of(&tracked)));
-            let left = describe(&self.walk(&self.root), Detail::All);
+            let tracked = Arc::new(tracked);
+            self.tree.push(Arc::new(tracked.view().expect("a view")));
+            let left = describe(&self.walk(&*self.root), Detail::All);
             assert_same(
                 &left,
                 &[],
@@ -118,6 +148,7 @@ impl Stage {
                 step,
             );
 
+            let tracked = (*tracked).clone();
             merged = Some(match merged {
                 None => tracked,
                 Some(merged) => merged.merge(tracked).expect("merge"),
@@ -128,7 +159,7 @@ impl Stage {
             .settle(&self.base)
             .expect("settle");
         self.tree = self.base.clone();
-        let wanted = describe(&self.walk(&self.root), Detail::Merged);
+        let wanted = describe(&self.walk(&*self.root), Detail::Merged);
         let got = describe(&all, Detail::Merged);
         assert_same(&got, &wanted, "all steps merged", &steps.concat());
     }
@@ -215,36 +246,6 @@ fn hash(source: &Source) -> String {
         content.len(),
         blake3::hash(&content).to_hex()
     )
-}
-
-/// Describes a changeset as a layer of a tree.
-fn layer_of(changeset: &Changeset) -> LayerView {
-    let mut entries = Vec::new();
-    let mut sources = HashMap::new();
-    for change in &changeset.changes {
-        let node = match &change.action {
-            Action::Delete => Node::Delete,
-            Action::Opaque(meta) => Node::Opaque(meta.clone()),
-            Action::Put { meta, source, link } => {
-                if let Some(source) = source {
-                    sources.insert(change.path.clone(), source.clone());
-                }
-                Node::Put {
-                    meta: meta.clone(),
-                    content: None,
-                    link: link.clone(),
-                }
-            }
-        };
-        entries.push(TocEntry {
-            path: change.path.clone(),
-            node,
-        });
-    }
-    LayerView {
-        toc: Toc::new(entries),
-        content: Content::Each(sources),
-    }
 }
 
 /// Describes a layer directory in overlay form.

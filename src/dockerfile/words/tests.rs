@@ -208,3 +208,14 @@ fn a_replacement_is_given_up_as_soon_as_it_is_too_long() {
         assert!(error.0.contains("longer than 1 MiB"), "{error}");
     }
 }
+
+#[test]
+fn a_search_that_takes_too_long_is_given_up() {
+    let env = |name: &str| match name {
+        "B" => Some("x".repeat(5000)),
+        _ => Some("a".to_owned()),
+    };
+    let text = "${A#${B//*?*?*?*?*?*?*y/z}}".repeat(1000);
+    let error = word(&text, '\\', &env).unwrap_err();
+    assert!(error.0.contains("too much work"), "{error}");
+}

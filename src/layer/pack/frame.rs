@@ -337,7 +337,7 @@ fn append_content(out: &mut Vec<u8>, source: Option<&Source>, meta: &Meta) -> io
             out.extend_from_slice(bytes);
             bytes.len()
         }
-        Some(source @ Source::File { .. }) => {
+        Some(source @ (Source::File { .. } | Source::Live { .. })) => {
             let mut file = open(source)?;
             let at = out.len();
             // One byte more than there should be, so that one call sees the end as well.
@@ -398,7 +398,9 @@ fn large(
             out.write(bytes)?;
             take(bytes);
         }
-        Source::File { .. } => stream(path, source, meta.size, out, &mut take)?,
+        Source::File { .. } | Source::Live { .. } => {
+            stream(path, source, meta.size, out, &mut take)?
+        }
     }
     head.clear();
     tar::pad(&mut head, meta.size);

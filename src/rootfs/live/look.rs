@@ -161,10 +161,12 @@ impl State<'_> {
             .unwrap_or_else(PoisonError::into_inner);
         match error {
             Some(failure) => Err(failure),
-            None => Ok(self
-                .seen
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner)),
+            None => {
+                let seen = self.seen.into_inner();
+                let mut seen = seen.unwrap_or_else(PoisonError::into_inner);
+                seen.add_parents(self.look.root)?;
+                Ok(seen)
+            }
         }
     }
 
@@ -301,6 +303,38 @@ impl Seen {
         self.found.is_empty()
     }
 
+    /// Adds the root directory itself.
+    pub(super) fn with_root(mut self, root: &Arc<OwnedFd>) -> Result<Seen, Failure> {
+        let top = RelPath::root();
+        match fs::stat_at(root.as_fd(), b"") {
+            Ok(Some(stat)) => self.found.insert(top, What::Put(stat)),
+            Ok(None) => None,
+            Err(error) => return Err((top, error)),
+        };
+        Ok(self)
+    }
+
+    /// Adds the directories above what was found, as they are now: a layer names them too.
+    fn add_parents(&mut self, root: &Arc<OwnedFd>) -> Result<(), Failure> {
+        let mut above: BTreeSet<RelPath> = BTreeSet::new();
+        for path in self.found.keys() {
+            for dir in path.ancestors() {
+                // Where one is in already, all above it are.
+                if self.found.contains_key(&dir) || !above.insert(dir) {
+                    break;
+                }
+            }
+        }
+        for dir in above {
+            match fs::stat(root.as_fd(), &dir) {
+                Ok(Some(stat)) => self.found.insert(dir, What::Put(stat)),
+                Ok(None) => None,
+                Err(error) => return Err((dir, error)),
+            };
+        }
+        Ok(())
+    }
+
     /// Tells whether a file was seen that has further names which were not.
     pub(super) fn has_unseen_names(&self) -> bool {
         let mut names: HashMap<FileId, u32> = HashMap::new();
@@ -330,7 +364,7 @@ impl Seen {
                         }
                     }
                     let has_content = stat.meta.kind == Kind::File && link.is_none();
-                    let source = has_content.then(|| Source::File {
+                    let source = has_content.then(|| Source::Live {
                         dir: Arc::clone(root),
                         path: path.clone(),
                     });

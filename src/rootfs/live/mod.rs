@@ -260,6 +260,8 @@ impl Rootfs for Live {
             since: Since::Ever,
         };
         let seen = look.everything().map_err(failed("look at"))?;
+        // An empty directory has nothing that would be above something.
+        let seen = seen.with_root(&self.root).map_err(failed("look at"))?;
         let fork = Live::open(dir, path, Way::Chroot, Guard::default())?;
         let cancel = Cancel::new().map_err(at("make a switch for", &self.path))?;
         make::copy(&fork.root, &seen.changes(&self.root), &cancel)?;
