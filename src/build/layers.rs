@@ -35,7 +35,7 @@ pub(super) fn start<'scope, 'env: 'scope>(
     scope.spawn(move || {
         let promise = Promise::new(&pending);
         let packed = {
-            let _pass = shared.packers.enter();
+            let _pass = shared.gates.packers.enter();
             shared.failure.check(make(shared, step, of, &changeset))
         };
         // What the layer was read from is no longer needed while it is uploaded.
@@ -78,11 +78,17 @@ fn make(
     let options = PackOptions {
         compression: shared.request.compression,
         format: shared.format,
-        times: shared.times,
+        times: shared.clock.times,
         cancel: shared.cancel.clone(),
     };
-    let packed = pack(changeset, &options, &shared.store, &shared.permits, &span)
-        .map_err(|e| Error::step(of.0, of.1, e))?;
+    let packed = pack(
+        changeset,
+        &options,
+        &shared.store,
+        &shared.gates.permits,
+        &span,
+    )
+    .map_err(|e| Error::step(of.0, of.1, e))?;
     drop(span);
     shared
         .store
@@ -107,7 +113,7 @@ pub(super) fn upload(
     from: Option<&Reference>,
 ) -> Result<(), Error> {
     for destination in &shared.repositories {
-        let _pass = shared.uploads.enter();
+        let _pass = shared.gates.uploads.enter();
         if shared.cancel.is_set() {
             return Err(Error::Cancelled);
         }

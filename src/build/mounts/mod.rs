@@ -7,8 +7,6 @@ mod secrets;
 mod views;
 
 pub(super) use mask::Mask;
-pub(super) use secrets::Secrets;
-pub(super) use views::Views;
 
 use super::Shared;
 use super::stage::BoxError;
@@ -23,10 +21,11 @@ use crate::store::{Cache, CacheKey, CacheSharing};
 use caches::Start;
 use mask::Patterns;
 use rustix::fs::{Mode, OFlags, open};
+use secrets::Secrets;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use views::{Throwaway, Wanted};
+use views::{Throwaway, Views, Wanted};
 
 /// Why something cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +92,13 @@ pub(super) enum Error {
     Gone,
 }
 
+/// What the commands of a build mount in common.
+#[derive(Default)]
+pub(super) struct Common {
+    secrets: Secrets,
+    views: Views,
+}
+
 /// The mounts of one command, to be kept until it has ended.
 pub(super) struct Ready {
     /// In the order in which they are written.
@@ -151,7 +157,7 @@ pub(super) fn prepare(
     Ok(Ready {
         mounts: mounts.into_iter().map(|(_, mount)| mount).collect(),
         variables,
-        patterns: shared.secrets.patterns(),
+        patterns: shared.mounts.secrets.patterns(),
         held,
     })
 }
@@ -182,7 +188,7 @@ impl<'a> Making<'a, '_> {
                     source,
                     step: self.step,
                 };
-                let views = &self.shared.views;
+                let views = &self.shared.mounts.views;
                 let opened = if *writable {
                     let (opened, throwaway) = views.writable(self.shared, &wanted)?;
                     self.held.throwaways.push(throwaway);
@@ -253,7 +259,11 @@ impl<'a> Making<'a, '_> {
         env: Option<&str>,
         required: bool,
     ) -> Result<(), Error> {
-        let value = self.shared.secrets.get(id, &self.shared.request.secrets)?;
+        let value = self
+            .shared
+            .mounts
+            .secrets
+            .get(id, &self.shared.request.secrets)?;
         if value.is_none() && required {
             return Err(Error::NoSecret(id.to_owned()));
         }
