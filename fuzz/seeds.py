@@ -114,9 +114,6 @@ GIT_URLS = ['https://u:p@h/f.git#a/b:c/../d', 'git@h:f.git#v1:x', 'ssh://git@[::
 GIT_MODULES = ['[submodule "a/b"]\n\tpath = a/b\n\turl = ../c.git\n\tbranch = .\n',
                '\ufeff# c\n[core] x\n[Submodule "q\\"\\\\"]; d\n path="a b" c\n url=https://h/x\\\n/y\n update = none\n',
                '[submodule "../x"]\npath=-u\n', '[a.b "c"]d=e\n[submodule "x"]\nurl = --upload-pack=x\nupdate = !sh\n']
-# Objects of git_pack in its own words: a blob, deltas of it, a delta of nothing, one that lies, two of a name.
-GIT_PACKS = ['33 05 68656c6c6f 26 03 616263 17 04 77 78 79 7a 46 01 30', '32 00 67 02 6161 33 01 61 33 01 61 f6 01 62',
-             '07 20 33 02 6162 66 21 63 66 01 64 66 41 65', '00 5041434b 00000002 00000000']
 
 
 def ssh_string(content):
@@ -171,8 +168,6 @@ def main():
         put('git_url', url)
     for text in GIT_MODULES:
         put('git_modules', text)
-    for objects in GIT_PACKS:
-        put('git_pack', bytes.fromhex(objects))
     for request in ssh_requests():
         put('ssh_agent', request)
     for key in ssh_keys():

@@ -29,7 +29,7 @@
 //! | 1 | [`progress`] | what a build reports while it runs, as plain events |
 //! | 1 | [`request`] | what the caller asked for, validated, plain data |
 //! | 1 | [`net`] | one HTTP client: TLS, proxies, retry, redaction |
-//! | 2 | [`git`] | one commit of a remote repository: protocol, packs, objects, checkout |
+//! | 2 | [`git`] | one commit of a remote repository, by gitoxide: fetched, checked out, kept |
 //! | 2 | [`store`] | content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks |
 //! | 2 | [`plan`] | AST and request to stages and steps; config edits as pure functions |
 //! | 2 | [`changeset`] | what a step changed: ordering, merging, comparing with a tree; the slow full walk |

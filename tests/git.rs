@@ -6,6 +6,7 @@ mod fake;
 mod git;
 
 use git::{Daemon, Repository, Speaks, serve};
+use rustix::mount::{MountFlags, UnmountFlags};
 use shutter::fs::RelPath;
 use shutter::git::{
     Checked, Checkout, Error, Fetched, Login, Remote, Repository as Kept, Wanted, check_out, fetch,
@@ -178,7 +179,7 @@ fn references_over_every_way() {
             assert!(commit == first || commit == second);
             // Nothing of the history comes along.
             let other = if commit == first { &second } else { &first };
-            let other = shutter::git::Oid::parse(other).unwrap();
+            let other = shutter::git::Oid::from_hex(other.as_bytes()).unwrap();
             assert_eq!(fetched.pack.kind(&other), None, "{url} {reference:?}");
         }
         for reference in [
@@ -651,6 +652,121 @@ fn servers_that_fail() {
         missing.contains("says: access denied or repository not exported"),
         "{missing}"
     );
+}
+
+#[test]
+fn servers_that_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = |text: &str| format!("{:04x}{text}", text.len() + 4);
+    let head = line("# service=git-upload-pack\n") + "0000";
+    let oid = "0123456789abcdef0123456789abcdef01234567";
+    let can = "multi_ack_detailed side-band-64k shallow symref=HEAD:refs/heads/main";
+    let zero = format!(
+        "{head}{}0000",
+        line(&format!("{oid} HEAD\0{can}\n")) + &line(&format!("{oid} refs/heads/main\n"))
+    );
+    let two = line("version 2\n") + &line("ls-refs\n") + &line("fetch=shallow\n") + "0000";
+    let band = |number: u8, text: &str| line(&format!("{}{text}", number as char));
+    let refs = line(&format!("{oid} HEAD\n")) + "0000";
+    let pack = line("packfile\n");
+    let nak = line("NAK\n");
+    // What it greets with, what it answers to everything, and what is said of it.
+    let table: Vec<(&str, String, &str)> = vec![
+        ("", String::new(), "ended too early"),
+        ("00", String::new(), "ended too early"),
+        ("zzzz", String::new(), ""),
+        ("0003", String::new(), ""),
+        ("fff1", String::new(), ""),
+        ("0000", String::new(), ""),
+        ("0004", String::new(), ""),
+        ("0001", String::new(), ""),
+        ("000bversio", String::new(), "ended too early"),
+        ("000eversion 9\n", String::new(), ""),
+        ("0010ERR go away\n", String::new(), "says: go away"),
+        (&zero, String::new(), "ended too early"),
+        (&zero, "0000".into(), ""),
+        (&zero, "0004".into(), ""),
+        (&zero, "0001".into(), ""),
+        (&zero, "00000004".into(), ""),
+        (&zero, "00000000".into(), ""),
+        (&zero, nak.clone() + "0004", ""),
+        (&zero, nak.clone() + "0000", ""),
+        (&zero, nak.clone() + &band(3, "no disk\n"), "says: no disk"),
+        (&zero, nak.clone() + &band(9, "x"), ""),
+        (&zero, nak.clone() + &band(1, "PACK"), ""),
+        (&zero, line("ACK x\n"), ""),
+        (&zero, line("shallow x\n") + "0000", ""),
+        (
+            &zero,
+            line(&format!("ERR upload-pack: not our ref {oid}")),
+            "does not give",
+        ),
+        (&two, String::new(), "ended too early"),
+        (&two, "0004".into(), ""),
+        (&two, line("x\n") + "0000", ""),
+        (&two, line(&format!("{oid}\n")) + "0000", ""),
+        (
+            &two,
+            line(&format!("{oid} HEAD symref-target:\n")) + "0000",
+            "",
+        ),
+        (
+            &two,
+            line("unborn HEAD symref-target:refs/heads/main\n") + "0000",
+            "it may be empty",
+        ),
+        (&two, "0000".into(), "it may be empty"),
+        (&two, refs.clone(), ""),
+        (&two, refs.clone() + &pack, ""),
+        (&two, line("ERR \u{1b}[2Jgo\n"), "says:  [2Jgo"),
+    ];
+    for (greeting, answer, want) in table {
+        let (said, told) = (greeting.to_owned(), answer.clone());
+        let server = fake::Fake::start(move |asked| {
+            let (kind, body) = match asked.method.as_str() {
+                "GET" => ("advertisement", said.clone()),
+                _ => ("result", told.clone()),
+            };
+            fake::reply(200)
+                .with(
+                    "content-type",
+                    format!("application/x-git-upload-pack-{kind}"),
+                )
+                .body(body)
+        });
+        let url = format!("http://{}/r.git", server.host);
+        let got = Net::new().fetch(&url, None, dir.path());
+        let text = got.err().expect("an error").to_string();
+        assert!(text.contains(want), "{greeting:?} {answer:?}: {text}");
+        assert!(!text.contains(char::is_control), "{text:?}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_disk_that_is_full_is_told_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = sample(dir.path());
+    let noise: Vec<u8> = (0..100_000u32)
+        .flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_be_bytes())
+        .collect();
+    repository.file("noise", noise);
+    repository.commit("first");
+    let small = dir.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    rustix::mount::mount("tmpfs", &small, "tmpfs", MountFlags::empty(), c"size=64k").unwrap();
+    let daemon = Daemon::start(dir.path());
+    let got = Net::new().fetch(&format!("{}/r.git", daemon.url), None, &small);
+    let left = std::fs::read_dir(&small).unwrap().count();
+    rustix::mount::unmount(&small, UnmountFlags::empty()).unwrap();
+    match got.err().expect("an error") {
+        Error::Io { path, source, .. } => {
+            assert!(path.starts_with(&small), "{}", path.display());
+            assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+        }
+        other => panic!("{other}"),
+    }
+    assert_eq!(left, 0);
 }
 
 #[test]

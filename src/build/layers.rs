@@ -2,9 +2,9 @@
 
 use super::wait::{Promise, Slot};
 use super::{Error, Shared};
-use crate::changeset::Changeset;
+use crate::changeset::{Changeset, State};
 use crate::dockerfile::ast::Span;
-use crate::layer::{PackOptions, Packed, pack};
+use crate::layer::{PackOptions, Packed, pack_telling};
 use crate::oci::{Descriptor, Reference};
 use crate::progress::{Event, Owner, StepId, Work};
 use crate::registry::Pushed;
@@ -22,7 +22,8 @@ pub(super) type Instruction<'a> = (Span, &'a str);
 /// A layer that somebody is making.
 pub(super) type Pending = Arc<Slot<Arc<Packed>>>;
 
-/// Starts to make a layer of a settled changeset, and to upload it once it is in the store.
+/// Starts to make a layer of a settled changeset, and to upload it once it is in the store. Of one
+/// whose content is live all has been read when this returns.
 pub(super) fn start<'scope, 'env: 'scope>(
     shared: &'scope Shared<'env>,
     scope: &'scope Scope<'scope, 'env>,
@@ -32,12 +33,22 @@ pub(super) fn start<'scope, 'env: 'scope>(
 ) -> Pending {
     let slot: Pending = Arc::new(Slot::new());
     let pending = Arc::clone(&slot);
+    let live = changeset.state == State::Live;
+    // Told by a message, or by the end of whoever would send it.
+    let (read, reading) = crossbeam_channel::bounded::<()>(1);
     scope.spawn(move || {
         let promise = Promise::new(&pending);
         let packed = {
             let _pass = shared.gates.packers.enter();
-            shared.failure.check(make(shared, step, of, &changeset))
+            // Only of what is live somebody waits for it.
+            let read = || {
+                let _ = read.try_send(());
+            };
+            shared
+                .failure
+                .check(make(shared, step, of, &changeset, &read))
         };
+        drop(read);
         // What the layer was read from is no longer needed while it is uploaded.
         drop(changeset);
         let Some(packed) = packed else { return };
@@ -62,6 +73,9 @@ pub(super) fn start<'scope, 'env: 'scope>(
             });
         shared.failure.check(result);
     });
+    if live {
+        let _ = reading.recv();
+    }
     slot
 }
 
@@ -70,6 +84,7 @@ fn make(
     step: StepId,
     of: Instruction<'_>,
     changeset: &Changeset,
+    read: &dyn Fn(),
 ) -> Result<Arc<Packed>, Error> {
     let bytes: u64 = changeset.content_size();
     let span = shared
@@ -81,14 +96,9 @@ fn make(
         times: shared.clock.times,
         cancel: shared.cancel.clone(),
     };
-    let packed = pack(
-        changeset,
-        &options,
-        &shared.store,
-        &shared.gates.permits,
-        &span,
-    )
-    .map_err(|e| Error::step(of.0, of.1, e))?;
+    let (store, permits) = (&shared.store, &shared.gates.permits);
+    let packed = pack_telling(changeset, &options, store, permits, &span, read)
+        .map_err(|e| Error::step(of.0, of.1, e))?;
     drop(span);
     shared
         .store

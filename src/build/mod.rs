@@ -12,6 +12,7 @@ mod file;
 mod image;
 mod layers;
 mod mounts;
+mod one_root;
 mod remote;
 mod resolve;
 mod stage;
@@ -153,6 +154,7 @@ struct Shared<'a> {
     remotes: remote::Remotes,
     /// Before the scratch directory that views are mounted in, so that they go first.
     mounts: mounts::Common,
+    one_root: one_root::OneRoot,
     scratch: Scratch,
     plan: Plan,
     steps: Vec<Vec<Step>>,
@@ -367,6 +369,7 @@ pub fn build(
         context: Arc::new(context),
         remotes: remote::Remotes::new(&plan, &steps),
         mounts: mounts::Common::default(),
+        one_root: one_root::OneRoot::default(),
         scratch,
         plan,
         steps,
@@ -530,6 +533,13 @@ impl Shared<'_> {
     fn stage_scratch(&self, place: usize) -> std::io::Result<PathBuf> {
         let dir = self.scratch.dir.join(format!("stage-{place}"));
         std::fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    /// Makes an empty directory for what is kept of a stage's files.
+    fn kept_scratch(&self, place: usize) -> std::io::Result<PathBuf> {
+        let dir = self.scratch.dir.join(format!("kept-{place}"));
+        std::fs::create_dir(&dir)?;
         Ok(dir)
     }
 

@@ -2,6 +2,7 @@
 
 use super::layers::{self, Instruction, Pending};
 use super::mounts::{self, Ready};
+use super::one_root::{self, Turn};
 use super::wait::lock;
 use super::{Error, Shared};
 use crate::changeset::Changeset;
@@ -112,6 +113,17 @@ struct Running<'scope, 'env> {
     unapplied: Vec<Arc<Changeset>>,
     records: Vec<Record>,
     merged: Option<Changeset>,
+    /// In place: the right to the root, once there is one.
+    turn: Option<Turn<'scope>>,
+    /// In place, where the stage's files are wanted after it: how it started and what it changed.
+    since: Option<Since>,
+}
+
+/// How a stage started, and all that its steps have changed.
+struct Since {
+    tree: Tree,
+    unapplied: Vec<Arc<Changeset>>,
+    changes: Changeset,
 }
 
 /// Carries out the steps of the stage at `place` of the plan.
@@ -148,6 +160,7 @@ pub(super) fn run<'scope, 'env: 'scope>(
     if place == shared.plan.target {
         running.finish_single()?;
     }
+    running.give_up()?;
     Ok(Some(Done {
         tree: running.tree,
         files: running.files,
@@ -182,6 +195,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             unapplied: Vec::new(),
             records: Vec::new(),
             merged: shared.request.single_snapshot.then(Changeset::default),
+            turn: None,
+            since: None,
         };
         match &stage.base {
             Base::Scratch => {}
@@ -219,6 +234,13 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 let started = running.start_from(&context);
                 started.map_err(|e| Error::step(stage.span, &stage.text, e))?;
             }
+        }
+        if one_root::is_one(shared) && one_root::is_wanted_later(shared, place) {
+            running.since = Some(Since {
+                tree: running.tree.clone(),
+                unapplied: running.unapplied.clone(),
+                changes: Changeset::default(),
+            });
         }
         running.base_tree = Tree::default();
         for layer in running.files.iter() {
@@ -273,7 +295,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let changeset = match &step.op {
             Op::Config => None,
             Op::Run(run) => {
-                self.materialise(id).map_err(failed)?;
+                if !self.materialise(id).map_err(failed)? {
+                    return Ok(Flow::Stop);
+                }
                 Some(self.command(id, step, run)?)
             }
             Op::Copy(copy) => match self.copy(id, &step.op, copy).map_err(failed)? {
@@ -331,6 +355,10 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         if !on_root {
             self.unapplied.push(Arc::clone(&changeset));
         }
+        if let Some(since) = &mut self.since {
+            let before = std::mem::take(&mut since.changes);
+            since.changes = before.merge((*changeset).clone())?;
+        }
         if !self.shared.in_image[self.place] {
             return Ok(None);
         }
@@ -384,10 +412,23 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         Ok(())
     }
 
-    /// Has a root that shows the tree: the first command of a stage is what makes one.
-    fn materialise(&mut self, id: StepId) -> Result<(), BoxError> {
+    /// Has a root that shows the tree: the first command of a stage is what makes one. False where
+    /// something that has to be there first has failed.
+    fn materialise(&mut self, id: StepId) -> Result<bool, BoxError> {
         if self.root.is_some() && self.unapplied.is_empty() {
-            return Ok(());
+            return Ok(true);
+        }
+        if self.root.is_none() && one_root::is_one(self.shared) {
+            let steps = &self.shared.steps[self.place];
+            if !steps.iter().all(|step| self.sources_are_there(step)) {
+                return Ok(false);
+            }
+            self.turn = Some(self.shared.one_root.turn());
+            let _span = self.span(id, Work::Root, "root");
+            let dir = self.shared.stage_scratch(self.place)?;
+            self.root = Some(Box::new(one_root::take(self.shared, &self.tree, dir)?));
+            self.unapplied.clear();
+            return Ok(true);
         }
         let _span = self.span(id, Work::Root, "root");
         if self.root.is_none() {
@@ -399,6 +440,28 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 root.apply(&changeset, self.shared.cancel)?;
             }
         }
+        Ok(true)
+    }
+
+    /// In place: ends the stage's turn, with what later ones want of its files kept elsewhere.
+    fn give_up(&mut self) -> Result<(), Error> {
+        if self.turn.is_none() {
+            return Ok(());
+        }
+        if let Some(since) = self.since.take() {
+            let failed = |e: BoxError| Error::other("keep a stage's files for later ones", e);
+            let dir = self.shared.kept_scratch(self.place);
+            let dir = dir.map_err(|e| failed(e.into()))?;
+            let kept = one_root::keep(self.shared, since.changes, &dir).map_err(failed)?;
+            let kept = Arc::new(kept);
+            self.tree = since.tree;
+            let view = kept.view().map_err(|e| failed(e.into()))?;
+            self.tree.push(Arc::new(view));
+            self.unapplied = since.unapplied;
+            self.unapplied.push(kept);
+        }
+        self.root = None;
+        self.turn = None;
         Ok(())
     }
 

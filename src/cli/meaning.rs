@@ -143,6 +143,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
     };
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(|path| around.cwd.join(path));
     let request = Request {
+        keep: Vec::new(),
         contexts: context::named(&typed.build_contexts, around)?,
         secrets: secret::secrets(&typed.secrets, around, &mut warnings)?,
         ssh: secret::ssh(&typed.ssh, around)?,

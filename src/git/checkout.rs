@@ -1,31 +1,35 @@
 //! A commit's files, written into a directory.
 
-use super::attributes::{Attributes, MAX_FILE, Rules};
-use super::convert;
-use super::object::{self, Commit, Entry, Kind, Mode};
-use super::{Error, Oid, Pack};
+use super::pack::{Commit, MAX_SMALL, odd};
+use super::{Error, Kind, Oid, Pack};
 use crate::fs::{Dir, Meta, Placer, RelPath, Time};
 use crate::sys::Cancel;
+use gix_error::Error as Trouble;
+use gix_filter::Pipeline;
+use gix_filter::attributes::glob::pattern::Case;
+use gix_filter::attributes::search::{MetadataCollection, Outcome};
+use gix_filter::attributes::{Search, StateRef};
+use gix_filter::pipeline::convert::to_worktree::{Options, UnknownEncoding};
+use gix_object::bstr::{BStr, ByteSlice};
+use gix_object::tree::{Entry, EntryKind};
 use rayon::prelude::*;
-use std::io;
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::iter;
 use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::str::Utf8Error;
 use std::sync::Arc;
 
-/// The largest commit, tag or .gitmodules.
-const MAX_SMALL: u64 = 16 << 20;
-/// The largest tree.
-const MAX_TREE: u64 = 256 << 20;
+/// The largest .gitattributes that counts, as in git.
+const MAX_FILE: u64 = 100 << 20;
 /// The longest path, as in Linux.
 const MAX_PATH: usize = 4096;
 /// The most names a commit may have: small trees that name each other can say more than any disk
 /// holds.
 const MAX_ENTRIES: usize = 1 << 23;
-/// The largest file whose content is changed when it is written.
-const MAX_CONVERTED: u64 = 1 << 30;
 /// How many files are written at a time, in how many open directories.
 const BATCH: (usize, usize) = (1024, 64);
-/// How many tags may point to each other.
-const MAX_TAGS: usize = 16;
 
 /// What is checked out, and where to.
 pub struct Checkout<'a> {
@@ -67,56 +71,12 @@ pub struct Checked {
 pub struct Indexed {
     /// Its path.
     pub path: RelPath,
-    /// Type and permissions.
-    pub mode: u32,
+    /// What it is.
+    pub kind: EntryKind,
     /// Its content, or commit.
     pub oid: Oid,
     /// The size of the file as it was written.
     pub size: u64,
-}
-
-impl Pack {
-    /// Follows tags to a commit.
-    pub fn peel(&self, oid: &Oid) -> Result<Oid, Error> {
-        let mut oid = *oid;
-        for _ in 0..MAX_TAGS {
-            match self.kind(&oid) {
-                None => return Err(Error::Missing(oid)),
-                Some(Kind::Tag) => {
-                    oid = object::tagged(&oid, &self.read(&oid, Kind::Tag, MAX_SMALL)?)?;
-                }
-                Some(Kind::Commit) => return Ok(oid),
-                Some(kind) => {
-                    let why = format!("it is a {}, not a commit", kind.name());
-                    return Err(Error::object(&oid, why));
-                }
-            }
-        }
-        Err(Error::object(&oid, "too many tags point to it"))
-    }
-
-    pub(super) fn commit(&self, oid: &Oid) -> Result<Commit, Error> {
-        object::commit(oid, &self.read(oid, Kind::Commit, MAX_SMALL)?)
-    }
-
-    pub(super) fn tree(&self, oid: &Oid) -> Result<Vec<u8>, Error> {
-        self.read(oid, Kind::Tree, MAX_TREE)
-    }
-
-    /// Tells whether a path of a commit's root leads through directories to one.
-    pub fn has_directory(&self, commit: &Oid, path: &RelPath) -> Result<bool, Error> {
-        let mut at = self.commit(&self.peel(commit)?)?.tree;
-        for name in path.components() {
-            let bytes = self.tree(&at)?;
-            let entries = object::tree(&at, &bytes)?;
-            let found = entries.iter().find(|entry| entry.name == name);
-            match found {
-                Some(entry) if entry.mode == Mode::Directory => at = entry.oid,
-                _ => return Ok(false),
-            }
-        }
-        Ok(true)
-    }
 }
 
 /// A file that is to be written.
@@ -124,8 +84,8 @@ struct Job {
     dir: Arc<Dir>,
     path: RelPath,
     oid: Oid,
-    mode: Mode,
-    rules: Rules,
+    kind: EntryKind,
+    rules: Arc<Search>,
 }
 
 /// What writing a file told: its size, and a note.
@@ -137,6 +97,8 @@ struct Work<'a> {
     placer: Placer,
     jobs: Vec<Job>,
     open: usize,
+    /// All attributes that were named so far.
+    attributes: MetadataCollection,
     checked: Checked,
 }
 
@@ -145,7 +107,7 @@ struct Work<'a> {
 pub fn check_out(checkout: &Checkout<'_>) -> Result<Checked, Error> {
     let pack = checkout.pack;
     let commit = pack.peel(&checkout.commit)?;
-    let Commit { tree, time } = pack.commit(&commit)?;
+    let Commit { tree, time, .. } = pack.commit(&commit)?;
     let time = checkout.time.unwrap_or(Time {
         secs: time,
         nanos: 0,
@@ -160,6 +122,7 @@ pub fn check_out(checkout: &Checkout<'_>) -> Result<Checked, Error> {
         placer,
         jobs: Vec::new(),
         open: 0,
+        attributes: MetadataCollection::default(),
         checked: Checked {
             commit,
             tree,
@@ -194,15 +157,15 @@ fn failed(path: &RelPath, source: io::Error) -> Error {
 impl Work<'_> {
     fn walk(&mut self, root: Oid) -> Result<(), Error> {
         let pack = self.checkout.pack;
-        let mut todo = vec![(RelPath::root(), root, Attributes::default())];
+        let rules = builtin_rules(&mut self.attributes);
+        let rules = rules.map_err(|e| failed(&RelPath::root(), e))?;
+        let mut todo = vec![(RelPath::root(), root, Arc::new(rules))];
         let mut seen = 0_usize;
         while let Some((path, oid, above)) = todo.pop() {
             if self.checkout.cancel.is_set() {
                 return Err(Error::Cancelled);
             }
-            let bytes = pack.tree(&oid)?;
-            let entries = object::tree(&oid, &bytes)?;
-            refuse_twice(&oid, &entries)?;
+            let entries = pack.tree(&oid)?;
             seen = seen.saturating_add(entries.len() + 1);
             if seen > MAX_ENTRIES {
                 let why = format!("it has more than {MAX_ENTRIES} files and directories");
@@ -211,8 +174,11 @@ impl Work<'_> {
             self.placer
                 .put(&path, &self.meta, None)
                 .map_err(|e| failed(&path, e))?;
-            let attributes = match self.text(&entries, b".gitattributes", MAX_FILE)? {
-                Some(text) => above.with(&path, &text),
+            let rules = match self.text(&entries, b".gitattributes", MAX_FILE)? {
+                Some(text) => Arc::new(
+                    with_rules(&above, &path, &text, &mut self.attributes)
+                        .map_err(|e| failed(&path, e))?,
+                ),
                 None => above,
             };
             if path.is_root() {
@@ -220,24 +186,24 @@ impl Work<'_> {
             }
             let mut dir = None;
             for entry in &entries {
-                let path = path.join(entry.name);
+                let path = path.join(&entry.filename);
                 if path.as_bytes().len() >= MAX_PATH {
                     return Err(Error::object(&oid, "a path in it is too long"));
                 }
                 if !self.is_wanted(&path) {
                     continue;
                 }
-                match entry.mode {
-                    Mode::Directory => todo.push((path, entry.oid, attributes.clone())),
-                    Mode::Submodule => {
+                match entry.mode.kind() {
+                    EntryKind::Tree => todo.push((path, entry.oid, Arc::clone(&rules))),
+                    EntryKind::Commit => {
                         self.placer
                             .put(&path, &self.meta, None)
                             .map_err(|e| failed(&path, e))?;
                         self.index(path.clone(), entry, 0);
                         self.checked.submodules.push((path, entry.oid));
                     }
-                    Mode::Symlink => self.link(path, entry)?,
-                    Mode::File | Mode::Executable => {
+                    EntryKind::Link => self.link(path, entry)?,
+                    EntryKind::Blob | EntryKind::BlobExecutable => {
                         let dir = match &dir {
                             Some(dir) => Arc::clone(dir),
                             None => {
@@ -248,16 +214,12 @@ impl Work<'_> {
                                 dir.insert(open).clone()
                             }
                         };
-                        let rules = match attributes.is_empty() {
-                            true => Rules::default(),
-                            false => attributes.of(&path),
-                        };
                         self.jobs.push(Job {
                             dir,
                             path,
                             oid: entry.oid,
-                            mode: entry.mode,
-                            rules,
+                            kind: entry.mode.kind(),
+                            rules: Arc::clone(&rules),
                         });
                         if self.jobs.len() >= BATCH.0 {
                             self.flush()?;
@@ -281,16 +243,11 @@ impl Work<'_> {
     }
 
     /// Reads a file of git's own, where a tree has it.
-    fn text(
-        &self,
-        entries: &[Entry<'_>],
-        name: &[u8],
-        limit: u64,
-    ) -> Result<Option<Vec<u8>>, Error> {
+    fn text(&self, entries: &[Entry], name: &[u8], limit: u64) -> Result<Option<Vec<u8>>, Error> {
         let pack = self.checkout.pack;
-        let file = entries.iter().find(|entry| {
-            entry.name == name && matches!(entry.mode, Mode::File | Mode::Executable)
-        });
+        let file = entries
+            .iter()
+            .find(|entry| entry.filename == name && entry.mode.is_blob());
         match file {
             // git passes over one that is too large.
             Some(file) if pack.size(&file.oid)? <= limit => {
@@ -300,7 +257,7 @@ impl Work<'_> {
         }
     }
 
-    fn link(&mut self, path: RelPath, entry: &Entry<'_>) -> Result<(), Error> {
+    fn link(&mut self, path: RelPath, entry: &Entry) -> Result<(), Error> {
         let target = self
             .checkout
             .pack
@@ -323,10 +280,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn index(&mut self, path: RelPath, entry: &Entry<'_>, size: u64) {
+    fn index(&mut self, path: RelPath, entry: &Entry, size: u64) {
         self.checked.files.push(Indexed {
             path,
-            mode: entry.mode.bits(),
+            kind: entry.mode.kind(),
             oid: entry.oid,
             size,
         });
@@ -337,12 +294,14 @@ impl Work<'_> {
         let jobs = std::mem::take(&mut self.jobs);
         self.open = 0;
         let Checkout { pack, cancel, .. } = self.checkout;
-        let meta = &self.meta;
+        let (meta, attributes) = (&self.meta, &self.attributes);
+        // Without configuration: no ends of lines but those that attributes ask for, no programs.
+        let pipeline = || Pipeline::new(Default::default(), pack.format(), Default::default());
         let wrote: Result<Vec<Wrote>, Error> = jobs
             .par_iter()
-            .map(|job| match cancel.is_set() {
+            .map_init(pipeline, |pipeline, job| match cancel.is_set() {
                 true => Err(Error::Cancelled),
-                false => write(pack, job, meta, cancel),
+                false => write(pack, job, meta, attributes, pipeline),
             })
             .collect();
         for (indexed, note) in wrote? {
@@ -353,74 +312,172 @@ impl Work<'_> {
     }
 }
 
-/// One name twice in a tree could make one thing of another that is already there.
-fn refuse_twice(oid: &Oid, entries: &[Entry<'_>]) -> Result<(), Error> {
-    let mut names: Vec<&[u8]> = entries.iter().map(|entry| entry.name).collect();
-    names.sort_unstable();
-    match names.windows(2).find(|two| two[0] == two[1]) {
-        Some(two) => {
-            let why = format!("its tree has the name `{}` twice", two[0].escape_ascii());
-            Err(Error::object(oid, why))
-        }
-        None => Ok(()),
-    }
-}
-
-fn write(pack: &Pack, job: &Job, meta: &Meta, cancel: &Cancel) -> Result<Wrote, Error> {
+fn write(
+    pack: &Pack,
+    job: &Job,
+    meta: &Meta,
+    attributes: &MetadataCollection,
+    pipeline: &mut Pipeline,
+) -> Result<Wrote, Error> {
     let fail = |source| failed(&job.path, source);
     let meta = Meta {
         kind: crate::fs::Kind::File,
-        mode: match job.mode {
-            Mode::Executable => 0o755,
+        mode: match job.kind {
+            EntryKind::BlobExecutable => 0o755,
             _ => 0o644,
         },
         ..meta.clone()
     };
+    let content = pack.read(&job.oid, Kind::Blob, u64::MAX)?;
     let mut file = job.dir.create(job.path.name(), &meta).map_err(fail)?;
-    let mut note = None;
-    let size = if job.rules.is_plain() {
-        let mut content = UntilCancelled {
-            inner: pack.open(&job.oid)?,
-            cancel,
-        };
-        io::copy(&mut content, &mut file).map_err(|source| match cancel.is_set() {
-            true => Error::Cancelled,
-            false => fail(source),
-        })?
-    } else {
-        let content = pack.read(&job.oid, Kind::Blob, MAX_CONVERTED)?;
-        let content = convert::written(content, &job.oid, &job.rules).unwrap_or_else(|plain| {
-            let name = job.rules.encoding.as_deref().unwrap_or_default();
-            note = Some(format!(
-                "{}: its working-tree-encoding {} cannot be written; it stays UTF-8",
-                job.path,
-                name.escape_debug()
-            ));
-            plain
-        });
-        io::Write::write_all(&mut file, &content).map_err(fail)?;
-        content.len() as u64
-    };
+    let (content, note) = converted(
+        &content, &job.path, &job.oid, &job.rules, attributes, pipeline,
+    )?;
+    file.write_all(&content).map_err(fail)?;
     job.dir.seal(&file, &meta).map_err(fail)?;
     let indexed = Indexed {
         path: job.path.clone(),
-        mode: job.mode.bits(),
+        kind: job.kind,
         oid: job.oid,
-        size,
+        size: content.len() as u64,
     };
     Ok((indexed, note))
 }
 
-struct UntilCancelled<'a, R> {
-    inner: R,
-    cancel: &'a Cancel,
+/// Gives what git knows of attributes by itself, the macro `binary`.
+pub(super) fn builtin_rules(attributes: &mut MetadataCollection) -> io::Result<Search> {
+    Search::new_globals(iter::empty::<PathBuf>(), &mut Vec::new(), attributes)
 }
 
-impl<R: io::Read> io::Read for UntilCancelled<'_, R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        match self.cancel.is_set() {
-            true => Err(io::Error::other(Error::Cancelled)),
-            false => self.inner.read(out),
+/// Adds a directory's .gitattributes to those above it.
+pub(super) fn with_rules(
+    above: &Search,
+    dir: &RelPath,
+    text: &[u8],
+    attributes: &mut MetadataCollection,
+) -> io::Result<Search> {
+    let mut own = above.clone();
+    let source = dir.join(b".gitattributes").as_path().to_owned();
+    // Macros are defined at the root alone.
+    own.add_patterns_buffer(text, source, Some(Path::new("")), attributes, dir.is_root())?;
+    Ok(own)
+}
+
+/// Gives a content as its attributes want it written, and a note where its encoding cannot be.
+pub(super) fn converted<'a>(
+    content: &'a [u8],
+    path: &RelPath,
+    oid: &Oid,
+    rules: &Search,
+    attributes: &MetadataCollection,
+    pipeline: &mut Pipeline,
+) -> Result<(Cow<'a, [u8]>, Option<String>), Error> {
+    // The first list is the builtin one, which says nothing of any file.
+    if rules.num_pattern_lists() == 1 {
+        return Ok((content.into(), None));
+    }
+    let (mut encoding, mut ident) = (None, false);
+    let mut convert = |unknown_encoding| {
+        let mut find = |path: &BStr, out: &mut Outcome| {
+            out.initialize(attributes);
+            rules.pattern_matching_relative_path(path, Case::Sensitive, Some(false), out);
+            for found in out.iter_selected() {
+                match (found.assignment.name.as_str(), found.assignment.state) {
+                    ("ident", state) => ident = state == StateRef::Set,
+                    ("working-tree-encoding", StateRef::Value(name)) => {
+                        encoding = Some(name.as_bstr().to_string());
+                    }
+                    _ => {}
+                }
+            }
+        };
+        let options = Options {
+            unknown_encoding,
+            ..Options::default()
+        };
+        let name = path.as_bytes().into();
+        let out = pipeline.convert_to_worktree(content, name, &mut find, options)?;
+        let changed = out.as_bytes().filter(|_| out.is_changed());
+        Ok(changed.map_or(Cow::Borrowed(content), |bytes| bytes.to_vec().into()))
+    };
+    let mut plain = false;
+    let content = convert(UnknownEncoding::Fail)
+        .or_else(|_: Trouble| {
+            plain = true;
+            convert(UnknownEncoding::Ignore)
+        })
+        .map_err(|error| odd(oid, error))?;
+    let content = match ident {
+        true => with_ident(&content, oid).into(),
+        false => content,
+    };
+    let Some(encoding) = encoding else {
+        return Ok((content, None));
+    };
+    match utf_16(&content, &encoding) {
+        Ok(Some(encoded)) => Ok((encoded.into(), None)),
+        Ok(None) if !plain => Ok((content, None)),
+        _ => {
+            let note = format!(
+                "{}: its working-tree-encoding {} cannot be written; it stays UTF-8",
+                path,
+                encoding.escape_debug()
+            );
+            Ok((content, Some(note)))
         }
     }
+}
+
+/// Fills `$Id$` in as git does, and anew where it was filled in before: the library leaves out a space
+/// of it, and what it finds filled in.
+fn with_ident(bytes: &[u8], oid: &Oid) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(at) = rest.find(b"$Id") {
+        let (before, tail) = rest.split_at(at + 3);
+        out.extend_from_slice(before);
+        rest = tail;
+        let after = match tail.first() {
+            Some(b'$') => &tail[1..],
+            Some(b':') => {
+                let Some(end) = tail.find_byte(b'$') else {
+                    break;
+                };
+                let inner = &tail[1..end];
+                let foreign = inner
+                    .get(1..)
+                    .and_then(|inner| inner.find_byte(b' '))
+                    .is_some_and(|space| space + 2 < inner.len());
+                if inner.contains(&b'\n') || foreign {
+                    continue;
+                }
+                &tail[end + 1..]
+            }
+            _ => continue,
+        };
+        out.extend_from_slice(format!(": {oid} $").as_bytes());
+        rest = after;
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+/// Writes text as UTF-16, where that is what the name stands for: the library has the table of the
+/// web's encodings, which are never written so. `Err` where it is no text.
+fn utf_16(content: &[u8], name: &str) -> Result<Option<Vec<u8>>, Utf8Error> {
+    let (mark, bytes): (_, fn(u16) -> [u8; 2]) = match name.to_ascii_uppercase().as_str() {
+        "UTF-16" | "UTF16" | "UTF-16LE-BOM" => (true, u16::to_le_bytes),
+        "UTF-16BE-BOM" => (true, u16::to_be_bytes),
+        "UTF-16LE" | "UTF16LE" => (false, u16::to_le_bytes),
+        "UTF-16BE" | "UTF16BE" => (false, u16::to_be_bytes),
+        _ => return Ok(None),
+    };
+    let text = std::str::from_utf8(content)?;
+    let mark = mark.then_some(0xfeff);
+    Ok(Some(
+        mark.into_iter()
+            .chain(text.encode_utf16())
+            .flat_map(bytes)
+            .collect(),
+    ))
 }

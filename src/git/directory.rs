@@ -5,22 +5,23 @@
 //! the same bytes.
 
 use super::checkout::{Checked, Indexed};
-use super::object::{self, Kind, Mode};
-use super::{Error, Format, Hasher, Oid, Pack};
+use super::pack;
+use super::{Error, Format, Kind, Oid, Pack};
 use crate::fs::{Meta, Placer, RelPath, Time};
 use crate::sys::Cancel;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
+use gix_index::entry::{Flags, Mode, Stat};
+use gix_object::tree::EntryKind;
+use gix_pack::data;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::os::fd::BorrowedFd;
 
-/// Objects over this size are compressed as they are written, not beside others.
-const LARGE: u64 = 8 << 20;
-/// How many objects are compressed at a time.
-const BATCH: usize = 512;
+/// How many objects are compressed at a time, and of how many bytes: of one more, to be exact.
+const BATCH: (usize, u64) = (512, 16 << 20);
 
 /// What a `.git` is made of.
 pub struct Repository<'a> {
@@ -50,7 +51,8 @@ pub fn keep(root: BorrowedFd<'_>, place: &RelPath, of: &Repository<'_>) -> Resul
     let commit = of.checked.commit;
     out.directory(place)?;
     out.file("HEAD", format!("{commit}\n").as_bytes())?;
-    out.file("config", config(of).as_bytes())?;
+    let config = config(of).map_err(|error| failed(place, pack::as_io(&error)))?;
+    out.file("config", &config)?;
     for dir in ["objects", "objects/pack", "refs", "refs/heads", "refs/tags"] {
         out.directory(&out.at(dir)?)?;
     }
@@ -60,11 +62,10 @@ pub fn keep(root: BorrowedFd<'_>, place: &RelPath, of: &Repository<'_>) -> Resul
         out.parents(name)?;
         out.file(name, format!("{oid}\n").as_bytes())?;
     }
-    let bytes = of.pack.read(&commit, Kind::Commit, u64::MAX)?;
-    if has_parent(&bytes) {
+    if of.pack.commit(&commit)?.has_parent {
         out.file("shallow", format!("{commit}\n").as_bytes())?;
     }
-    let index = index(&of.checked.files, of.checked.time, commit.format())?;
+    let index = index(of).map_err(|source| failed(place, source))?;
     out.file("index", &index)?;
     objects(&mut out, of)?;
     out.placer
@@ -132,99 +133,76 @@ impl Out<'_> {
 /// Tells whether a reference's name may become a path.
 fn is_plain_name(name: &str) -> bool {
     name.starts_with("refs/")
-        && RelPath::checked(name.as_bytes()).is_some()
         && name.split('/').count() > 2
-        && !name
-            .split('/')
-            .any(|part| part.starts_with('.') || part.ends_with(".lock"))
-        && !name.bytes().any(|c| c <= b' ' || c == 0x7f)
+        && gix_index::validate::reference::name(name.into()).is_ok()
 }
 
-fn has_parent(commit: &[u8]) -> bool {
-    commit
-        .split(|&c| c == b'\n')
-        .take_while(|line| !line.is_empty())
-        .any(|line| line.starts_with(b"parent "))
-}
-
-fn config(of: &Repository<'_>) -> String {
-    let version = match of.checked.commit.format() {
-        Format::Sha1 => 0,
-        Format::Sha256 => 1,
+fn config(of: &Repository<'_>) -> Result<Vec<u8>, gix_error::Error> {
+    let version = match of.checked.commit.kind() {
+        Format::Sha256 => "1",
+        _ => "0",
     };
-    let mut out = format!(
-        "[core]\n\trepositoryformatversion = {version}\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n"
-    );
+    let mut config = gix_config::File::new(gix_config::file::Metadata::api());
+    let mut core = config.new_section("core", None)?;
+    core.push("repositoryformatversion", Some(version.into()))?
+        .push("filemode", Some("true".into()))?
+        .push("bare", Some("false".into()))?
+        .push("logallrefupdates", Some("true".into()))?;
     if let Some(worktree) = &of.worktree {
-        out.push_str(&format!("\tworktree = {}\n", quoted(worktree)));
+        core.push("worktree", Some(worktree.as_str().into()))?;
     }
-    if version == 1 {
-        out.push_str("[extensions]\n\tobjectformat = sha256\n");
+    if version == "1" {
+        let mut extensions = config.new_section("extensions", None)?;
+        extensions.push("objectformat", Some("sha256".into()))?;
     }
-    out.push_str(&format!(
-        "[remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
-        quoted(of.url)
-    ));
+    let branches = "+refs/heads/*:refs/remotes/origin/*";
+    let mut origin = config.new_section("remote", Some("origin".into()))?;
+    origin
+        .push("url", Some(of.url.into()))?
+        .push("fetch", Some(branches.into()))?;
     for (name, url) in of.submodules {
-        let name = String::from_utf8_lossy(name.as_bytes()).into_owned();
-        out.push_str(&format!(
-            "[submodule {}]\n\tactive = true\n\turl = {}\n",
-            quoted(&name),
-            quoted(url)
-        ));
+        let mut own = config.new_section("submodule", Some(name.as_bytes().into()))?;
+        own.push("active", Some("true".into()))?
+            .push("url", Some(url.as_str().into()))?;
     }
-    out
+    Ok(config.to_bstring().into())
 }
 
-fn quoted(value: &str) -> String {
-    let mut out = String::from("\"");
-    for c in value.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-/// Makes an index of version 2 (gitformat-index(5)). What it says of inodes is nothing, so that git
-/// looks at the files anew.
-fn index(files: &[Indexed], time: Time, format: Format) -> Result<Vec<u8>, Error> {
-    let mut out = b"DIRC\0\0\0\x02".to_vec();
-    out.extend_from_slice(&(files.len() as u32).to_be_bytes());
-    for file in files {
-        let start = out.len();
+/// Makes an index. What it says of inodes is nothing, so that git looks at the files anew.
+fn index(of: &Repository<'_>) -> io::Result<Vec<u8>> {
+    let format = of.checked.commit.kind();
+    let mut state = gix_index::State::new(format);
+    let time = gix_index::entry::stat::Time {
         // A time before 1970 has no form here.
-        let seconds = u32::try_from(time.secs).unwrap_or(0);
-        let numbers = [
-            seconds,
-            0,
-            seconds,
-            0,
-            0,
-            0,
-            file.mode,
-            0,
-            0,
-            file.size as u32,
-        ];
-        for number in numbers {
-            out.extend_from_slice(&number.to_be_bytes());
-        }
-        out.extend_from_slice(file.oid.as_bytes());
-        let name = file.path.as_bytes();
-        out.extend_from_slice(&(name.len().min(0xfff) as u16).to_be_bytes());
-        out.extend_from_slice(name);
-        let length = out.len() - start;
-        out.resize(start + length + 8 - length % 8, 0);
+        secs: u32::try_from(of.checked.time.secs).unwrap_or(0),
+        nsecs: 0,
+    };
+    for Indexed {
+        path,
+        kind,
+        oid,
+        size,
+    } in &of.checked.files
+    {
+        let stat = Stat {
+            mtime: time,
+            ctime: time,
+            size: *size as u32,
+            ..Stat::default()
+        };
+        let mode = match kind {
+            EntryKind::Blob => Mode::FILE,
+            EntryKind::BlobExecutable => Mode::FILE_EXECUTABLE,
+            EntryKind::Link => Mode::SYMLINK,
+            EntryKind::Tree => Mode::DIR,
+            EntryKind::Commit => Mode::COMMIT,
+        };
+        state.dangerously_push_entry(stat, *oid, Flags::empty(), mode, path.as_bytes().into());
     }
-    let mut hash = Hasher::new(format);
-    hash.update(&out);
-    let sum = hash.finish().map_err(|e| Error::Pack(e.to_string()))?;
-    out.extend_from_slice(sum.as_bytes());
+    let mut out = Vec::new();
+    gix_index::File::from_state(state, "index")
+        .write_to(&mut out, gix_index::write::Options::default())
+        .map_err(|error| pack::as_io(&error))?;
     Ok(out)
 }
 
@@ -234,7 +212,7 @@ fn reachable(of: &Repository<'_>) -> Result<BTreeSet<Oid>, Error> {
     if let Some((_, oid)) = of.reference {
         let mut at = oid;
         while of.pack.kind(&at) == Some(Kind::Tag) && out.insert(at) {
-            at = object::tagged(&at, &of.pack.read(&at, Kind::Tag, u64::MAX)?)?;
+            at = of.pack.tagged(&at)?;
         }
     }
     let mut todo = vec![of.checked.tree];
@@ -243,11 +221,10 @@ fn reachable(of: &Repository<'_>) -> Result<BTreeSet<Oid>, Error> {
         if of.cancel.is_set() {
             return Err(Error::Cancelled);
         }
-        let bytes = of.pack.tree(&oid)?;
-        for entry in object::tree(&oid, &bytes)? {
-            match entry.mode {
-                Mode::Submodule => {}
-                Mode::Directory => {
+        for entry in of.pack.tree(&oid)? {
+            match entry.mode.kind() {
+                EntryKind::Commit => {}
+                EntryKind::Tree => {
                     if out.insert(entry.oid) {
                         todo.push(entry.oid);
                     }
@@ -261,155 +238,78 @@ fn reachable(of: &Repository<'_>) -> Result<BTreeSet<Oid>, Error> {
     Ok(out)
 }
 
-/// Bytes on their way into a pack: counted, and under two sums.
-struct Packing<'a> {
-    out: BufWriter<&'a File>,
-    hash: Hasher,
-    crc: crc32fast::Hasher,
-    at: u64,
-}
-
-impl Write for Packing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.write_all(bytes)?;
-        self.hash.update(bytes);
-        self.crc.update(bytes);
-        self.at += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
-/// Writes the pack and its index (gitformat-pack(5)).
+/// Writes the pack, and the index that is made of it.
 fn objects(out: &mut Out<'_>, of: &Repository<'_>) -> Result<(), Error> {
     let all: Vec<Oid> = reachable(of)?.into_iter().collect();
-    let format = of.pack.format();
-    let mut name = Hasher::new(format);
-    for oid in &all {
-        name.update(oid.as_bytes());
-    }
-    let name = name.finish().map_err(|e| Error::Pack(e.to_string()))?;
     let dir = out.at("objects/pack")?;
-    let open = out
-        .placer
-        .dir(&dir)
-        .map_err(|source| failed(&dir, source))?;
-    let meta = out.meta(Meta::file(0o444, 0, out.time));
     let fail = |source| failed(&dir, source);
-    let file_name = format!("pack-{name}.pack");
-    let file = open.create(file_name.as_bytes(), &meta).map_err(fail)?;
-    let mut packing = Packing {
-        out: BufWriter::with_capacity(1 << 16, &file),
-        hash: Hasher::new(format),
-        crc: crc32fast::Hasher::new(),
-        at: 0,
-    };
-    packing.write_all(b"PACK\0\0\0\x02").map_err(fail)?;
-    let count = u32::try_from(all.len()).map_err(|_| Error::Pack("too many objects".into()))?;
-    packing.write_all(&count.to_be_bytes()).map_err(fail)?;
-    let mut places: Vec<(u64, u32)> = Vec::with_capacity(all.len());
-    for batch in all.chunks(BATCH) {
+    let made = of.pack.dir().join("kept");
+    std::fs::create_dir(&made).map_err(fail)?;
+    let path = made.join("objects");
+    let file = File::create(&path).map_err(fail)?;
+    let mut packing = gix_hash::io::Write::new(BufWriter::new(file), of.pack.format());
+    let count = u32::try_from(all.len()).map_err(|_| fail(io::ErrorKind::FileTooLarge.into()))?;
+    packing
+        .write_all(&data::header::encode(data::Version::V2, count))
+        .map_err(fail)?;
+    let mut rest = &all[..];
+    while !rest.is_empty() {
         if of.cancel.is_set() {
             return Err(Error::Cancelled);
         }
-        let compressed: Result<Vec<Option<Vec<u8>>>, Error> = batch
+        let (mut count, mut bytes) = (0, 0);
+        while count < rest.len().min(BATCH.0) && bytes < BATCH.1 {
+            bytes += of.pack.size(&rest[count])?;
+            count += 1;
+        }
+        let (batch, later) = rest.split_at(count);
+        rest = later;
+        let compressed: Result<Vec<Vec<u8>>, Error> = batch
             .par_iter()
             .map(|oid| compressed(of.pack, oid))
             .collect();
-        for (oid, bytes) in batch.iter().zip(compressed?) {
-            packing.crc = crc32fast::Hasher::new();
-            let offset = packing.at;
-            match bytes {
-                Some(bytes) => packing.write_all(&bytes).map_err(fail)?,
-                None => {
-                    head(&mut packing, 3, of.pack.size(oid)?).map_err(fail)?;
-                    let mut zlib = ZlibEncoder::new(&mut packing, Compression::default());
-                    io::copy(&mut of.pack.open(oid)?, &mut zlib).map_err(fail)?;
-                    zlib.finish().map_err(fail)?;
-                }
-            }
-            places.push((offset, packing.crc.clone().finalize()));
+        for bytes in compressed? {
+            packing.write_all(&bytes).map_err(fail)?;
         }
     }
-    let hash = std::mem::replace(&mut packing.hash, Hasher::new(format));
-    let sum = hash.finish().map_err(|e| Error::Pack(e.to_string()))?;
-    packing.out.write_all(sum.as_bytes()).map_err(fail)?;
-    packing.out.flush().map_err(fail)?;
-    drop(packing);
-    open.seal(&file, &meta).map_err(fail)?;
-    let table = table(&all, &places, &sum, format)?;
-    let path = format!("objects/pack/pack-{name}.idx");
-    out.file(&path, &table)
+    let sum = packing.hash.try_finalize();
+    let sum = sum.map_err(|error| fail(io::Error::other(error.to_string())))?;
+    let mut file = packing.inner;
+    file.write_all(sum.as_slice()).map_err(fail)?;
+    file.flush().map_err(fail)?;
+    let mut source = BufReader::new(File::open(&path).map_err(fail)?);
+    let done = pack::write(&mut source, &made, of.pack.format(), of.cancel);
+    let done = done.map_err(|error| match of.cancel.is_set() {
+        true => Error::Cancelled,
+        false => fail(pack::as_io(&error)),
+    })?;
+    let open = out.placer.dir(&dir).map_err(fail)?;
+    for made in [done.data_path, done.index_path].into_iter().flatten() {
+        let meta = out.meta(Meta::file(0o444, 0, out.time));
+        let name = made.file_name().unwrap_or_default().as_encoded_bytes();
+        let mut file = open.create(name, &meta).map_err(fail)?;
+        io::copy(&mut File::open(&made).map_err(fail)?, &mut file).map_err(fail)?;
+        open.seal(&file, &meta).map_err(fail)?;
+    }
+    std::fs::remove_dir_all(&made).map_err(fail)
 }
 
-/// Gives an object as it stands in a pack; nothing for a large one.
-fn compressed(pack: &Pack, oid: &Oid) -> Result<Option<Vec<u8>>, Error> {
+/// Gives an object as it stands in a pack: whole, whatever it was sent as.
+fn compressed(pack: &Pack, oid: &Oid) -> Result<Vec<u8>, Error> {
     let kind = pack.kind(oid).ok_or(Error::Missing(*oid))?;
-    if kind == Kind::Blob && pack.size(oid)? > LARGE {
-        return Ok(None);
-    }
     let content = pack.read(oid, kind, u64::MAX)?;
-    let number = match kind {
-        Kind::Commit => 1,
-        Kind::Tree => 2,
-        Kind::Blob => 3,
-        Kind::Tag => 4,
+    let header = match kind {
+        Kind::Commit => data::entry::Header::Commit,
+        Kind::Tree => data::entry::Header::Tree,
+        Kind::Blob => data::entry::Header::Blob,
+        Kind::Tag => data::entry::Header::Tag,
     };
     let failed = |e: io::Error| Error::object(oid, e.to_string());
     let mut out = Vec::with_capacity(content.len() / 2 + 32);
-    head(&mut out, number, content.len() as u64).map_err(failed)?;
-    let mut zlib = ZlibEncoder::new(&mut out, Compression::default());
+    header
+        .write_to(content.len() as u64, &mut out)
+        .map_err(failed)?;
+    let mut zlib = ZlibEncoder::new(out, Compression::default());
     zlib.write_all(&content).map_err(failed)?;
-    zlib.finish().map_err(failed)?;
-    Ok(Some(out))
-}
-
-/// Writes the type and size that stand before an object.
-fn head(out: &mut impl Write, kind: u8, size: u64) -> io::Result<()> {
-    let mut byte = kind << 4 | (size & 15) as u8;
-    let mut rest = size >> 4;
-    while rest > 0 {
-        out.write_all(&[byte | 0x80])?;
-        byte = (rest & 0x7f) as u8;
-        rest >>= 7;
-    }
-    out.write_all(&[byte])
-}
-
-/// Makes the index of a pack, version 2.
-fn table(all: &[Oid], places: &[(u64, u32)], sum: &Oid, format: Format) -> Result<Vec<u8>, Error> {
-    let mut out = b"\xfftOc\0\0\0\x02".to_vec();
-    for first in 0..=255_u8 {
-        let below = all.partition_point(|oid| oid.as_bytes()[0] <= first);
-        out.extend_from_slice(&(below as u32).to_be_bytes());
-    }
-    for oid in all {
-        out.extend_from_slice(oid.as_bytes());
-    }
-    for (_, crc) in places {
-        out.extend_from_slice(&crc.to_be_bytes());
-    }
-    let mut large: Vec<u64> = Vec::new();
-    for (offset, _) in places {
-        let small = u32::try_from(*offset)
-            .ok()
-            .filter(|offset| offset >> 31 == 0);
-        let number = small.unwrap_or_else(|| {
-            large.push(*offset);
-            0x8000_0000 | (large.len() - 1) as u32
-        });
-        out.extend_from_slice(&number.to_be_bytes());
-    }
-    for offset in large {
-        out.extend_from_slice(&offset.to_be_bytes());
-    }
-    out.extend_from_slice(sum.as_bytes());
-    let mut hash = Hasher::new(format);
-    hash.update(&out);
-    let own = hash.finish().map_err(|e| Error::Pack(e.to_string()))?;
-    out.extend_from_slice(own.as_bytes());
-    Ok(out)
+    zlib.finish().map_err(failed)
 }

@@ -1,40 +1,32 @@
-//! One commit of a remote repository: protocol, packs, objects, checkout.
+//! One commit of a remote repository: fetched, checked out, kept as a repository of its own.
 //!
-//! A build wants the files of one commit and nothing else, which is a small part of what git does:
-//! ask for a reference (protocol 2, or the one before it), receive one pack of depth 1, name what
-//! is in it, write the tree out. That is done here. The libraries that do all of git were tried:
-//! the Rust one takes 80 crates and as long to compile as all the rest, the C one makes the program
-//! half as large again, parses what a stranger sends in C, and takes its connections from `unsafe`
-//! code only. The `git` program is not in an image that has nothing but a builder.
+//! What git is made of (its protocol, packs, objects, attributes, conversions, indexes) is gitoxide's;
+//! of it only the parts below its repositories are used, so that no configuration of this machine is
+//! read and no program but `ssh` is run. The `git` program is not in an image that has nothing but a
+//! builder. What is here is how they are put to use: the ways to a remote (the project's own HTTP
+//! client, `ssh`, git's daemon, each ended by the build's switch), what a reference means, and how a
+//! tree becomes files.
 //!
 //! Nothing that comes from a remote is believed: lengths are bounded, objects are named by their
 //! content (with the check for collisions that git makes), and names in a tree lead nowhere but into
 //! the directory that is checked out to. Files of Git LFS stay the pointers that they are in the
-//! repository, as with BuildKit.
+//! repository, as with BuildKit. An object is held in memory while it is looked at, packs are not.
 
 mod address;
-mod attributes;
 mod checkout;
-mod convert;
 mod directory;
 mod fetch;
-mod object;
-mod oid;
 mod pack;
-mod packet;
-mod protocol;
 mod submodules;
-mod wildmatch;
 mod wire;
 
 pub use address::{shown, submodule_url};
 pub use checkout::{Checked, Checkout, check_out};
 pub use directory::{Repository, keep};
 pub use fetch::{Fetched, Wanted, fetch};
-pub use object::Kind;
-pub use oid::{Collision, Format, Hasher, Oid};
-pub use pack::{Pack, receive};
-pub use protocol::{Depth, Ref, Session};
+pub use gix_hash::{Kind as Format, ObjectId as Oid};
+pub use gix_object::Kind;
+pub use pack::Pack;
 pub use submodules::{Submodule, submodules};
 
 use crate::net::{self, Client, Tls};
@@ -174,9 +166,6 @@ pub enum Error {
         /// Its words, or ours.
         message: String,
     },
-    /// A pack that is none.
-    #[error("the pack that was sent: {0}")]
-    Pack(String),
     /// An object that should have been sent was not.
     #[error("object {0} was not sent")]
     Missing(Oid),
@@ -213,25 +202,6 @@ impl Error {
         Error::Object {
             oid: *oid,
             why: why.into(),
-        }
-    }
-
-    /// Makes an error of what happened while a remote was read from.
-    fn of_io(remote: &str, error: io::Error) -> Error {
-        let kind = error.kind();
-        match error.downcast::<Error>() {
-            Ok(own) => own,
-            Err(error) => match error.downcast::<net::Error>() {
-                Ok(net::Error::Cancelled) => Error::Cancelled,
-                Ok(net) => Error::Exchange(Box::new(net)),
-                Err(_) if kind == io::ErrorKind::UnexpectedEof => Error::Cut {
-                    remote: shown(remote),
-                },
-                Err(error) => Error::Protocol {
-                    remote: shown(remote),
-                    why: error.to_string(),
-                },
-            },
         }
     }
 }

@@ -1,6 +1,8 @@
 //! .gitmodules (gitmodules(5)), which is written as git's configuration is.
 
 use crate::fs::RelPath;
+use gix_config::File;
+use gix_config::file::Metadata;
 use std::collections::BTreeMap;
 
 /// The most submodules of one repository.
@@ -22,221 +24,50 @@ pub struct Submodule {
 /// Reads a .gitmodules; `Err` says what is wrong with it. Names and values that git refuses as an
 /// attack are refused here, too.
 pub fn submodules(text: &[u8]) -> Result<Vec<Submodule>, String> {
-    let mut out: BTreeMap<Vec<u8>, Submodule> = BTreeMap::new();
-    for setting in settings(text)? {
-        let Setting {
-            section,
-            name,
-            key,
-            value,
-        } = setting;
-        if section != b"submodule" {
+    let events = gix_config::parse::Events::from_bytes(text, None)
+        .map_err(|error| format!("line {} cannot be read", error.line_number()))?;
+    let config = File::from_parse_events_no_includes(events, Metadata::api());
+    let mut out: BTreeMap<&[u8], Submodule> = BTreeMap::new();
+    for section in config.sections_by_name("submodule").into_iter().flatten() {
+        let Some(name) = section.header().subsection_name() else {
             continue;
-        }
-        let Some(name) = name else { continue };
-        let shown = name.escape_ascii().to_string();
-        let checked = RelPath::checked(&name)
+        };
+        let shown = name.escape_ascii();
+        let checked = RelPath::checked(name)
             .filter(|name| !name.is_root())
             .ok_or_else(|| format!("the submodule name `{shown}` is suspicious"))?;
         let one = out.entry(name).or_insert_with(|| Submodule {
             name: checked,
             ..Submodule::default()
         });
-        let value = value.unwrap_or_default();
-        let suspicious = || {
-            format!(
-                "submodule `{shown}` has a suspicious {}",
-                key.escape_ascii()
-            )
-        };
-        if value.starts_with(b"-") && matches!(&key[..], b"path" | b"url") {
-            return Err(suspicious());
+        // A key without a value has an empty one.
+        let value = |key| Some(section.body().value_implicit(key)?.unwrap_or_default());
+        let suspicious = |key| format!("submodule `{shown}` has a suspicious {key}");
+        if let Some(path) = value("path") {
+            let path = Some(path.strip_suffix(b"/").unwrap_or(&path))
+                .filter(|path| !path.starts_with(b"-"))
+                .and_then(RelPath::checked)
+                .filter(|path| !path.is_root());
+            one.path = Some(path.ok_or_else(|| suspicious("path"))?);
         }
-        match &key[..] {
-            b"path" => {
-                let path = RelPath::checked(value.strip_suffix(b"/").unwrap_or(&value));
-                one.path = Some(path.filter(|path| !path.is_root()).ok_or_else(suspicious)?);
-            }
-            b"url" => {
-                let url = String::from_utf8(value).map_err(|_| suspicious())?;
-                if url.chars().any(char::is_control) {
-                    return Err(suspicious());
-                }
-                one.url = Some(url);
-            }
-            b"update" => match &value[..] {
-                b"none" => one.is_left_out = true,
-                b"checkout" | b"rebase" | b"merge" => one.is_left_out = false,
-                _ => return Err(suspicious()),
-            },
-            _ => {}
+        if let Some(url) = value("url") {
+            let url = String::from_utf8(url.into())
+                .ok()
+                .filter(|url| !url.starts_with('-') && !url.contains(char::is_control));
+            one.url = Some(url.ok_or_else(|| suspicious("url"))?);
+        }
+        if let Some(update) = value("update") {
+            one.is_left_out = match update.as_slice() {
+                b"none" => true,
+                b"checkout" | b"rebase" | b"merge" => false,
+                _ => return Err(suspicious("update")),
+            };
         }
         if out.len() > MAX {
             return Err(format!("there are more than {MAX} submodules"));
         }
     }
     Ok(out.into_values().collect())
-}
-
-/// One `key = value` of a configuration.
-#[derive(Debug, PartialEq, Eq)]
-struct Setting {
-    /// In lower case.
-    section: Vec<u8>,
-    /// What stands in quotes after it.
-    name: Option<Vec<u8>>,
-    /// In lower case.
-    key: Vec<u8>,
-    /// None where there is no `=`.
-    value: Option<Vec<u8>>,
-}
-
-fn settings(text: &[u8]) -> Result<Vec<Setting>, String> {
-    let mut out = Vec::new();
-    let mut section: Option<(Vec<u8>, Option<Vec<u8>>)> = None;
-    let mut rest = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let mut line = 1;
-    while let Some((&first, tail)) = rest.split_first() {
-        let wrong = || format!("line {line} cannot be read");
-        match first {
-            b'\n' => {
-                line += 1;
-                rest = tail;
-            }
-            c if c.is_ascii_whitespace() => rest = tail,
-            b'#' | b';' => {
-                let end = tail.iter().position(|&c| c == b'\n').unwrap_or(tail.len());
-                rest = &tail[end..];
-            }
-            b'[' => {
-                let (head, tail) = header(tail).ok_or_else(wrong)?;
-                section = Some(head);
-                rest = tail;
-            }
-            _ => {
-                let (section, name) = section.clone().ok_or_else(wrong)?;
-                let end = rest
-                    .iter()
-                    .position(|c| !c.is_ascii_alphanumeric() && *c != b'-')
-                    .unwrap_or(rest.len());
-                if end == 0 {
-                    return Err(wrong());
-                }
-                let key = rest[..end].to_ascii_lowercase();
-                let (value, tail, lines) = value(&rest[end..]).ok_or_else(wrong)?;
-                rest = tail;
-                line += lines;
-                out.push(Setting {
-                    section,
-                    name,
-                    key,
-                    value,
-                });
-            }
-        }
-    }
-    Ok(out)
-}
-
-/// A section's name and what stands in quotes after it.
-type Section = (Vec<u8>, Option<Vec<u8>>);
-
-/// Reads `section]` or `section "name"]`; gives what is after it.
-fn header(text: &[u8]) -> Option<(Section, &[u8])> {
-    let end = text
-        .iter()
-        .position(|c| !c.is_ascii_alphanumeric() && !matches!(c, b'-' | b'.'))?;
-    let section = text[..end].to_ascii_lowercase();
-    let mut rest = &text[end..];
-    if let Some(tail) = rest.strip_prefix(b"]") {
-        return Some(((section, None), tail));
-    }
-    let blanks = rest
-        .iter()
-        .take_while(|c| matches!(c, b' ' | b'\t'))
-        .count();
-    rest = rest[blanks..].strip_prefix(b"\"")?;
-    let mut name = Vec::new();
-    loop {
-        let (&c, tail) = rest.split_first()?;
-        rest = tail;
-        match c {
-            b'"' => break,
-            b'\n' => return None,
-            b'\\' => {
-                let (&c, tail) = rest.split_first()?;
-                rest = tail;
-                name.push(c);
-            }
-            c => name.push(c),
-        }
-    }
-    Some(((section, Some(name)), rest.strip_prefix(b"]")?))
-}
-
-/// Reads what is after a key up to the end of the line; gives how many lines went on, too.
-#[expect(clippy::type_complexity, reason = "used here only")]
-fn value(text: &[u8]) -> Option<(Option<Vec<u8>>, &[u8], usize)> {
-    let blanks = text
-        .iter()
-        .take_while(|c| matches!(c, b' ' | b'\t'))
-        .count();
-    let mut rest = &text[blanks..];
-    match rest.split_first() {
-        None => return Some((None, rest, 0)),
-        Some((b'\n' | b'#' | b';' | b'\r', _)) => return Some((None, rest, 0)),
-        Some((b'=', tail)) => rest = tail,
-        Some(_) => return None,
-    }
-    let mut out = Vec::new();
-    // Blanks at the end go, but for those in quotes.
-    let mut keep = 0;
-    let mut quoted = false;
-    let mut lines = 0;
-    while let Some((&c, tail)) = rest.split_first() {
-        match c {
-            b'\n' if quoted => return None,
-            b'\n' => break,
-            b'#' | b';' if !quoted => {
-                let end = tail.iter().position(|&c| c == b'\n').unwrap_or(tail.len());
-                rest = &tail[end..];
-                break;
-            }
-            b'"' => {
-                quoted = !quoted;
-                keep = out.len();
-            }
-            b'\\' => {
-                let (&c, after) = tail.split_first()?;
-                rest = after;
-                match c {
-                    b'\n' => lines += 1,
-                    b'n' => out.push(b'\n'),
-                    b't' => out.push(b'\t'),
-                    b'b' => out.push(8),
-                    b'\\' | b'"' => out.push(c),
-                    _ => return None,
-                }
-                keep = out.len();
-                continue;
-            }
-            c if c.is_ascii_whitespace() && !quoted => {
-                if !out.is_empty() {
-                    out.push(c);
-                }
-            }
-            c => {
-                out.push(c);
-                keep = out.len();
-            }
-        }
-        rest = tail;
-    }
-    if quoted {
-        return None;
-    }
-    out.truncate(keep);
-    Some((Some(out), rest, lines))
 }
 
 #[cfg(test)]
@@ -318,11 +149,17 @@ mod tests {
                 "[submodule \"a\"]\nupdate = !rm -rf /\n",
                 "!submodule `a` has a suspicious update",
             ),
-            ("path = a\n", "!line 1 cannot be read"),
+            // As git has it: this says nothing of any submodule.
+            ("path = a\n", ""),
             ("\n[submodule \"a\n", "!line 2 cannot be read"),
             ("[a]\nb = \"c\n", "!line 2 cannot be read"),
             ("[a]\n= c\n", "!line 2 cannot be read"),
-            ("[a]\nb c\n", "!line 2 cannot be read"),
+            // Of no submodule, and so of no interest.
+            ("[a]\nb c\n", ""),
+            (
+                "[submodule \"a\"]\npath c\n",
+                "!submodule `a` has a suspicious path",
+            ),
         ];
         for (text, want) in table {
             assert_eq!(read(text), want, "{text}");

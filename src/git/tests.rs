@@ -1,9 +1,14 @@
-//! Packs as a stranger may send them.
+//! Packs, trees, attributes and submodules as a stranger may send them.
 
+use super::checkout::{builtin_rules, converted, with_rules};
+use super::pack::entries;
 use super::*;
+use crate::fs::RelPath;
 use flate2::write::ZlibEncoder;
+use gix_filter::Pipeline;
+use gix_object::tree::EntryKind;
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 
 /// An object in a pack.
 enum Piece {
@@ -24,9 +29,7 @@ fn blob(content: &str) -> Piece {
 }
 
 fn oid(content: &str) -> Oid {
-    let mut hash = Hasher::object(Format::Sha1, "blob", content.len() as u64);
-    hash.update(content.as_bytes());
-    hash.finish().unwrap()
+    gix_object::compute_hash(Format::Sha1, Kind::Blob, content.as_bytes()).unwrap()
 }
 
 fn zlib(bytes: &[u8]) -> Vec<u8> {
@@ -86,59 +89,42 @@ fn pack(count: usize, pieces: &[Piece]) -> Vec<u8> {
             Back(back, delta) => offset_delta(*back, delta),
             Nth(back, delta) => offset_delta(offsets[at] - offsets[at - back], delta),
             Named(oid, delta) => {
-                [head(7, delta.len()), oid.as_bytes().to_vec(), zlib(delta)].concat()
+                [head(7, delta.len()), oid.as_slice().to_vec(), zlib(delta)].concat()
             }
             Raw(bytes) => bytes.clone(),
         });
     }
-    let mut hash = Hasher::new(Format::Sha1);
+    let mut hash = gix_hash::hasher(Format::Sha1);
     hash.update(&out);
-    out.extend(hash.finish().unwrap().as_bytes());
+    out.extend(hash.try_finalize().unwrap().as_slice());
     out
 }
 
-/// Gives the contents, in order, or what is wrong with it.
-fn read(bytes: &[u8]) -> String {
+/// Gives the contents, in order; nothing where it is refused.
+fn read(bytes: &[u8]) -> Option<String> {
     let dir = tempfile::tempdir().unwrap();
     let cancel = Cancel::new().unwrap();
-    let file = dir.path().join("pack");
     let mut source = bytes;
-    let pack = match receive(
-        &mut source,
-        "https://h/a",
-        &file,
-        Format::Sha1,
-        &cancel,
-        &|_| (),
-    ) {
-        Ok(pack) => pack,
-        Err(error) => return format!("!{error}"),
-    };
-    assert_eq!(pack.len(), pack.objects().count());
+    let pack = Pack::receive(&mut source, dir.path(), Format::Sha1, &cancel).ok()?;
     let mut out: Vec<String> = pack
         .objects()
-        .map(|(name, kind)| {
-            let content = String::from_utf8(pack.read(&name, kind, 1 << 20).unwrap()).unwrap();
-            let mut streamed = String::new();
-            let mut stream = pack.open(&name).unwrap();
-            stream.read_to_string(&mut streamed).unwrap();
+        .map(|name| {
+            let content = pack.read(&name, pack.kind(&name)?, 1 << 20).ok()?;
+            let content = String::from_utf8(content).unwrap();
             assert_eq!(oid(&content), name);
-            assert_eq!(
-                (&streamed, pack.size(&name).unwrap()),
-                (&content, content.len() as u64)
-            );
-            content
+            assert_eq!(pack.size(&name).unwrap(), content.len() as u64);
+            Some(content)
         })
-        .collect();
+        .collect::<Option<_>>()?;
     out.sort();
-    out.join(" ")
+    out.dedup();
+    Some(out.join(" "))
 }
 
 #[test]
 fn packs_are_read() {
     let long = "0123456789abcdef".repeat(0x1000);
     let table = [
-        (vec![], ""),
         (vec![blob("a"), blob(""), blob("b")], " a b"),
         (vec![blob("a"), blob("a")], "a"),
         (
@@ -166,15 +152,6 @@ fn packs_are_read() {
             ],
             "a ab abc",
         ),
-        // What it is a delta of is made of it, too.
-        (
-            vec![
-                Named(oid("ab"), delta(2, 1, &[0x90, 1])),
-                Named(oid("a"), longer("a", "b")),
-                blob("a"),
-            ],
-            "a ab",
-        ),
         (
             vec![
                 blob("abc"),
@@ -200,14 +177,11 @@ fn packs_are_read() {
     ];
     for (pieces, want) in table {
         let got = read(&pack(pieces.len(), &pieces));
-        let got = match want {
-            "&" => {
-                assert_eq!(got, format!("{long} {long}x"));
-                continue;
-            }
-            _ => got,
-        };
-        assert_eq!(got, want);
+        let got = got.expect(want);
+        match want {
+            "&" => assert_eq!(got, format!("{long} {long}x")),
+            want => assert_eq!(got, want),
+        }
     }
 }
 
@@ -292,27 +266,231 @@ fn packs_that_are_none_are_refused() {
             "a delta has a number out of bounds",
         ),
         (chain, "a chain of deltas is too long"),
+        (vec![], "it is empty"),
+        // Named for its base, which is named for it; that each is there whole, too, is no use.
+        (
+            vec![
+                Named(oid("ab"), delta(2, 1, &[0x90, 1])),
+                Named(oid("a"), longer("a", "b")),
+                blob("a"),
+            ],
+            "an object is made of itself",
+        ),
     ];
     for (pieces, want) in table {
         let got = read(&pack(pieces.len(), &pieces));
-        assert_eq!(got, format!("!the pack that was sent: {want}"));
+        assert!(got.is_none(), "{want}");
     }
 
     let good = pack(1, &[blob("abc")]);
-    let cut = "!https://h/a: the connection ended too early";
     for end in 0..good.len() {
-        assert_eq!(read(&good[..end]), cut, "{end}");
+        assert_eq!(read(&good[..end]), None, "{end}");
     }
     for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0x40;
         let got = read(&bad);
-        assert!(got.starts_with('!'), "{at}: {got}");
+        assert_eq!(got, None, "{at}");
     }
     // More than there is, and more than any memory holds.
     for count in [2, u32::MAX as usize] {
         let got = read(&pack(count, &[blob("abc")]));
-        assert!(got.starts_with('!'), "{got}");
+        assert_eq!(got, None, "{count}");
+    }
+}
+
+#[test]
+fn names_that_lead_elsewhere_are_refused() {
+    let oid = oid("x");
+    let one = |mode: &str, name: &[u8]| {
+        let mut bytes = [mode.as_bytes(), b" ", name, b"\0"].concat();
+        bytes.extend_from_slice(&[7; 20]);
+        entries(&oid, &bytes).map(|entries| entries[0].mode.kind())
+    };
+    for name in [
+        &b"a"[..],
+        b".gitignore",
+        b".git2",
+        b"git~2",
+        b"..a",
+        b"\xff",
+        b"a b",
+        b"a:b",
+        b"con",
+    ] {
+        let kind = one("100644", name).unwrap();
+        assert_eq!(kind, EntryKind::Blob, "{}", name.escape_ascii());
+    }
+    for name in [
+        &b""[..],
+        b".",
+        b"..",
+        b"a/b",
+        b".git",
+        b".GIT",
+        b".git ",
+        b".git...",
+        b".gIt::x",
+        b"git~1",
+        b".g\xe2\x80\x8cit",
+    ] {
+        assert!(one("100644", name).is_err(), "{}", name.escape_ascii());
+    }
+    assert!(one("120000", b".gitmodules").is_err());
+    for (mode, want) in [
+        ("100664", EntryKind::Blob),
+        ("100755", EntryKind::BlobExecutable),
+        ("120000", EntryKind::Link),
+        ("40000", EntryKind::Tree),
+        ("160000", EntryKind::Commit),
+    ] {
+        assert_eq!(one(mode, b"a").unwrap(), want);
+    }
+    for mode in ["", "x", "10000", "99999999999"] {
+        assert!(one(mode, b"a").is_err(), "{mode}");
+    }
+}
+
+/// Writes a content by the attributes of the root and of `sub`.
+fn written(root: &str, sub: &str, path: &str, content: &[u8]) -> (Vec<u8>, Option<String>) {
+    let mut all = Default::default();
+    let path = RelPath::clean(path.as_bytes()).unwrap();
+    let dir = RelPath::root().join(b"sub");
+    let mut rules = builtin_rules(&mut all).unwrap();
+    rules = with_rules(&rules, &RelPath::root(), root.as_bytes(), &mut all).unwrap();
+    if path.is_within(&dir) {
+        rules = with_rules(&rules, &dir, sub.as_bytes(), &mut all).unwrap();
+    }
+    let mut pipeline = Pipeline::new(Default::default(), Format::Sha1, Default::default());
+    let oid = gix_object::compute_hash(Format::Sha1, Kind::Blob, content).unwrap();
+    let got = converted(content, &path, &oid, &rules, &all, &mut pipeline);
+    let (content, note) = got.unwrap();
+    (content.into_owned(), note)
+}
+
+#[test]
+fn attributes_say_how_a_file_is_written() {
+    let root = "\
+# a comment
+*.bat text eol=crlf
+*.auto text=auto eol=crlf
+*.crlf crlf eol=crlf
+*.bin binary eol=crlf
+*.raw eol=crlf -text
+*.lone eol=crlf
+*.id ident
+*.u16 working-tree-encoding=UTF-16
+*.u8 working-tree-encoding=UTF-8
+/top.txt text eol=crlf
+sub/only.txt text eol=crlf
+deep/**/x text eol=crlf
+dir/ text eol=crlf
+!not text eol=crlf
+\"a b\\101.q\" text eol=crlf
+[attr]dos text eol=crlf
+*.dos dos
+*.twice text eol=crlf
+*.twice !eol
+*.lf text eol=lf
+*.filter filter=lfs -text
+";
+    let sub = "*.bat -text\n[attr]none text\n/here text eol=crlf\n";
+    // Whether LF becomes CR LF in text, and in what is none.
+    let table = [
+        ("a.bat", (true, true)),
+        ("x/a.bat", (true, true)),
+        ("sub/a.bat", (false, false)),
+        ("sub/x/a.bat", (false, false)),
+        ("a.auto", (true, false)),
+        ("a.crlf", (true, true)),
+        ("a.bin", (false, false)),
+        ("a.raw", (false, false)),
+        ("a.lone", (true, true)),
+        ("top.txt", (true, true)),
+        ("x/top.txt", (false, false)),
+        ("sub/only.txt", (true, true)),
+        ("x/sub/only.txt", (false, false)),
+        ("deep/x", (true, true)),
+        ("deep/a/b/x", (true, true)),
+        ("dir/x", (false, false)),
+        ("not", (false, false)),
+        ("!not", (false, false)),
+        ("a bA.q", (true, true)),
+        ("a.dos", (true, true)),
+        ("a.twice", (false, false)),
+        ("a.lf", (false, false)),
+        ("a.filter", (false, false)),
+        ("sub/here", (true, true)),
+        ("sub/x/here", (false, false)),
+    ];
+    for (name, want) in table {
+        let has = |content: &[u8]| written(root, sub, name, content).0.contains(&b'\r');
+        assert_eq!((has(b"a\n"), has(b"a\0\n")), want, "{name}");
+    }
+    assert_eq!(written(root, sub, "a.u8", b"\xff").0, b"\xff");
+    assert_eq!(written(root, sub, "a.c", b"$Id$\n").0, b"$Id$\n");
+    let circle = "[attr]a b\n[attr]b a text\nx a eol=crlf\n";
+    assert_eq!(written(circle, "", "x", b"\n").0, b"\r\n");
+}
+
+#[test]
+fn contents_are_written_as_git_does() {
+    let root = "*.crlf text eol=crlf\n*.auto text=auto eol=crlf\n*.id ident\n*.16 working-tree-encoding=UTF-16\n*.16le working-tree-encoding=utf-16le\n*.16be working-tree-encoding=UTF-16BE\n*.16bom working-tree-encoding=UTF-16BE-BOM\n*.latin working-tree-encoding=latin1\n*.odd text eol=crlf working-tree-encoding=EBCDIC\n";
+    let table: [(&[u8], &[u8], &[u8]); 8] = [
+        (b"a\nb\n", b"a\r\nb\r\n", b"a\r\nb\r\n"),
+        (b"a\r\nb\n", b"a\r\nb\r\n", b"a\r\nb\n"),
+        (b"a\rb\n", b"a\rb\r\n", b"a\rb\n"),
+        (b"a\0\n", b"a\0\r\n", b"a\0\n"),
+        (b"a\r\n", b"a\r\n", b"a\r\n"),
+        (b"none", b"none", b"none"),
+        (b"", b"", b""),
+        (b"\n\n", b"\r\n\r\n", b"\r\n\r\n"),
+    ];
+    for (content, always, if_text) in table {
+        for (name, want) in [("a.crlf", always), ("a.auto", if_text), ("a", content)] {
+            let got = written(root, "", name, content).0;
+            assert_eq!(got, want, "{} {name}", content.escape_ascii());
+        }
+    }
+    let table = [
+        ("a $Id$ b", "a {} b"),
+        ("$Id: 0123 $", "{}"),
+        ("$Id:$", "{}"),
+        ("$Id$$Id$", "{}{}"),
+        ("$Id: a b c $", "$Id: a b c $"),
+        ("$Id: x\n$", "$Id: x\n$"),
+        ("$Id: open", "$Id: open"),
+        ("$Identity$", "$Identity$"),
+        ("$I$", "$I$"),
+    ];
+    for (content, want) in table {
+        let want = want.replace("{}", &format!("$Id: {} $", oid(content)));
+        let got = written(root, "", "a.id", content.as_bytes()).0;
+        assert_eq!(String::from_utf8_lossy(&got), want, "{content}");
+    }
+    let table: [(&str, &[u8]); 4] = [
+        ("a.16", b"\xff\xfeh\0\xe4\0=\xd8\0\xde"),
+        ("a.16le", b"h\0\xe4\0=\xd8\0\xde"),
+        ("a.16be", b"\0h\0\xe4\xd8=\xde\0"),
+        ("a.16bom", b"\xfe\xff\0h\0\xe4\xd8=\xde\0"),
+    ];
+    for (name, want) in table {
+        let got = written(root, "", name, "h\u{e4}\u{1f600}".as_bytes());
+        assert_eq!(got, (want.to_vec(), None), "{name}");
+    }
+    assert_eq!(written(root, "", "a.latin", "\u{e4}".as_bytes()).0, b"\xe4");
+    let notes: [(&str, &[u8], &[u8], &str); 3] = [
+        ("a.odd", b"x\n", b"x\r\n", "EBCDIC"),
+        ("a.16", b"\xff", b"\xff", "UTF-16"),
+        ("a.latin", b"\xff", b"\xff", "latin1"),
+    ];
+    for (name, content, want, encoding) in notes {
+        let (got, note) = written(root, "", name, content);
+        assert_eq!(got, want, "{name}");
+        let want = format!(
+            "/{name}: its working-tree-encoding {encoding} cannot be written; it stays UTF-8"
+        );
+        assert_eq!(note, Some(want));
     }
 }
 

@@ -1,4 +1,7 @@
 //! The ways to a repository: http, git's own daemon, ssh.
+//!
+//! The protocol is spoken over a pair of ends, one to read from and one to write to. Over http a
+//! question is sent when it is whole, which is when it is flushed, and what is read next is its answer.
 
 use super::address::Address;
 use super::{Error, Login, Remote, shown};
@@ -8,46 +11,69 @@ use crate::request::SshSource;
 use crate::sys::Cancel;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use gix_protocol::transport::Protocol;
+use gix_protocol::transport::client::git::{ConnectMode, blocking_io::Connection};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
-use std::io::{self, Read};
+use std::cell::RefCell;
+use std::io::{self, BufReader, Cursor, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::rc::Rc;
 use std::time::Duration;
 
 const VERSION: HeaderName = HeaderName::from_static("git-protocol");
+/// The most bytes that a server may say before the pack: references, of which there may be millions.
+const MAX_TALK: u64 = 256 << 20;
 
 /// An open way to one repository.
-pub(super) enum Wire<'a> {
+#[derive(Clone)]
+pub(super) struct Wire<'a>(Rc<RefCell<Shared<'a>>>);
+
+struct Shared<'a> {
+    /// The remote as it may be shown.
+    remote: String,
+    way: Way<'a>,
+    /// Who is told of bytes as they come.
+    moved: &'a dyn Fn(u64),
+    /// What was written and not yet sent.
+    question: Vec<u8>,
+    /// Why the last exchange failed: the protocol's code passes on only that it did.
+    trouble: Option<Error>,
+    version: Protocol,
+    /// How many bytes may still come.
+    allowance: u64,
+}
+
+enum Way<'a> {
     /// A request each question.
     Http(Http<'a>),
     /// One connection for all of them.
     Stream(Stream<'a>),
 }
 
+/// What the protocol is spoken over.
+pub(super) type Ends<'a> = Connection<BufReader<Wire<'a>>, Wire<'a>>;
+
 impl<'a> Wire<'a> {
-    /// Opens the way and gives what the server says first.
-    pub(super) fn open(remote: &Remote<'a>) -> Result<(Wire<'a>, Box<dyn Read + 'a>), Error> {
+    /// Opens the way.
+    pub(super) fn open(
+        remote: &Remote<'a>,
+        moved: &'a dyn Fn(u64),
+    ) -> Result<(Wire<'a>, Ends<'a>), Error> {
         let (address, login) = Address::parse(remote.url)?;
-        match address {
+        let mut daemon = None;
+        let way = match address {
             Address::Http(url) => {
                 let login = remote.login.cloned().or(login);
-                let (http, greeting) = Http::open(remote, url, login)?;
-                Ok((Wire::Http(http), Box::new(greeting)))
+                Way::Http(Http::open(remote, url, login)?)
             }
             Address::Daemon { host, port, path } => {
-                let mut stream = Stream::daemon(remote, &host, port)?;
-                let place = match port {
-                    9418 => host,
-                    port => format!("{host}:{port}"),
-                };
-                let asked = format!("git-upload-pack {path}\0host={place}\0\0version=2\0");
-                let asked = format!("{:04x}{asked}", asked.len() + 4);
-                stream.send(asked.as_bytes())?;
-                let reader = stream.reader()?;
-                Ok((Wire::Stream(stream), Box::new(reader)))
+                let stream = Stream::daemon(remote, &host, port)?;
+                daemon = Some((path, host, (port != 9418).then_some(port)));
+                Way::Stream(stream)
             }
             Address::Ssh {
                 user,
@@ -59,51 +85,132 @@ impl<'a> Wire<'a> {
                     Some(user) => format!("{user}@{host}"),
                     None => host,
                 };
-                let stream = Stream::ssh(remote, &place, port, &path)?;
-                let reader = stream.reader()?;
-                Ok((Wire::Stream(stream), Box::new(reader)))
+                Way::Stream(Stream::ssh(remote, &place, port, &path)?)
             }
+        };
+        let wire = Wire(Rc::new(RefCell::new(Shared {
+            remote: shown(remote.url),
+            way,
+            moved,
+            question: Vec::new(),
+            trouble: None,
+            version: Protocol::V2,
+            allowance: MAX_TALK,
+        })));
+        let (path, host, mode) = match daemon {
+            Some((path, host, port)) => (path, Some((host, port)), ConnectMode::Daemon),
+            None => (String::new(), None, ConnectMode::Process),
+        };
+        let input = BufReader::with_capacity(1 << 16, wire.clone());
+        let output = wire.clone();
+        let ends = Connection::new(input, output, Protocol::V2, path, host, mode, false);
+        Ok((wire, ends))
+    }
+
+    /// Notes which version the server speaks.
+    pub(super) fn speak(&self, version: Protocol) {
+        self.0.borrow_mut().version = version;
+    }
+
+    /// Lets the server say as much as it wants from here on.
+    pub(super) fn expect_pack(&self) {
+        self.0.borrow_mut().allowance = u64::MAX;
+    }
+
+    /// Notes why what is under way fails.
+    pub(super) fn fail(&self, error: Error) {
+        self.0.borrow_mut().trouble = Some(error);
+    }
+
+    /// Gives why the last exchange failed, where it did.
+    pub(super) fn trouble(&self) -> Option<Error> {
+        self.0.borrow_mut().trouble.take()
+    }
+}
+
+impl Shared<'_> {
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, Error> {
+        if self.allowance == 0 {
+            return Err(Error::Protocol {
+                remote: self.remote.clone(),
+                why: "it says too much before the pack".into(),
+            });
+        }
+        let most = out
+            .len()
+            .min(usize::try_from(self.allowance).unwrap_or(usize::MAX));
+        let out = &mut out[..most];
+        let read = match &mut self.way {
+            Way::Http(http) => http.answer.read(out).map_err(|error| http.broken(error))?,
+            Way::Stream(stream) => stream.read(out)?,
+        };
+        if read == 0 {
+            // Everything git says has an end of its own; this is noted for whoever needs more.
+            self.trouble = Some(Error::Cut {
+                remote: self.remote.clone(),
+            });
+        }
+        self.allowance = self.allowance.saturating_sub(read as u64);
+        (self.moved)(read as u64);
+        Ok(read)
+    }
+
+    fn send(&mut self) -> Result<(), Error> {
+        let question = std::mem::take(&mut self.question);
+        self.trouble = None;
+        match &mut self.way {
+            _ if question.is_empty() => Ok(()),
+            Way::Http(http) => http.ask(question, self.version),
+            Way::Stream(stream) => stream.send(&question),
         }
     }
 
-    /// Asks something and gives the answer as it comes.
-    pub(super) fn ask(
-        &mut self,
-        question: &[u8],
-        version: u32,
-    ) -> Result<Box<dyn Read + 'a>, Error> {
-        match self {
-            Wire::Http(http) => Ok(Box::new(http.ask(question, version)?)),
-            Wire::Stream(stream) => {
-                stream.send(question)?;
-                Ok(Box::new(stream.reader()?))
-            }
-        }
+    /// Keeps an error for who knows what to make of it.
+    fn keep<T>(&mut self, result: Result<T, Error>) -> io::Result<T> {
+        result.map_err(|error| {
+            let text = error.to_string();
+            self.trouble = Some(error);
+            io::Error::other(text)
+        })
+    }
+}
+
+impl Read for Wire<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let mut shared = self.0.borrow_mut();
+        let read = shared.read(out);
+        shared.keep(read)
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().question.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
-    /// Tells whether every question comes to a server that knows nothing of those before it.
-    pub(super) fn forgets(&self) -> bool {
-        matches!(self, Wire::Http(_))
+    fn flush(&mut self) -> io::Result<()> {
+        let mut shared = self.0.borrow_mut();
+        let sent = shared.send();
+        shared.keep(sent)
     }
 }
 
 /// A repository behind http.
-pub(super) struct Http<'a> {
+struct Http<'a> {
     remote: Remote<'a>,
     base: Url,
     authorization: Option<HeaderValue>,
+    answer: Box<dyn Read>,
 }
 
 impl<'a> Http<'a> {
-    fn open(
-        remote: &Remote<'a>,
-        url: Url,
-        login: Option<Login>,
-    ) -> Result<(Http<'a>, impl Read + use<>), Error> {
+    fn open(remote: &Remote<'a>, url: Url, login: Option<Login>) -> Result<Http<'a>, Error> {
         let mut http = Http {
             remote: remote.clone(),
             authorization: login.as_ref().and_then(authorization),
             base: url.clone(),
+            answer: Box::new(io::empty()),
         };
         let mut greeting = below(&url, "info/refs");
         greeting
@@ -128,7 +235,22 @@ impl<'a> Http<'a> {
             http.authorization = None;
         }
         http.base = base;
-        Ok((http, response.reader()))
+        http.answer = without_heading(response.reader()).map_err(|error| http.broken(error))?;
+        Ok(http)
+    }
+
+    /// Makes an error of one that came up while an answer was read.
+    fn broken(&self, error: io::Error) -> Error {
+        let kind = error.kind();
+        let remote = shown(self.remote.url);
+        match error.downcast::<net::Error>() {
+            Ok(error) => exchange(error),
+            Err(_) if kind == io::ErrorKind::UnexpectedEof => Error::Cut { remote },
+            Err(error) => Error::Protocol {
+                remote,
+                why: error.to_string(),
+            },
+        }
     }
 
     fn sign(&self, request: &mut Request<'_>) {
@@ -137,19 +259,20 @@ impl<'a> Http<'a> {
         }
     }
 
-    fn ask(&mut self, question: &[u8], version: u32) -> Result<impl Read + use<>, Error> {
+    fn ask(&mut self, question: Vec<u8>, version: Protocol) -> Result<(), Error> {
         let url = below(&self.base, "git-upload-pack");
         let mut request = Request::new(Method::POST, url, self.remote.tls)
             .header(CONTENT_TYPE, "application/x-git-upload-pack-request")
             .header(ACCEPT, "application/x-git-upload-pack-result")
-            .upload(Upload::Bytes(bytes::Bytes::copy_from_slice(question)));
-        if version == 2 {
+            .upload(Upload::Bytes(question.into()));
+        if version == Protocol::V2 {
             request = request.header(VERSION, "version=2");
         }
         self.sign(&mut request);
         let response = self.remote.client.send(request).map_err(exchange)?;
         let response = self.accepted(response, "application/x-git-upload-pack-result")?;
-        Ok(response.reader())
+        self.answer = Box::new(response.reader());
+        Ok(())
     }
 
     /// Gives an answer that is a success and of the type that was asked for.
@@ -201,6 +324,22 @@ impl<'a> Http<'a> {
     }
 }
 
+/// Takes off the packet that says which service answers, and the end of it: the other ways have none.
+fn without_heading(mut body: impl Read + 'static) -> io::Result<Box<dyn Read>> {
+    let mut length = [0; 4];
+    body.read_exact(&mut length)?;
+    let digits = std::str::from_utf8(&length).unwrap_or_default();
+    let size = u16::from_str_radix(digits, 16).unwrap_or(0);
+    let mut line = vec![0; usize::from(size).saturating_sub(4)];
+    body.read_exact(&mut line)?;
+    if line.starts_with(b"# service=") {
+        body.read_exact(&mut length)?;
+        return Ok(Box::new(body));
+    }
+    let first = [&length[..], &line].concat();
+    Ok(Box::new(Cursor::new(first).chain(body)))
+}
+
 fn below(base: &Url, name: &str) -> Url {
     let mut url = base.clone();
     url.set_path(&format!("{}/{name}", base.path().trim_end_matches('/')));
@@ -229,7 +368,7 @@ fn authorization(login: &Login) -> Option<HeaderValue> {
 }
 
 /// A repository behind one connection.
-pub(super) struct Stream<'a> {
+struct Stream<'a> {
     remote: String,
     input: OwnedFd,
     output: OwnedFd,
@@ -237,7 +376,7 @@ pub(super) struct Stream<'a> {
     patience: Duration,
     cancel: &'a Cancel,
     /// Ended when the connection is.
-    _child: Option<Ssh>,
+    ssh: Option<Ssh>,
 }
 
 /// A running ssh.
@@ -340,14 +479,14 @@ impl<'a> Stream<'a> {
         Ok(Stream::new(remote, input, output, Some(ssh)))
     }
 
-    fn new(remote: &Remote<'a>, input: OwnedFd, output: OwnedFd, child: Option<Ssh>) -> Stream<'a> {
+    fn new(remote: &Remote<'a>, input: OwnedFd, output: OwnedFd, ssh: Option<Ssh>) -> Stream<'a> {
         Stream {
             remote: shown(remote.url),
             input,
             output,
             patience: remote.client.settings().answer,
             cancel: remote.cancel,
-            _child: child,
+            ssh,
         }
     }
 
@@ -372,7 +511,9 @@ impl<'a> Stream<'a> {
 
     /// Gives what ssh has said on its standard error, as an error.
     fn said(&mut self) -> Option<Error> {
-        let errors = self._child.as_mut()?.errors.as_mut()?;
+        let errors = self.ssh.as_mut()?.errors.as_mut()?;
+        // It closes its outputs one after the other; a moment is enough for the second.
+        let _ = wait(errors, PollFlags::IN, Duration::from_secs(2), self.cancel);
         let mut text = [0; 2000];
         let n = errors.read(&mut text).ok()?;
         let text = String::from_utf8_lossy(&text[..n]);
@@ -384,78 +525,23 @@ impl<'a> Stream<'a> {
         })
     }
 
-    fn reader(&self) -> Result<Incoming<'a>, Error> {
-        let failed = |source| Error::Connect {
-            remote: self.remote.clone(),
-            source,
-        };
-        let errors = match self._child.as_ref().and_then(|ssh| ssh.errors.as_ref()) {
-            Some(errors) => Some(errors.as_fd().try_clone_to_owned().map_err(failed)?),
-            None => None,
-        };
-        Ok(Incoming {
-            remote: self.remote.clone(),
-            input: self.input.try_clone().map_err(failed)?,
-            errors,
-            patience: self.patience,
-            cancel: self.cancel,
-        })
-    }
-}
-
-/// What comes over a connection. It reads no byte more than it is asked for, so that the next one
-/// goes on where this one stopped.
-struct Incoming<'a> {
-    remote: String,
-    input: OwnedFd,
-    /// ssh's standard error.
-    errors: Option<OwnedFd>,
-    patience: Duration,
-    cancel: &'a Cancel,
-}
-
-impl Read for Incoming<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, Error> {
         loop {
             let read = wait(&self.input, PollFlags::IN, self.patience, self.cancel)
                 .and_then(|()| rustix::io::read(&self.input, &mut *out).map_err(io::Error::from));
             match read {
                 Err(e) if is_again(&e) => {}
-                Err(_) if self.cancel.is_set() => return Err(io::Error::other(Error::Cancelled)),
+                Err(_) if self.cancel.is_set() => return Err(Error::Cancelled),
                 Err(source) => {
-                    return Err(io::Error::other(Error::Connect {
+                    return Err(Error::Connect {
                         remote: self.remote.clone(),
                         source,
-                    }));
+                    });
                 }
                 // The end; ssh may have said why.
-                Ok(0) if !out.is_empty() => return self.end(),
+                Ok(0) => return self.said().map_or(Ok(0), Err),
                 Ok(n) => return Ok(n),
             }
-        }
-    }
-}
-
-impl Incoming<'_> {
-    fn end(&self) -> io::Result<usize> {
-        let mut text = [0; 2000];
-        let said = match &self.errors {
-            Some(errors) => {
-                // It closes its outputs one after the other; a moment is enough for the second.
-                let _ = wait(errors, PollFlags::IN, Duration::from_secs(2), self.cancel);
-                rustix::io::read(errors, &mut text[..]).unwrap_or(0)
-            }
-            None => 0,
-        };
-        let text = String::from_utf8_lossy(&text[..said]);
-        let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        let why = lines.join(" ").trim().to_owned();
-        match why.is_empty() {
-            true => Ok(0),
-            false => Err(io::Error::other(Error::Ssh {
-                remote: self.remote.clone(),
-                why,
-            })),
         }
     }
 }

@@ -3,7 +3,7 @@
 mod pack;
 mod unpack;
 
-pub use pack::{PackOptions, Packed, Permits, Times, archive, bench, pack, tar};
+pub use pack::{PackOptions, Packed, Permits, Times, archive, bench, pack, pack_telling, tar};
 pub use unpack::{read_entries, unpack_all};
 
 use crate::fs::{LayerView, RelPath};

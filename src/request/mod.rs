@@ -217,6 +217,9 @@ pub struct Request {
     pub epoch: Option<i64>,
     /// Which root file system.
     pub rootfs: RootfsChoice,
+    /// Paths of this machine that a build in place leaves as they are, with all below them, besides
+    /// the store, the contexts and the program itself.
+    pub keep: Vec<PathBuf>,
     /// Whether destinations are asked for push permission first.
     pub check_push: bool,
     /// How registries are talked to.
@@ -264,6 +267,7 @@ impl Request {
             reproducible: false,
             epoch: None,
             rootfs: RootfsChoice::Auto,
+            keep: Vec::new(),
             check_push: false,
             registry: RegistryOptions::default(),
             threads: None,

@@ -155,8 +155,11 @@ pub fn create(
             let lowers = lowers.into_iter().map(|lower| lower.dir).collect();
             Ok(Box::new(Overlay::new(dir, lowers)?.with_top(top)))
         }
-        RootfsChoice::Chroot => Ok(Box::new(Live::chroot(dir, &lowers, &top, cancel)?)),
-        RootfsChoice::Fuse | RootfsChoice::InPlace => Err(Error::Refused {
+        // In place there is only one root; a further one is a directory.
+        RootfsChoice::Chroot | RootfsChoice::InPlace => {
+            Ok(Box::new(Live::chroot(dir, &lowers, &top, cancel)?))
+        }
+        RootfsChoice::Fuse => Err(Error::Refused {
             strategy: "this root",
             why: "it is not yet supported".into(),
         }),

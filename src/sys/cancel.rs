@@ -52,6 +52,11 @@ impl Cancel {
     pub fn is_set(&self) -> bool {
         self.0.set.load(Ordering::SeqCst)
     }
+
+    /// Gives the switch as code that is not ours looks at it.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.0.set
+    }
 }
 
 impl AsFd for Cancel {

@@ -79,6 +79,19 @@ pub fn pack(
     permits: &Arc<Permits>,
     span: &Span,
 ) -> Result<Packed, Error> {
+    pack_telling(changeset, options, store, permits, span, &|| ())
+}
+
+/// Does what `pack` does, and calls `read` once all content has been read: what is left to do is
+/// done with what is in memory, and the files may change.
+pub fn pack_telling(
+    changeset: &Changeset,
+    options: &PackOptions,
+    store: &Store,
+    permits: &Arc<Permits>,
+    span: &Span,
+    read: &dyn Fn(),
+) -> Result<Packed, Error> {
     let codec = Codec::new(options.compression);
     let account = Account::new(permits, codec.block_size());
     let cancel = &options.cancel;
@@ -93,6 +106,7 @@ pub fn pack(
             cancel,
             &mut pipeline,
         )?;
+        read();
         Ok::<_, Error>((pipeline.finish()?, entries))
     })?;
     let count = entries.len() as u64;

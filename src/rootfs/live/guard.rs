@@ -28,7 +28,16 @@ impl Guard {
         self
     }
 
-    /// Tells whether a path is kept as it is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// Tells whether a path is kept, or something above it.
+    pub(super) fn covers(&self, path: &RelPath) -> bool {
+        self.keeps(path) || path.ancestors().any(|above| self.keeps(&above))
+    }
+
+    /// Tells whether a path is kept as it is, which says nothing of what is below.
     pub(super) fn keeps(&self, path: &RelPath) -> bool {
         !self.paths.is_empty() && self.paths.contains(path)
     }

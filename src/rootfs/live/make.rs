@@ -9,18 +9,14 @@ use crate::fs::{
 };
 use crate::rootfs::{Error, Lower};
 use crate::sys::Cancel;
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Puts copies of unpacked layers, bottom first, into a directory, and gives that its metadata.
-pub(super) fn fill(
-    root: &Arc<OwnedFd>,
-    lowers: &[Lower],
-    top: &Meta,
-    cancel: &Cancel,
-) -> Result<(), Error> {
+/// Gives the tree that unpacked layers make, bottom first.
+pub(super) fn tree(lowers: &[Lower]) -> Result<Tree, Error> {
     let mut tree = Tree::default();
     for lower in lowers {
         tree.push(match &lower.view {
@@ -28,7 +24,19 @@ pub(super) fn fill(
             None => Arc::new(seen(&lower.dir)?),
         });
     }
-    let mut changes = changeset::whole(&tree, &|found| found.meta.mtime);
+    Ok(tree)
+}
+
+/// Puts copies of a tree's files into a directory, and gives that its metadata.
+pub(super) fn fill(
+    root: &Arc<OwnedFd>,
+    tree: &Tree,
+    top: &Meta,
+    guard: &Guard,
+    cancel: &Cancel,
+) -> Result<(), Error> {
+    let changes = changeset::whole(tree, &|found| found.meta.mtime);
+    let mut changes = without_kept(&changes, guard).into_owned();
     let action = Action::Put {
         meta: top.clone(),
         source: None,
@@ -37,6 +45,20 @@ pub(super) fn fill(
     let path = RelPath::root();
     changes.insert(0, Change { path, action });
     copy(root, &changes, cancel)
+}
+
+/// Leaves out what would change something that is kept as it is. A directory that something kept
+/// lies in stays a directory.
+pub(super) fn without_kept<'a>(changes: &'a [Change], guard: &Guard) -> Cow<'a, [Change]> {
+    if guard.is_empty() {
+        return Cow::Borrowed(changes);
+    }
+    let fits = |change: &&Change| {
+        let path = &change.path;
+        let is_dir = matches!(&change.action, Action::Put { meta, .. } if meta.kind == Kind::Dir);
+        !guard.covers(path) && (is_dir || !guard.keeps_below(path))
+    };
+    changes.iter().filter(fits).cloned().collect()
 }
 
 /// Puts what changes say into a directory.

@@ -10,7 +10,7 @@ pub use guard::Guard;
 
 use super::{Entry, Error, Lower, Rootfs};
 use crate::changeset::{self, Changeset, State};
-use crate::fs::{Deletions, Meta, Placer};
+use crate::fs::{Deletions, Meta, Placer, Tree};
 use crate::sys::Cancel;
 use clock::{Clock, Since};
 use look::{Failure, Index, Look, Seen};
@@ -83,16 +83,17 @@ impl Live {
         let path = dir.join("root");
         std::fs::create_dir(&path).map_err(at("create", &path))?;
         let live = Live::open(dir, path, Way::Chroot, Guard::default())?;
-        make::fill(&live.root, lowers, top, cancel)?;
+        let tree = make::tree(lowers)?;
+        make::fill(&live.root, &tree, top, &live.guard, cancel)?;
         Ok(live)
     }
 
-    /// Takes the root that the builder itself is in, and puts copies of unpacked layers there, bottom
-    /// first, in place of all that `guard` does not keep and that is no mount. `dir` is a directory
+    /// Takes the root that the builder itself is in, and puts copies of a tree's files there in place
+    /// of all that `guard` does not keep and that is no mount. `dir` is a directory
     /// for what has to lie elsewhere.
     pub fn in_place(
         dir: PathBuf,
-        lowers: &[Lower],
+        tree: &Tree,
         top: &Meta,
         guard: Guard,
         cancel: &Cancel,
@@ -100,7 +101,7 @@ impl Live {
         let guard = guard.with(&dir).with_mounts();
         let live = Live::open(dir, PathBuf::from("/"), Way::Stay, guard)?;
         make::clear(&live.root, &live.guard).map_err(failed("clear"))?;
-        make::fill(&live.root, lowers, top, cancel)?;
+        make::fill(&live.root, tree, top, &live.guard, cancel)?;
         Ok(live)
     }
 
@@ -234,7 +235,8 @@ impl Rootfs for Live {
     fn apply(&mut self, changeset: &Changeset, cancel: &Cancel) -> Result<(), Error> {
         let mut placer =
             Placer::with(self.root.as_fd(), Deletions::Gaps).map_err(at("open", &self.path))?;
-        changeset::place(&changeset.changes, &mut placer, cancel, &|_| ())?;
+        let changes = make::without_kept(&changeset.changes, &self.guard);
+        changeset::place(&changes, &mut placer, cancel, &|_| ())?;
         placer.finish().map_err(at("finish", &self.path))?;
         self.look()?;
         Ok(())

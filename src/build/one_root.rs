@@ -1,0 +1,111 @@
+//! Stages that take turns on the one root there is, in place.
+//!
+//! A stage has the root from its first command to its end. Before it takes it everything that it
+//! will copy or mount from is complete, so that no stage waits for another one with the root in its
+//! hands. What a later one still wants of its files is copied to a directory before it gives it up.
+
+use super::wait::lock;
+use super::{BoxError, Shared};
+use crate::changeset::{Action, Changeset, State};
+use crate::context::Context;
+use crate::fs::{Meta, RelPath, Source, Tree};
+use crate::plan::{self, Base};
+use crate::request::RootfsChoice;
+use crate::rootfs::{Guard, Live};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The right to use the root, which one stage has at a time.
+#[derive(Default)]
+pub(super) struct OneRoot(Mutex<()>);
+
+/// A stage's turn.
+pub(super) struct Turn<'a> {
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl OneRoot {
+    pub(super) fn turn(&self) -> Turn<'_> {
+        Turn {
+            _guard: lock(&self.0),
+        }
+    }
+}
+
+/// Tells whether stages take turns.
+pub(super) fn is_one(shared: &Shared<'_>) -> bool {
+    shared.request.rootfs == RootfsChoice::InPlace
+}
+
+/// Tells whether a stage's files are wanted after its end.
+pub(super) fn is_wanted_later(shared: &Shared<'_>, place: usize) -> bool {
+    let is_it = |base: &Base| matches!(base, Base::Stage(at) if *at == place);
+    let based = shared.plan.stages.iter().any(|stage| is_it(&stage.base));
+    let mut named = shared.steps.iter().flat_map(|steps| plan::bases(steps));
+    based
+        || named.any(|(_, base)| is_it(base))
+        || (place == shared.plan.target && super::deliver::wants_root(shared.request))
+}
+
+/// Makes the root show a tree. `dir` is an empty directory.
+pub(super) fn take(shared: &Shared<'_>, tree: &Tree, dir: PathBuf) -> Result<Live, BoxError> {
+    let top = match tree.get(&RelPath::root()) {
+        Some(found) => found.meta,
+        None => Meta::dir(0o755, shared.clock.now),
+    };
+    let root = Live::in_place(dir, tree, &top, guard(shared), shared.cancel)?;
+    Ok(root)
+}
+
+/// Gives what is the builder's in the root: itself, and what it reads and writes there.
+fn guard(shared: &Shared<'_>) -> Guard {
+    let mut guard = Guard::default()
+        .with(shared.store.dir())
+        .with(&shared.scratch.dir)
+        .with(Path::new("/kaniko"));
+    let here = std::env::current_exe();
+    for path in here.iter().chain(&shared.request.keep) {
+        guard = guard.with(path);
+    }
+    let named = shared
+        .request
+        .contexts
+        .keys()
+        .filter_map(|name| shared.named(name));
+    let contexts: Vec<Arc<Context>> = named.chain([Arc::clone(&shared.context)]).collect();
+    for context in contexts {
+        let link = format!("/proc/self/fd/{}", context.dir.as_raw_fd());
+        if let Ok(path) = std::fs::read_link(link) {
+            guard = guard.with(&path);
+        }
+    }
+    guard
+}
+
+/// Copies the content of what a stage changed out of the root, into an empty directory, and gives
+/// the same changes with that content.
+pub(super) fn keep(
+    shared: &Shared<'_>,
+    changes: Changeset,
+    dir: &Path,
+) -> Result<Changeset, BoxError> {
+    let top = Meta::dir(0o755, shared.clock.now);
+    crate::rootfs::write(&changes, dir, &top, shared.cancel)?;
+    let fd: Arc<OwnedFd> = Arc::new(std::fs::File::open(dir)?.into());
+    let mut kept = changes;
+    kept.state = State::Frozen;
+    for change in &mut kept.changes {
+        if let Action::Put {
+            source: Some(source),
+            ..
+        } = &mut change.action
+        {
+            *source = Source::File {
+                dir: Arc::clone(&fd),
+                path: change.path.clone(),
+            };
+        }
+    }
+    Ok(kept)
+}
