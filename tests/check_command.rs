@@ -7,6 +7,7 @@ mod project;
 
 use project::Project;
 use serde_json::Value;
+use shutter::dockerfile::check::Rule;
 use std::path::Path;
 use std::process::{Command, Output};
 
