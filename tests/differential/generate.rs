@@ -5,7 +5,7 @@ mod copies;
 
 use super::features::{Allowed, Feature, Rival};
 use super::random::Random;
-use super::script::{By, Case, Copy, Form, From, Run, Script, Stage, Step};
+use super::script::{By, Case, Form, From, Run, Script, Stage, Step};
 use super::tree::{self, Entry, What};
 use std::collections::BTreeSet;
 

@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, listing, processes_with, sh};
 use crate::mounts::{at, bind, fill, memory, mounting, readonly, source, tmpfs};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode};
 use shutter::changeset::Action;
 use shutter::fs::{Meta, Time};
 use shutter::progress::Stream;
@@ -12,7 +12,6 @@ use shutter::sandbox::{Exit, Mount, What};
 use shutter::sys::Cancel;
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 pub const CASES: &[(&str, fn())] = &[
