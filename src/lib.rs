@@ -33,6 +33,7 @@
 //! | 2 | [`store`] | content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks |
 //! | 2 | [`plan`] | AST and request to stages and steps; config edits as pure functions |
 //! | 2 | [`changeset`] | what a step changed: ordering, merging, comparing with a tree; the slow full walk |
+//! | 2 | [`ssh`] | SSH agents for commands, keys in files and signing with them |
 //! | 3 | [`context`] | contexts, here or fetched; what a COPY or ADD takes of them or of a tree, as a changeset |
 //! | 3 | [`layer`] | changeset to blob, in a bounded pipeline; blob to verified files |
 //! | 3 | [`registry`] | OCI distribution: credentials, pull, push |
@@ -87,5 +88,6 @@ pub mod registry;
 pub mod request;
 pub mod rootfs;
 pub mod sandbox;
+pub mod ssh;
 pub mod store;
 pub mod sys;

@@ -6,6 +6,7 @@ mod harness;
 mod bench;
 mod mounts;
 mod privileges;
+mod traces;
 
 use bench::{
     Bench, Killed, busybox, command, in_child, mounts as mount_table, new_mounts, processes_with,
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         CASES
             .iter()
             .chain(mounts::CASES)
+            .chain(traces::CASES)
             .chain(privileges::CASES)
             .map(|(name, run)| harness::Case::new(*name, run))
             .collect(),
