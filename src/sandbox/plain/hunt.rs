@@ -7,7 +7,7 @@
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, getsid, kill_process, kill_process_group, waitpid,
+    Pid, Signal, WaitOptions, getpid, getsid, kill_process, kill_process_group, wait, waitpid,
 };
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -27,18 +27,27 @@ struct Process {
     dead: bool,
 }
 
+/// The descendants as they were seen.
+struct Seen {
+    processes: Vec<Process>,
+    /// Whether nobody can have been missed: a process whose parent ended while the others were looked
+    /// at seems to descend from nobody.
+    whole: bool,
+}
+
 /// Kills and reaps all descendants of this process, except these children and theirs. Comes back
 /// when none is left, or with an error where one cannot be killed.
 pub(in crate::sandbox) fn end_all(except: &[Pid]) -> io::Result<()> {
     loop {
-        if except.is_empty() && matches!(waitpid(None, WaitOptions::NOHANG), Err(Errno::CHILD)) {
+        // Whoever descends from this process does so by a child of it, so this is exact.
+        if except.is_empty() && matches!(wait(WaitOptions::NOHANG), Err(Errno::CHILD)) {
             return Ok(());
         }
         let left = descendants(except)?;
-        if left.is_empty() {
+        if left.processes.is_empty() && left.whole && !except.is_empty() {
             return Ok(());
         }
-        for process in left.iter().filter(|process| process.dead) {
+        for process in left.processes.iter().filter(|process| process.dead) {
             if process.parent == getpid().as_raw_pid() {
                 let _ = waitpid(Some(process.id), WaitOptions::NOHANG);
             }
@@ -64,8 +73,9 @@ fn stop(except: &[Pid]) -> io::Result<HashSet<Pid>> {
     let session = getsid(None)?.as_raw_pid();
     let mut stopped = HashSet::new();
     loop {
-        let mut fresh = false;
-        for process in descendants(except)? {
+        let seen = descendants(except)?;
+        let mut fresh = !seen.whole;
+        for process in seen.processes {
             if process.dead || !stopped.insert(process.id) {
                 continue;
             }
@@ -84,7 +94,7 @@ fn stop(except: &[Pid]) -> io::Result<HashSet<Pid>> {
     }
 }
 
-fn descendants(except: &[Pid]) -> io::Result<Vec<Process>> {
+fn descendants(except: &[Pid]) -> io::Result<Seen> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -96,7 +106,15 @@ fn descendants(except: &[Pid]) -> io::Result<Vec<Process>> {
             all.extend(parse(id, &stat));
         }
     }
-    Ok(below(getpid().as_raw_pid(), all, except))
+    let known: HashSet<i32> = all.iter().map(|one| one.id.as_raw_pid()).collect();
+    // The parent of the first process, and of one that came from outside, is none.
+    let whole = all
+        .iter()
+        .all(|one| one.parent == 0 || known.contains(&one.parent));
+    Ok(Seen {
+        processes: below(getpid().as_raw_pid(), all, except),
+        whole,
+    })
 }
 
 /// Gives those that descend from a process.

@@ -34,6 +34,8 @@ use rustix::thread::CapabilitySet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::thread::sleep;
+use std::time::Duration;
 
 /// What cannot be as it should, by kind; each is said once in a build.
 #[derive(Clone, Copy)]
@@ -262,6 +264,9 @@ fn keep(job: OwnedFd, streams: &Streams, helper: &OwnedFd, filter: &[Insn]) -> R
     let ended = hunt::end_all(&[]).map_err(Failure::of(
         "end what the command left running, which takes CAP_KILL",
     ));
+    if places.has_secrets() {
+        drain(streams, &watch);
+    }
     let back = places.restore();
     match ran.and(ended).and(back) {
         // It is not wanted any more, whatever came of it.
@@ -270,6 +275,16 @@ fn keep(job: OwnedFd, streams: &Streams, helper: &OwnedFd, filter: &[Insn]) -> R
         Ok(()) => {}
     }
     Ok(())
+}
+
+/// Waits until the builder has read what the command printed. A command may have put pages of a file
+/// into a pipe (`sendfile`), which change there when the file is overwritten.
+fn drain(streams: &Streams, watch: &Watch<'_>) {
+    for pipe in [&streams.out, &streams.err] {
+        while watch.check().is_ok() && rustix::io::ioctl_fionread(pipe).is_ok_and(|left| left > 0) {
+            sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// Lets the starter begin and waits until it is done or the run not wanted.

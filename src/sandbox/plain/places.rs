@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,8 @@ struct Placed {
     /// From the root, free of links.
     path: Vec<u8>,
     spot: Spot,
+    /// Its directory, as it was before anything was put there.
+    around: Stat,
     /// What was there before.
     before: Before,
     /// What is there now; kept open, so that its number is nobody else's.
@@ -64,8 +66,8 @@ enum Before {
 /// What becomes of what stands there.
 enum What {
     Thrown,
-    /// It is overwritten first.
-    Wiped(File),
+    /// It is overwritten first. Not open for writing, or it could not be executed.
+    Wiped(OwnedFd),
     /// It goes back to where it came from.
     Moved(Home),
     /// What changed in it since then goes back to where it was copied from.
@@ -113,6 +115,12 @@ impl Places {
             lacks: Vec::new(),
             root,
         })
+    }
+
+    /// Tells whether something will be overwritten.
+    pub(super) fn has_secrets(&self) -> bool {
+        let mut all = self.placed.iter();
+        all.any(|placed| matches!(placed.what, What::Wiped(_)))
     }
 
     /// Gives what could not be had.
@@ -322,7 +330,8 @@ impl Places {
             if self.way == Way::Stay
                 && let Some((dir, number, path)) = self.stages.in_memory(file.mode)?
             {
-                let made = file.make(dir.as_fd(), &number)?;
+                file.make(dir.as_fd(), &number)?;
+                let made = openat(&dir, number.as_slice(), PATH, Mode::empty())?;
                 placed.what = What::Wiped(made);
                 symlinkat(path, parent, name)?;
                 return Ok(());
@@ -334,7 +343,8 @@ impl Places {
             );
             self.lacks.push((Lack::Memory, text));
         }
-        placed.what = What::Wiped(file.make(parent, name)?);
+        file.make(parent, name)?;
+        placed.what = What::Wiped(openat(parent, name, PATH, Mode::empty())?);
         Ok(())
     }
 
@@ -342,13 +352,13 @@ impl Places {
     fn clear(&mut self, path: &[u8]) -> io::Result<&mut Placed> {
         let spot = Spot::find(&self.root, path)?;
         let (parent, name) = spot.at();
-        let times = fstat(parent)?;
+        let around = fstat(parent)?;
         let before = match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Before::Nothing,
             Err(errno) => return Err(errno.into()),
             Ok(there) => {
                 let moved = self.stages.take(parent, name);
-                restore_time(parent, &times)?;
+                restore_time(parent, &around)?;
                 match moved? {
                     aside::Taken::Moved(moved) => Before::Moved(moved),
                     aside::Taken::Not(moved) if is_directory(&there) => {
@@ -359,6 +369,7 @@ impl Places {
                         let placed = Placed {
                             path: path.to_vec(),
                             spot,
+                            around,
                             before: Before::Emptied(moved, Box::new(meta)),
                             now: Some(dir),
                             what: What::Thrown,
@@ -374,6 +385,7 @@ impl Places {
         self.placed.push(Placed {
             path: path.to_vec(),
             spot,
+            around,
             before,
             now: None,
             what: What::Thrown,
@@ -430,15 +442,14 @@ struct NewFile<'a> {
 }
 
 impl NewFile<'_> {
-    fn make(&self, parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<File> {
+    fn make(&self, parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
         let mut file = File::from(file);
         file.write_all(self.content)?;
         let (uid, gid) = self.owner;
         fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-        fchmod(&file, Mode::from_raw_mode(self.mode))?;
-        Ok(file)
+        Ok(fchmod(&file, Mode::from_raw_mode(self.mode))?)
     }
 }
 
@@ -482,8 +493,18 @@ impl Spot {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno.into()),
             }
-            at = openat(&at, name, DIRECTORY, Mode::empty())?;
-            if made.is_ok() {
+            let mut made = made.is_ok();
+            at = match openat(&at, name, DIRECTORY, Mode::empty()) {
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    // What the command put there, where a mount would have been in its way.
+                    remove(at.as_fd(), name)?;
+                    mkdirat(&at, name, Mode::from_raw_mode(0o700))?;
+                    made = true;
+                    openat(&at, name, DIRECTORY, Mode::empty())?
+                }
+                other => other?,
+            };
+            if made {
                 fchown(&at, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
                 fchmod(&at, Mode::from_raw_mode(*mode))?;
             }
@@ -498,9 +519,7 @@ impl Placed {
     fn directory(&mut self, mode: u32) -> io::Result<OwnedFd> {
         let (parent, name) = self.spot.at();
         if !matches!(self.before, Before::Emptied(..)) {
-            let times = fstat(parent)?;
             mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
-            restore_time(parent, &times)?;
         }
         let dir = openat(parent, name, DIRECTORY, Mode::empty())?;
         fchown(&dir, Some(Uid::ROOT), Some(Gid::ROOT))?;
@@ -509,11 +528,11 @@ impl Placed {
         Ok(dir)
     }
 
-    /// Notes what stands at the place now.
+    /// Notes what stands at the place now, and leaves the directory's time as it was.
     fn settle(&mut self) -> io::Result<()> {
         let (parent, name) = self.spot.at();
         self.now = Some(openat(parent, name, PATH, Mode::empty())?);
-        Ok(())
+        Ok(restore_time(parent, &self.around)?)
     }
 
     /// Moves a directory to the place that is to be kept, or copies it where it cannot be moved.
@@ -566,11 +585,14 @@ impl Placed {
     }
 
     fn restore(mut self, root: &OwnedFd, stages: &Stages) -> io::Result<()> {
-        let times = fstat(&self.spot.parent)?;
+        let times = match &self.now {
+            Some(_) => fstat(&self.spot.parent)?,
+            None => self.around,
+        };
         let what = std::mem::replace(&mut self.what, What::Thrown);
         let what = match what {
             What::Wiped(file) => {
-                wipe_file(file)?;
+                wipe_file(&file)?;
                 What::Thrown
             }
             what => what,
@@ -617,6 +639,9 @@ impl Placed {
                 .map(|(parent, name)| (parent.as_fd(), name.as_slice()));
             found.filter(|(parent, name)| is_mine(*parent, name))
         };
+        let times = found
+            .map(|(parent, _)| fstat(parent).map(|stat| (parent, stat)))
+            .transpose()?;
         match (what, found) {
             (What::Moved(home), Some((parent, name))) => {
                 renameat(parent, name, &home.parent, home.name.as_slice())?;
@@ -640,6 +665,9 @@ impl Placed {
             }
             (What::Thrown | What::Wiped(_), Some((parent, name))) => remove(parent, name)?,
             (What::Thrown | What::Wiped(_), None) => {}
+        }
+        if let Some((parent, times)) = times {
+            restore_time(parent, &times)?;
         }
         Ok(())
     }
@@ -725,10 +753,11 @@ fn socket(source: &OwnedFd, parent: BorrowedFd<'_>, name: &[u8], way: Way) -> io
 }
 
 /// Overwrites a file's content and takes it away, whatever names it has.
-fn wipe_file(mut file: File) -> io::Result<()> {
+fn wipe_file(file: &OwnedFd) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut file = File::options().write(true).open(path)?;
     let mut left = file.metadata()?.len();
     let zeros = [0; 8192];
-    file.rewind()?;
     while left > 0 {
         let piece = zeros.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         file.write_all(zeros.get(..piece).unwrap_or_default())?;
