@@ -488,6 +488,7 @@ impl Spot {
         let mut at = openat(root, ".", DIRECTORY, Mode::empty())?;
         for (name, mode, uid, gid) in &self.way {
             let name = name.as_slice();
+            let (above, times) = (openat(&at, ".", DIRECTORY, Mode::empty())?, fstat(&at)?);
             let made = mkdirat(&at, name, Mode::from_raw_mode(0o700));
             match made {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -507,6 +508,7 @@ impl Spot {
             if made {
                 fchown(&at, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
                 fchmod(&at, Mode::from_raw_mode(*mode))?;
+                restore_time(above.as_fd(), &times)?;
             }
         }
         self.parent = at;
