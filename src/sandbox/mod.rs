@@ -10,6 +10,11 @@
 //! They are chained so that nothing outlives the builder: the helper dies with the builder, process
 //! 1 with the helper, everything in the namespace with process 1, and the mounts with the namespace.
 //!
+//! Where nothing may be mounted and no namespace made, as in an ordinary container, a command takes
+//! another way (`plain`): instead of process 1 there is a keeper outside of the root, which puts what
+//! would be mounted into the root and takes it away again, and ends whatever the command left
+//! running; user, capabilities and exit are as above (`child`).
+//!
 //! Mounts that the Dockerfile asks for are made in the builder, mounted nowhere, and travel as
 //! descriptors from there to process 1 alone. So no path of the builder is looked up in the root or
 //! the other way round, a secret is in no message and no file but the one that is mounted, and all
@@ -41,6 +46,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, waitid};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -108,17 +114,23 @@ pub enum What {
     /// A file, directory or socket, by an open descriptor (`O_PATH` will do), and whatever is mounted
     /// below it. Where the builder's own mount of it is read-only so is this one. A descriptor in a
     /// mount that is mounted nowhere takes Linux 6.15.
+    ///
+    /// Where nothing can be mounted a directory that can be written to is moved into the root and back
+    /// (or copied both ways), so only one command has it at a time; what can only be read is copied and
+    /// thrown away, as is a file; a socket gets a second name on its file system.
     Bind(Arc<OwnedFd>),
     /// A copy of a file or directory, which goes with the command. It is what a `Bind` that is
     /// thrown away is where nothing can be mounted, and refused elsewhere.
     Copy(Arc<OwnedFd>),
-    /// An empty file system in memory, of the mode of the directory it hides, or 1777.
+    /// An empty file system in memory, of the mode of the directory it hides, or 1777. Where nothing
+    /// can be mounted an empty directory.
     Tmpfs {
         /// Its bound in bytes; half of the memory where there is none or it is 0.
         size: Option<u64>,
     },
     /// A file that is in memory alone, and never in swap from Linux 6.4 on. It can only be read, and
-    /// has at most [`MEMORY_LIMIT`] bytes.
+    /// has at most [`MEMORY_LIMIT`] bytes. Where nothing can be mounted it is on a tmpfs that is there,
+    /// or on the root's own file system, and overwritten afterwards.
     Memory {
         /// Its mode; bits other than 0777 are left out.
         mode: u32,
@@ -302,6 +314,12 @@ impl Sandbox {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         !matches!(waitid(WaitId::Pid(self.helper), options), Ok(None))
     }
+}
+
+/// Puts back what builds that were killed with all their processes have left in the builder's own
+/// root ([`Entry::Stay`]); gives the places. To be called before anything of an image is there.
+pub fn repair() -> Result<Vec<PathBuf>, Error> {
+    plain::journal::repair().map_err(Error::setup("put back what a killed build left behind"))
 }
 
 /// Takes a private mount namespace for the whole process; says what was tried where it cannot.

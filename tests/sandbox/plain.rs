@@ -27,6 +27,7 @@ pub const CASES: &[(&str, fn())] = &[
     ("nothing_plain_outlives_a_killed_builder", killed_builder),
     ("a_killed_helper_ends_a_command", killed_helper),
     ("staying_where_the_builder_is", staying),
+    ("what_a_killed_keeper_left_is_repaired", repaired),
     ("what_takes_a_namespace_is_refused", refused),
     ("starting_where_nothing_may_be_mounted", starting),
 ];
@@ -552,6 +553,59 @@ fn staying() {
         assert_eq!(left, Vec::<String>::new(), "{dir}");
     }
     assert_eq!(warned, Vec::<String>::new());
+}
+
+fn repaired() {
+    let sandbox = Sandbox::start().unwrap();
+    let marker = "6931471";
+    let place = tempfile::tempdir().unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    let at_ = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    fs::write(place.path().join("file"), "before").unwrap();
+    fs::create_dir(place.path().join("dir")).unwrap();
+    fs::write(place.path().join("dir/x"), "before").unwrap();
+    fs::create_dir(cache.path().join("files")).unwrap();
+    let before = [inodes(place.path()), inodes(cache.path())];
+    let script = format!("rm -rf {}; sleep {marker}", at_("dir"));
+    let mut command = mounting(
+        &script,
+        vec![
+            at(&at_("dir"), tmpfs(None)),
+            at(&at_("file"), memory(0o400, "secret")),
+            at(&at_("new"), bind(&cache.path().join("files"))),
+        ],
+    );
+    command.env = vec![b"PATH=/bin:/usr/bin".to_vec()];
+    let exit = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let end = Instant::now() + Duration::from_secs(30);
+            while Instant::now() < end && processes_with(marker).is_empty() {
+                std::thread::yield_now();
+            }
+            for keeper in named("shutter-keeper") {
+                let _ = rustix::process::kill_process(keeper, rustix::process::Signal::KILL);
+            }
+        });
+        let cancel = Cancel::new().unwrap();
+        sandbox.run(Entry::Stay, &command, &mut |_, _| {}, &mut |_| {}, &cancel)
+    });
+    assert!(exit.is_err());
+    assert_eq!(processes_with(marker), Vec::<String>::new());
+    assert!(cache.path().join("files").symlink_metadata().is_err());
+    let repaired = shutter::sandbox::repair().unwrap();
+    assert!(repaired.contains(&at_("file").into()), "{repaired:?}");
+    let after = [inodes(place.path()), inodes(cache.path())];
+    for (mut after, mut before) in after.into_iter().zip(before) {
+        // Its own time is not what is put back.
+        after.remove("");
+        before.remove("");
+        assert_same(&after, &before, "");
+    }
+    assert!(
+        !shutter::sandbox::repair()
+            .unwrap()
+            .contains(&at_("file").into())
+    );
 }
 
 fn refused() {

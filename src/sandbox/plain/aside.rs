@@ -1,19 +1,24 @@
 //! Where things are while something else stands in their place.
 
 use super::super::scaffold::restore_time;
-use super::places::{names, words};
+use super::super::wire::Way;
+use super::journal::{Journal, Record};
+use super::places::{Spot, names, words};
 use crate::fs::{Kind, Meta, Placer, RelPath, stat_at};
 use rustix::fs::{
     AtFlags, CWD, FsWord, Mode, OFlags, StatVfsMountFlags, fstat, fstatfs, fstatvfs, mkdirat,
     openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 /// What the names of stages begin with.
-const PREFIX: &str = ".shutter-aside-";
+pub(super) const PREFIX: &str = ".shutter-aside-";
 
 /// Directories of a container that may be in memory.
 const MEMORY: [&str; 4] = ["/dev/shm", "/run", "/dev", "/tmp"];
@@ -33,11 +38,22 @@ pub(super) struct Stages {
     all: Vec<Stage>,
     /// How many names were given.
     given: u32,
+    notes: Notes,
+}
+
+/// Whether what is done is noted.
+enum Notes {
+    /// Nobody would look for it.
+    None,
+    /// From the first on.
+    Later,
+    Kept(Journal),
 }
 
 struct Stage {
     parent: OwnedFd,
     name: String,
+    path: PathBuf,
     dir: OwnedFd,
     use_: Use,
 }
@@ -66,21 +82,55 @@ pub(super) enum Taken {
 }
 
 impl Stages {
-    pub(super) fn new(around: OwnedFd) -> Stages {
+    pub(super) fn new(around: OwnedFd, way: Way) -> Stages {
         Stages {
             around,
             all: Vec::new(),
             given: 0,
+            notes: match way {
+                Way::Stay => Notes::Later,
+                // Such a root goes with its build.
+                Way::Chroot | Way::Pivot => Notes::None,
+            },
+        }
+    }
+
+    /// Notes what is about to be done, where the root outlives the build.
+    pub(super) fn note(&mut self, record: &Record) -> io::Result<()> {
+        if let Notes::Later = self.notes {
+            let around = self.around.try_clone()?;
+            let begun = self
+                .stage(around.as_fd(), b"/", Use::Common, 0o700)
+                .and_then(|stage| {
+                    let stage = self.all.get(stage).ok_or(Errno::BADF)?;
+                    let mut journal = Journal::begin(&stage.dir)?;
+                    journal.note(&Record::Stage(path(b"/", stage.name.as_bytes())))?;
+                    Ok(journal)
+                });
+            // A root that nothing can be written to has nothing moved in it either.
+            self.notes = begun.map_or(Notes::None, Notes::Kept);
+        }
+        match &mut self.notes {
+            Notes::Kept(journal) => journal.note(record),
+            Notes::None | Notes::Later => Ok(()),
         }
     }
 
     /// Moves a name out of a directory. A directory that an overlay shows of its lower layers cannot
     /// be moved, nor can anything be moved between mounts.
-    pub(super) fn take(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Taken> {
+    pub(super) fn take(&mut self, spot: &Spot, way: &[u8]) -> io::Result<Taken> {
+        let (parent, name) = spot.at();
+        let above = match way.iter().rposition(|byte| *byte == b'/') {
+            None | Some(0) => &b"/"[..],
+            Some(end) => way.get(..end).unwrap_or_default(),
+        };
         let around = self.around.try_clone()?;
         let mut last = None;
-        for (within, use_) in [(around.as_fd(), Use::Common), (parent, Use::Beside)] {
-            let stage = match self.stage(within, use_, 0o700) {
+        for (within, above, use_) in [
+            (around.as_fd(), &b"/"[..], Use::Common),
+            (parent, above, Use::Beside),
+        ] {
+            let stage = match self.stage(within, above, use_, 0o700) {
                 Ok(stage) => stage,
                 // The root may be read-only where the directory is not.
                 Err(_) if use_ == Use::Common => continue,
@@ -90,6 +140,8 @@ impl Stages {
                 stage,
                 name: self.next(),
             };
+            let whole = self.path(&moved);
+            self.note(&Record::Moved(path(b"", way), whole))?;
             let Some(to) = self.all.get(stage) else {
                 continue;
             };
@@ -106,6 +158,14 @@ impl Stages {
             }
         }
         last.map(Taken::Not).ok_or(Errno::XDEV.into())
+    }
+
+    /// Gives the path of a name, as somebody at the root sees it.
+    pub(super) fn path(&self, moved: &Moved) -> PathBuf {
+        match self.all.get(moved.stage) {
+            Some(stage) => stage.path.join(&moved.name),
+            None => PathBuf::new(),
+        }
     }
 
     /// Makes a directory of a name that was given.
@@ -142,9 +202,9 @@ impl Stages {
         &mut self,
         mode: u32,
     ) -> io::Result<Option<(OwnedFd, Vec<u8>, String)>> {
-        for (number, path) in MEMORY.into_iter().enumerate() {
+        for (number, at) in MEMORY.into_iter().enumerate() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let Ok(parent) = openat(CWD, path, flags, Mode::empty()) else {
+            let Ok(parent) = openat(CWD, at, flags, Mode::empty()) else {
                 continue;
             };
             let noexec = fstatvfs(&parent)?
@@ -154,14 +214,15 @@ impl Stages {
                 continue;
             }
             // Whoever the command runs as has to get to its own file.
-            let Ok(stage) = self.stage(parent.as_fd(), Use::Memory(number), 0o711) else {
+            let Ok(stage) = self.stage(parent.as_fd(), at.as_bytes(), Use::Memory(number), 0o711)
+            else {
                 continue;
             };
             let name = self.next();
             let Some(stage) = self.all.get(stage) else {
                 continue;
             };
-            let whole = format!("{path}/{}/{name}", stage.name);
+            let whole = format!("{at}/{}/{name}", stage.name);
             return Ok(Some((stage.dir.try_clone()?, name.into_bytes(), whole)));
         }
         Ok(None)
@@ -187,7 +248,13 @@ impl Stages {
     }
 
     /// Gives the number of a stage in a directory.
-    fn stage(&mut self, within: BorrowedFd<'_>, use_: Use, mode: u32) -> io::Result<usize> {
+    fn stage(
+        &mut self,
+        within: BorrowedFd<'_>,
+        above: &[u8],
+        use_: Use,
+        mode: u32,
+    ) -> io::Result<usize> {
         let here = fstat(within)?;
         for (number, stage) in self.all.iter().enumerate() {
             let parent = fstat(&stage.parent)?;
@@ -198,17 +265,27 @@ impl Stages {
         let parent = openat(within, ".", DIRECTORY, Mode::empty())?;
         // A name that the command cannot have made before.
         let name = format!("{PREFIX}{:016x}", RandomState::new().hash_one(self.given));
+        let path = path(above, name.as_bytes());
+        if use_ != Use::Common {
+            self.note(&Record::Stage(path.clone()))?;
+        }
         mkdirat(&parent, name.as_str(), Mode::from_raw_mode(mode))?;
         let dir = openat(&parent, name.as_str(), DIRECTORY, Mode::empty())?;
         restore_time(parent.as_fd(), &here)?;
         self.all.push(Stage {
             parent,
             name,
+            path,
             dir,
             use_,
         });
         Ok(self.all.len() - 1)
     }
+}
+
+fn path(above: &[u8], name: &[u8]) -> PathBuf {
+    let above = Path::new(OsStr::from_bytes(above));
+    above.join(OsStr::from_bytes(name))
 }
 
 /// Tells whether a directory is in memory.

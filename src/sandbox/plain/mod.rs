@@ -8,12 +8,13 @@
 //! Whoever is killed, somebody is left to end the command: with the starter the command dies, and
 //! what it started comes to the keeper; with the keeper, to the helper; with the helper, to the
 //! builder. A keeper whose builder or helper is gone does its work to the end, so that only who kills
-//! a keeper too leaves something in the root.
+//! a keeper too leaves something in the root; where the root outlives the build a `journal` says what.
 
 mod aside;
 mod copy;
 mod device;
 pub(super) mod hunt;
+pub(super) mod journal;
 mod places;
 
 use super::helper::Request;

@@ -8,6 +8,7 @@
 use super::super::scaffold::{Ground, Kind, Land, Scaffold, restore_time};
 use super::super::wire::{Failure, Job, Secrecy, Stand, StandIn, Way, Writes, wipe};
 use super::aside::{self, Stages};
+use super::journal::Record;
 use super::{Lack, Watch, copy, device};
 use crate::fs::{Meta, Placer, RelPath, Time, stat_at};
 use rustix::fs::{
@@ -48,7 +49,7 @@ struct Placed {
 }
 
 /// A name in a directory that is open.
-struct Spot {
+pub(super) struct Spot {
     parent: OwnedFd,
     name: Vec<u8>,
     /// The directories that lead there from the root, as they were: name, mode, owner and group.
@@ -110,7 +111,7 @@ impl Places {
         Ok(Places {
             way: job.way,
             scaffold,
-            stages: Stages::new(beside),
+            stages: Stages::new(beside, job.way),
             placed: Vec::new(),
             lacks: Vec::new(),
             root,
@@ -234,13 +235,19 @@ impl Places {
             return Ok(placed.settle()?);
         }
         let way = self.way;
-        let placed = self.clear(&place.path)?;
+        self.clear(&place.path)?;
         let ground = match (&stand.what, source) {
             (StandIn::Bind(writes), Some(source)) if kind == Kind::Directory => {
                 let dir = match writes {
-                    Writes::Kept => placed.keep(source, watch)?,
+                    Writes::Kept => {
+                        if let Some(home) = path_of(&source) {
+                            let record = Record::Home(path_from(&place.path), home);
+                            self.stages.note(&record)?;
+                        }
+                        self.last()?.keep(source, watch)?
+                    }
                     Writes::Sealed | Writes::Lost => {
-                        let dir = placed.directory(0o700)?;
+                        let dir = self.last()?.directory(0o700)?;
                         copy::tree(source.as_fd(), dir.as_fd(), watch)?;
                         dir
                     }
@@ -252,7 +259,7 @@ impl Places {
                 Ground::Tree(dir, land)
             }
             (StandIn::Bind(_), Some(source)) => {
-                let (parent, name) = placed.spot.at();
+                let (parent, name) = self.last()?.spot.at();
                 match found {
                     FileType::Socket => socket(&source, parent, name, way)?,
                     _ => copy::file(source.as_fd(), parent, name, watch)?,
@@ -261,7 +268,7 @@ impl Places {
             }
             (StandIn::Bind(_), None) => return Err(io::Error::from(Errno::BADF).into()),
             (StandIn::Empty, _) => {
-                let dir = placed.directory(place.mode.unwrap_or(0o1777))?;
+                let dir = self.last()?.directory(place.mode.unwrap_or(0o1777))?;
                 Ground::Tree(dir, Land::Foreign)
             }
             (
@@ -283,9 +290,7 @@ impl Places {
                 Ground::File
             }
         };
-        if let Some(placed) = self.placed.last_mut() {
-            placed.settle()?;
-        }
+        self.last()?.settle()?;
         // A file that every command has can be mounted over.
         let covers = !matches!(
             stand.what,
@@ -348,22 +353,33 @@ impl Places {
         Ok(())
     }
 
+    /// Gives the place that was made free last.
+    fn last(&mut self) -> io::Result<&mut Placed> {
+        self.placed.last_mut().ok_or(Errno::INVAL.into())
+    }
+
     /// Makes a place free, and notes it.
     fn clear(&mut self, path: &[u8]) -> io::Result<&mut Placed> {
         let spot = Spot::find(&self.root, path)?;
         let (parent, name) = spot.at();
         let around = fstat(parent)?;
         let before = match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => Before::Nothing,
+            Err(Errno::NOENT) => {
+                self.stages.note(&Record::New(path_from(path)))?;
+                Before::Nothing
+            }
             Err(errno) => return Err(errno.into()),
             Ok(there) => {
-                let moved = self.stages.take(parent, name);
+                let moved = self.stages.take(&spot, path);
                 restore_time(parent, &around)?;
                 match moved? {
                     aside::Taken::Moved(moved) => Before::Moved(moved),
                     aside::Taken::Not(moved) if is_directory(&there) => {
                         let meta = stat_at(parent, name)?.ok_or(Errno::NOTDIR)?.meta;
                         let dir = openat(parent, name, DIRECTORY, Mode::empty())?;
+                        let (at, aside) = (path_from(path), self.stages.path(&moved));
+                        let numbers = [meta.mode, meta.uid, meta.gid];
+                        self.stages.note(&Record::Emptied(at, aside, numbers))?;
                         let to = self.stages.directory(&moved)?;
                         let emptied = aside::move_entries(dir.as_fd(), to.as_fd());
                         let placed = Placed {
@@ -376,7 +392,7 @@ impl Places {
                         };
                         self.placed.push(placed);
                         emptied?;
-                        return self.placed.last_mut().ok_or(Errno::INVAL.into());
+                        return self.last();
                     }
                     aside::Taken::Not(_) => return Err(Errno::XDEV.into()),
                 }
@@ -390,7 +406,7 @@ impl Places {
             now: None,
             what: What::Thrown,
         });
-        self.placed.last_mut().ok_or(Errno::INVAL.into())
+        self.last()
     }
 
     /// Takes everything away again and puts back what was there, the last first. Goes on where
@@ -479,7 +495,7 @@ impl Spot {
         Err(Errno::BUSY.into())
     }
 
-    fn at(&self) -> (BorrowedFd<'_>, &[u8]) {
+    pub(super) fn at(&self) -> (BorrowedFd<'_>, &[u8]) {
         (self.parent.as_fd(), &self.name)
     }
 
@@ -735,6 +751,10 @@ fn whereabouts(of: &OwnedFd) -> Option<(OwnedFd, Vec<u8>)> {
     Some((parent, name.as_bytes().to_vec()))
 }
 
+fn path_from(path: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(path))
+}
+
 fn path_of(of: &OwnedFd) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", of.as_raw_fd())).ok()
 }
@@ -778,7 +798,7 @@ pub(super) fn forget(job: &mut Job) {
 }
 
 /// Removes a name and everything below it, where there is something.
-fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     let mut placer = Placer::new(parent)?;
     match placer.remove(&RelPath::root().join(name)) {
         // The directory itself has been removed.
