@@ -11,7 +11,7 @@ use crate::dockerfile::check::{Hide, without_credentials};
 use crate::fs::{Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, CopySource, From, Op, RunOp, Step, Unpack};
-use crate::progress::{Event, Owner, StepId, Stream, Work};
+use crate::progress::{Event, Level, Owner, StepId, Stream, Work};
 use crate::rootfs::{Lower, Rootfs};
 use crate::sandbox::{Command, Exit, Identity};
 use std::collections::VecDeque;
@@ -505,6 +505,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                         }
                     }
                 },
+                &mut |text| sink.message(Level::Warn, text),
                 self.shared.cancel,
             );
             for (stream, mask) in &mut masks {

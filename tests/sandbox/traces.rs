@@ -72,6 +72,7 @@ fn mount_points_are_no_changes() {
                 Entry::Pivot(path),
                 &mounting(script, everywhere()),
                 &mut |_, bytes| panic!("{}", String::from_utf8_lossy(bytes)),
+                &mut |_| {},
                 &Cancel::new().unwrap(),
             )
             .unwrap();
