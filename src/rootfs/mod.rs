@@ -1,8 +1,10 @@
 //! The root file system that commands run in, behind one trait.
 
+mod fuse;
 mod overlay;
 mod owners;
 
+pub use fuse::{Contents, Fuse};
 pub use overlay::Overlay;
 pub use owners::Swapped;
 
@@ -151,7 +153,8 @@ pub fn create(
             let lowers = lowers.into_iter().map(|lower| lower.dir).collect();
             Ok(Box::new(Overlay::new(dir, lowers)?.with_top(top)))
         }
-        RootfsChoice::Fuse | RootfsChoice::Chroot | RootfsChoice::InPlace => Err(Error::Refused {
+        RootfsChoice::Fuse => Ok(Box::new(Fuse::new(dir, lowers, top)?)),
+        RootfsChoice::Chroot | RootfsChoice::InPlace => Err(Error::Refused {
             strategy: "a root other than overlay",
             why: "it is not yet supported".into(),
         }),
