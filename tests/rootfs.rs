@@ -14,35 +14,68 @@ use harness::Case;
 use operations::{Op, Tolerance};
 use shutter::fs::RelPath;
 use shutter::rootfs::{Error, Overlay, Rootfs};
-use stage::Stage;
+use stage::{Sort, Stage};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     harness::private_mounts();
-    let mut cases: Vec<Case> = scripts::all()
-        .into_iter()
-        .map(|(name, steps)| {
-            Case::new(format!("script::{name}"), move || {
-                Stage::new().run(&steps, Tolerance::None);
-            })
-        })
-        .collect();
-    for seed in 1..=12 {
-        cases.push(Case::new(format!("random::{seed}"), move || {
-            println!("seed {seed}");
-            Stage::new().run(&operations::random(seed, 4, 25), Tolerance::Refusals);
-        }));
+    let mut cases = Vec::new();
+    for sort in stage::ALL {
+        let mut add = |name: &str, run: Box<dyn Fn()>| {
+            cases.push(Case::new(format!("{}::{name}", sort.name()), run));
+        };
+        for (name, steps) in scripts::all() {
+            let run = move || drop(Stage::new(sort).run(&steps, Tolerance::None));
+            add(&format!("script::{name}"), Box::new(run));
+        }
+        for seed in 1..=12 {
+            let run = move || {
+                println!("seed {seed}");
+                Stage::new(sort).run(&operations::random(seed, 4, 25), Tolerance::Refusals);
+            };
+            add(&format!("random::{seed}"), Box::new(run));
+        }
+        let tests: [(&str, fn(Sort)); 5] = [
+            ("forks_are_apart", forks_are_apart),
+            ("a_discarded_step_leaves_nothing", discard),
+            ("three_hundred_layers", three_hundred_layers),
+            ("from_nothing", from_nothing),
+            ("an_idle_step_is_not_stacked", idle),
+        ];
+        for (name, run) in tests {
+            add(name, Box::new(move || run(sort)));
+        }
     }
-    cases.push(Case::new("forks_are_apart", forks_are_apart));
-    cases.push(Case::new("a_discarded_step_leaves_nothing", discard));
-    cases.push(Case::new("three_hundred_layers", three_hundred_layers));
     cases.push(Case::new(
-        "too_many_layers_are_refused_in_words",
+        "overlay::too_many_layers_are_refused_in_words",
         too_many_layers,
     ));
-    cases.push(Case::new("from_nothing", from_nothing));
-    cases.push(Case::new("an_idle_step_is_not_stacked", idle));
+    for (name, steps) in scripts::all() {
+        // Each root has done that by itself; three times it takes long.
+        if name == "many_files" {
+            continue;
+        }
+        cases.push(Case::new(format!("alike::script::{name}"), move || {
+            alike(&steps, Tolerance::None);
+        }));
+    }
+    for seed in 100..=120 {
+        cases.push(Case::new(format!("alike::random::{seed}"), move || {
+            alike(&operations::random(seed, 4, 40), Tolerance::Refusals);
+        }));
+    }
     harness::main(cases)
+}
+
+/// Every sort of root gives the same layers.
+fn alike(steps: &[Vec<Op>], tolerance: Tolerance) {
+    let wanted = Stage::new(Sort::Overlay).run(steps, tolerance);
+    for sort in [Sort::Fuse, Sort::FusePlain] {
+        let got = Stage::new(sort).run(steps, tolerance);
+        for (number, (got, wanted)) in got.iter().zip(&wanted).enumerate() {
+            assert_eq!(got, wanted, "step {number} on {}", sort.name());
+        }
+    }
 }
 
 fn path(text: &str) -> RelPath {
@@ -72,16 +105,16 @@ fn read(root: &dyn Rootfs, name: &str) -> Option<String> {
     Some(text)
 }
 
-fn forks_are_apart() {
-    let mut stage = Stage::new();
-    let first = &mut stage.root;
+fn forks_are_apart(sort: Sort) {
+    let mut stage = Stage::new(sort);
+    let first = &mut *stage.root;
     first.begin().expect("begin");
     write(first, "common", "c");
     first.commit().expect("commit");
     let mut second = first.fork().expect("fork");
     let mut third = second.fork().expect("fork of a fork");
     for (root, name) in [
-        (&mut *first as &mut dyn Rootfs, "1"),
+        (&mut *first, "1"),
         (&mut *second, "2"),
         (&mut *third, "3"),
     ] {
@@ -89,7 +122,7 @@ fn forks_are_apart() {
         write(root, "own", name);
     }
     for (root, name) in [
-        (&mut *first as &mut dyn Rootfs, "1"),
+        (&mut *first, "1"),
         (&mut *second, "2"),
         (&mut *third, "3"),
     ] {
@@ -100,9 +133,9 @@ fn forks_are_apart() {
     }
 }
 
-fn discard() {
-    let mut stage = Stage::new();
-    let root = &mut stage.root;
+fn discard(sort: Sort) {
+    let mut stage = Stage::new(sort);
+    let root = &mut *stage.root;
     root.begin().expect("begin");
     write(root, "gone", "x");
     root.discard().expect("discard");
@@ -121,14 +154,14 @@ fn discard() {
     assert_eq!(paths, [&path("kept")]);
 }
 
-fn three_hundred_layers() {
+fn three_hundred_layers(sort: Sort) {
     let dir = stage::directory();
     let layers = stage::thin_layers(dir.path(), 300);
-    let mut root = Overlay::new(stage::scratch(dir.path()), layers).expect("a root");
+    let mut root = sort.root(stage::scratch(dir.path()), layers);
     root.begin().expect("begin");
-    write(&root, "file-7", "new");
+    write(&*root, "file-7", "new");
     Op::Unlink("file-8".into())
-        .run(stage::mounted(&root))
+        .run(stage::mounted(&*root))
         .expect("unlink");
     let changeset = root.commit().expect("commit");
     assert_eq!(changeset.changes.len(), 2);
@@ -138,7 +171,7 @@ fn three_hundred_layers() {
         ("file-8", None),
         ("file-299", Some("299")),
     ] {
-        assert_eq!(read(&root, name).as_deref(), content, "{name}");
+        assert_eq!(read(&*root, name).as_deref(), content, "{name}");
     }
 }
 
@@ -152,21 +185,21 @@ fn too_many_layers() {
     }
 }
 
-fn from_nothing() {
+fn from_nothing(sort: Sort) {
     let dir = stage::directory();
-    let mut root = Overlay::new(stage::scratch(dir.path()), Vec::new()).expect("a root");
-    assert_eq!(read(&root, "a"), None);
+    let mut root = sort.root(stage::scratch(dir.path()), Vec::new());
+    assert_eq!(read(&*root, "a"), None);
     root.begin().expect("begin");
-    write(&root, "a", "1");
+    write(&*root, "a", "1");
     let changeset = root.commit().expect("commit");
     let changeset = changeset.settle(&Default::default()).expect("settle");
     assert_eq!(changeset.changes.len(), 1);
-    assert_eq!(read(&root, "a").as_deref(), Some("1"));
+    assert_eq!(read(&*root, "a").as_deref(), Some("1"));
 }
 
-fn idle() {
-    let mut stage = Stage::new();
-    let root = &mut stage.root;
+fn idle(sort: Sort) {
+    let mut stage = Stage::new(sort);
+    let root = &mut *stage.root;
     for _ in 0..3 {
         root.begin().expect("begin");
         assert!(root.commit().expect("commit").is_empty());
@@ -176,5 +209,8 @@ fn idle() {
         .map(|entry| entry.expect("an entry").file_name())
         .collect();
     left.sort();
-    assert_eq!(left, ["merged", "spare"]);
+    match sort {
+        Sort::Overlay => assert_eq!(left, ["merged", "spare"]),
+        Sort::Fuse | Sort::FusePlain => assert_eq!(left, ["merged"]),
+    }
 }

@@ -117,16 +117,27 @@ pub fn probe(choice: RootfsChoice, dir: &Path) -> Result<(), Error> {
     });
     // The scratch directory goes with the build anyway.
     let _ = std::fs::remove_dir_all(&dir);
-    tried.map_err(|error| Error::Refused {
-        strategy: "overlay",
-        why: format!(
-            "{}; it needs root or CAP_SYS_ADMIN with mount allowed (a privileged pod), and a store \
-             (--cache-dir) that is not on overlayfs: give it a volume or a tmpfs",
-            match &error {
-                Error::Refused { why, .. } => why.clone(),
-                other => chain(other),
-            }
+    let (strategy, remedy) = match choice {
+        RootfsChoice::Fuse => (
+            "fuse",
+            "it needs /dev/fuse (a device plugin, or --device /dev/fuse) and root or CAP_SYS_ADMIN \
+             with mount allowed (a privileged pod, or a user namespace)",
         ),
+        _ => (
+            "overlay",
+            "it needs root or CAP_SYS_ADMIN with mount allowed (a privileged pod), and a store \
+             (--cache-dir) that is not on overlayfs: give it a volume or a tmpfs",
+        ),
+    };
+    tried.map_err(|error| {
+        let why = match &error {
+            Error::Refused { why, .. } => why.clone(),
+            other => chain(other),
+        };
+        Error::Refused {
+            strategy,
+            why: format!("{why}; {remedy}"),
+        }
     })
 }
 

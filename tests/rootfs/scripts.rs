@@ -377,6 +377,89 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
             ],
         ),
         (
+            "mapped",
+            vec![
+                vec![
+                    Map(b("file"), b("MAP")),
+                    Sparse(b("big"), 3 << 20),
+                    Map(b("big"), b("start")),
+                ],
+                vec![Map(b("big"), b("other")), Map(b("dir/a"), b("A"))],
+            ],
+        ),
+        (
+            "written_while_read",
+            vec![
+                vec![AppendWhileRead(b("file"), b("more"))],
+                vec![
+                    AppendWhileRead(b("file"), b("and more")),
+                    AppendWhileRead(b("links/one"), b("x")),
+                ],
+            ],
+        ),
+        (
+            "holes",
+            vec![
+                vec![Sparse(b("s"), 1 << 20), Punch(b("s"), 0, 4096)],
+                vec![Punch(b("s"), 1 << 20, 4096), Punch(b("file"), 2, 3)],
+            ],
+        ),
+        (
+            "copied_in_the_kernel",
+            vec![
+                vec![CopyRange(b("file"), b("dir/a"))],
+                vec![CopyRange(b("dir/a"), b("file")), Touch(b("file"), 9)],
+            ],
+        ),
+        (
+            "removed_while_listed",
+            vec![
+                vec![
+                    Mkdir(b("many")),
+                    Many(b("many"), 3000),
+                    RemoveWhileListed(b("many")),
+                ],
+                vec![Many(b("many"), 300)],
+                vec![RemoveWhileListed(b("many")), Rmdir(b("many"))],
+            ],
+        ),
+        (
+            "rights_are_lost",
+            vec![
+                vec![
+                    Chmod(b("file"), 0o6755),
+                    Chown(b("file"), 1, 1),
+                    Chmod(b("dir/a"), 0o2644),
+                    Chown(b("dir/a"), 1, 1),
+                ],
+                vec![
+                    Xattr(b("dir/b"), "security.capability", CAPABILITY.into()),
+                    Append(b("dir/b"), b("x")),
+                    Xattr(b("file"), "security.capability", CAPABILITY.into()),
+                    Chown(b("file"), 2, 2),
+                    Xattr(b("dir/a"), "security.capability", CAPABILITY.into()),
+                    Truncate(b("dir/a"), 1),
+                ],
+                vec![Chmod(b("file"), 0o6755), Append(b("file"), b("x"))],
+            ],
+        ),
+        (
+            "clock_set_back",
+            vec![
+                vec![
+                    Write(b("new"), b("1")),
+                    Touch(b("new"), 1),
+                    Append(b("file"), b("x")),
+                    Touch(b("file"), -5),
+                ],
+                vec![
+                    Append(b("new"), b("2")),
+                    Touch(b("new"), 1),
+                    Touch(b("dir"), 1),
+                ],
+            ],
+        ),
+        (
             "names",
             vec![
                 vec![

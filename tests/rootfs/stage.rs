@@ -5,15 +5,59 @@ use shutter::changeset::{Action, Changeset, full_walk};
 use shutter::fs::{
     self, Content, FileId, Kind, LayerView, Node, RelPath, Source, Stat, Toc, TocEntry, Tree,
 };
-use shutter::rootfs::{Entry, Overlay, Rootfs};
+use shutter::rootfs::{Contents, Entry, Fuse, Lower, Overlay, Rootfs};
 use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+/// Every sort of root.
+pub const ALL: [Sort; 3] = [Sort::Overlay, Sort::Fuse, Sort::FusePlain];
+
+/// A sort of root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    Overlay,
+    /// Where the kernel reads and writes contents itself.
+    Fuse,
+    /// Where it does not.
+    FusePlain,
+}
+
+impl Sort {
+    pub fn name(self) -> &'static str {
+        match self {
+            Sort::Overlay => "overlay",
+            Sort::Fuse => "fuse",
+            Sort::FusePlain => "fuse_plain",
+        }
+    }
+
+    /// Makes a root over layer directories.
+    pub fn root(self, scratch: PathBuf, layers: Vec<PathBuf>) -> Box<dyn Rootfs> {
+        let fuse = |layers: Vec<PathBuf>| {
+            let top = match layers.last() {
+                Some(layer) => {
+                    let fd: OwnedFd = std::fs::File::open(layer).expect("a directory").into();
+                    let stat = fs::stat_at(fd.as_fd(), b"").expect("stat");
+                    stat.expect("a directory").meta
+                }
+                None => shutter::fs::Meta::dir(0o755, Default::default()),
+            };
+            let lowers = layers.into_iter().map(Lower::from).collect();
+            Fuse::new(scratch.clone(), lowers, top).expect("a root")
+        };
+        match self {
+            Sort::Overlay => Box::new(Overlay::new(scratch, layers).expect("a root")),
+            Sort::Fuse => Box::new(fuse(layers)),
+            Sort::FusePlain => Box::new(fuse(layers).with_contents(Contents::Builder)),
+        }
+    }
+}
+
 pub struct Stage {
-    pub root: Overlay,
+    pub root: Box<dyn Rootfs>,
     pub tree: Tree,
     pub dir: tempfile::TempDir,
     base: Tree,
@@ -51,7 +95,7 @@ pub fn mounted(root: &dyn Rootfs) -> &Path {
 }
 
 impl Stage {
-    pub fn new() -> Stage {
+    pub fn new(sort: Sort) -> Stage {
         let dir = directory();
         let layers = base_layers(dir.path());
         let mut tree = Tree::default();
@@ -59,27 +103,29 @@ impl Stage {
             tree.push(Arc::new(view_of(layer)));
         }
         Stage {
-            root: Overlay::new(scratch(dir.path()), layers).expect("a root"),
+            root: sort.root(scratch(dir.path()), layers),
             base: tree.clone(),
             tree,
             dir,
         }
     }
 
-    /// Runs steps, and after each one compares what was tracked with a full walk.
-    pub fn run(mut self, steps: &[Vec<Op>], tolerance: Tolerance) {
+    /// Runs steps, and after each one compares what was tracked with a full walk. Gives what the
+    /// layer of each step says.
+    pub fn run(mut self, steps: &[Vec<Op>], tolerance: Tolerance) -> Vec<Vec<String>> {
+        let mut told = Vec::new();
         let mut merged: Option<Changeset> = None;
         for (number, step) in steps.iter().enumerate() {
             let mut twin = self.root.fork().expect("fork");
             self.root.begin().expect("begin");
             for op in step {
-                match op.run(mounted(&self.root)) {
+                match op.run(mounted(&*self.root)) {
                     Ok(()) => {}
                     Err(_) if tolerance == Tolerance::Refusals => {}
                     Err(error) => panic!("step {number}: {op:?}: {error}"),
                 }
             }
-            let walked = self.walk(&self.root);
+            let walked = self.walk(&*self.root);
             let wanted = describe(&walked, Detail::All);
             drop(walked);
 
@@ -97,9 +143,11 @@ impl Stage {
                 step,
             );
 
+            told.push(describe(&tracked, Detail::Timeless));
+
             // From here on the files are seen through the stack, and the tree says the same.
             self.tree.push(Arc::new(layer_of(&tracked)));
-            let left = describe(&self.walk(&self.root), Detail::All);
+            let left = describe(&self.walk(&*self.root), Detail::All);
             assert_same(
                 &left,
                 &[],
@@ -128,9 +176,10 @@ impl Stage {
             .settle(&self.base)
             .expect("settle");
         self.tree = self.base.clone();
-        let wanted = describe(&self.walk(&self.root), Detail::Merged);
+        let wanted = describe(&self.walk(&*self.root), Detail::Merged);
         let got = describe(&all, Detail::Merged);
         assert_same(&got, &wanted, "all steps merged", &steps.concat());
+        told
     }
 
     fn walk(&self, root: &dyn Rootfs) -> Changeset {
@@ -173,6 +222,8 @@ enum Detail {
     /// change, so its time may be that of an earlier step; and a name that a later step brings in
     /// is not known to be one of an earlier step's file, so the content stands for the link.
     Merged,
+    /// All but when: the times that a script leaves to the clock differ from run to run.
+    Timeless,
 }
 
 /// Writes a changeset down, a line a change.
@@ -186,6 +237,10 @@ fn describe(changeset: &Changeset, detail: Detail) -> Vec<String> {
             Action::Put { meta, source, link } => {
                 let mut meta = meta.clone();
                 if detail == Detail::Merged && meta.kind == Kind::Dir {
+                    meta.mtime = Default::default();
+                }
+                // What a script sets is long past.
+                if detail == Detail::Timeless && meta.mtime.secs > 1 << 30 {
                     meta.mtime = Default::default();
                 }
                 let (source, link) = match link.as_ref().map(|first| changeset.get(first)) {

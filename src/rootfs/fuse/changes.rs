@@ -69,8 +69,11 @@ impl Found<'_> {
             let place = if new { Place::New } else { place };
             let node = table.node(ino)?;
             let is_dir = node.is_dir();
-            let deeper = is_dir && (place == Place::New || node.dir().is_some_and(|dir| dir.stirred));
-            if place == Place::New || node.touched {
+            let stirred = node.dir().is_some_and(|dir| dir.stirred);
+            let deeper = is_dir && (place == Place::New || stirred);
+            // A directory above a change is told of as it is here: what the tree knows of it may be
+            // older, since a new time alone is no change.
+            if place == Place::New || node.touched || stirred {
                 let action = self.action(table, ino, &path, new)?;
                 self.push(path.clone(), action);
             }

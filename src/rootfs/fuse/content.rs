@@ -116,7 +116,12 @@ pub(super) struct Open {
     pub file: Option<Arc<File>>,
     /// The content as the kernel has it; the same for every handle.
     pub backing: Option<Arc<BackingId>>,
+    /// Whether it is among those kept ready.
+    kept: bool,
 }
+
+/// How many files that nobody has open any more the kernel keeps ready: a shell's, its libraries'.
+const IDLE: usize = 256;
 
 /// Whose notes of a file's length and times are right while it is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,16 +211,14 @@ impl Files {
         let mut table = self.table();
         let done = made.and_then(|(number, file)| {
             let node = table.node_mut(ino)?;
-            let read_by_kernel = node
-                .open
-                .as_ref()
-                .is_some_and(|open| open.backing.is_some());
-            if read_by_kernel {
-                table.replace(ino, Content::Own(number))?;
-                return Err(Errno::STALE);
-            }
-            if let Some(open) = &mut node.open {
-                open.file = Some(Arc::new(file));
+            match &mut node.open {
+                Some(open) if open.handles == 0 => node.open = None,
+                Some(open) if open.backing.is_some() => {
+                    table.replace(ino, Content::Own(number))?;
+                    return Err(Errno::STALE);
+                }
+                Some(open) => open.file = Some(Arc::new(file)),
+                None => {}
             }
             node.body = super::node::Body::File(Content::Own(number));
             node.meta.size = size;
@@ -253,6 +256,48 @@ impl Files {
                 node.meta.mtime = mtime;
                 node.ctime = node.ctime.max(mtime);
             }
+        }
+    }
+
+    /// Takes note that a handle is closed; gives what is to be closed with it once the table is no
+    /// longer locked.
+    pub fn close(&self, table: &mut Table, ino: Ino, wrote: bool) -> Option<Box<Open>> {
+        table.writers = table.writers.saturating_sub(usize::from(wrote));
+        let node = table.node_mut(ino).ok()?;
+        if wrote {
+            self.refresh(node);
+        }
+        let below = matches!(node.content(), Some(Content::Below { .. }));
+        let named = node.names > 0;
+        let open = node.open.as_mut()?;
+        open.handles = open.handles.saturating_sub(1);
+        open.writers = open.writers.saturating_sub(u32::from(wrote));
+        if open.handles > 0 {
+            return None;
+        }
+        if !(below && named && open.backing.is_some()) {
+            let closed = node.open.take();
+            if !named {
+                table.free(ino);
+                self.sweep(table);
+            }
+            return closed;
+        }
+        if open.kept {
+            return None;
+        }
+        open.kept = true;
+        table.idle.push_back(ino);
+        if table.idle.len() <= IDLE {
+            return None;
+        }
+        let oldest = table.idle.pop_front()?;
+        let node = table.node_mut(oldest).ok()?;
+        let open = node.open.as_mut()?;
+        open.kept = false;
+        match open.handles {
+            0 => node.open.take(),
+            _ => None,
         }
     }
 

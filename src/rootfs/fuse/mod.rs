@@ -11,7 +11,7 @@ mod table;
 use super::{Entry, Error, Lower, Rootfs};
 use crate::changeset::{Action, Change, Changeset, State};
 use crate::fs::{
-    self, Content, FileId, Kind, LayerView, Meta, Node, RelPath, Source, Stat, Toc, TocEntry,
+    self, Content, FileId, Kind, LayerView, Meta, Node, RelPath, Stat, Toc, TocEntry,
 };
 use crate::sys::Cancel;
 use content::{Files, Truth, Upper};
@@ -193,8 +193,9 @@ impl Rootfs for Fuse {
     fn begin(&mut self) -> Result<(), Error> {
         self.discard()?;
         let (dir, upper) = self.fresh()?;
-        let (files, root) = self.mount(Some(upper), Access::ReadWrite)?;
-        attach(&root, &self.merged)?;
+        let (files, made) = self.mount(Some(upper), Access::ReadWrite)?;
+        attach(&made, &self.merged)?;
+        let root = open_dir(&self.merged)?;
         self.step = Some(Step { dir, files, root });
         Ok(())
     }

@@ -51,8 +51,8 @@ pub(super) enum Access {
     ReadOnly,
 }
 
-/// Mounts where nobody sees it and starts answering; gives the root, open for reading. The mount
-/// goes with the last descriptor or place it is attached to, and the threads with it.
+/// Mounts where nobody sees it and starts answering; gives the root, to be found by. The mount goes
+/// with the last descriptor or place it is attached to, and the threads with it.
 ///
 /// `spare` is an empty directory that old kernels need for a moment.
 pub(super) fn serve(server: Server, access: Access, spare: &Path) -> Result<OwnedFd, Error> {

@@ -1,7 +1,7 @@
 //! Answers to the kernel's questions.
 
-use super::content::{Files, Open, Truth, errno, set_mtime};
-use super::node::{Body, Content, Ino, Node, ROOT, Writer, now, without_set_id};
+use super::content::{Files, Truth, errno, set_mtime};
+use super::node::{Body, Content, Ino, Node, Writer, now};
 use super::table::{Table, new_dir};
 use crate::fs::{Kind, Meta, Time};
 use fuser::{
@@ -365,26 +365,16 @@ fn writer(req: &Request) -> Writer {
     }
 }
 
+/// Gives a time that was asked for. For one before 1970 the crate counts the kernel's nanoseconds
+/// backwards too, which is undone here.
 fn time_of(time: SystemTime) -> Time {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => Time {
-            secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            nanos: since.subsec_nanos(),
-        },
-        Err(error) => {
-            let before = error.duration();
-            let secs = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            match before.subsec_nanos() {
-                0 => Time {
-                    secs: -secs,
-                    nanos: 0,
-                },
-                nanos => Time {
-                    secs: -secs - 1,
-                    nanos: 1_000_000_000 - nanos,
-                },
-            }
-        }
+    let (since, sign) = match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => (since, 1),
+        Err(error) => (error.duration(), -1),
+    };
+    Time {
+        secs: i64::try_from(since.as_secs()).map_or(i64::MAX * sign, |secs| secs * sign),
+        nanos: since.subsec_nanos(),
     }
 }
 
@@ -810,25 +800,7 @@ impl Filesystem for Server {
         reply: ReplyEmpty,
     ) {
         let mut table = self.files.table();
-        let writes = handle == WRITER;
-        let mut closed: Option<Box<Open>> = None;
-        if let Ok(node) = table.node_mut(ino.0) {
-            if writes {
-                self.files.refresh(node);
-            }
-            if let Some(open) = &mut node.open {
-                open.handles = open.handles.saturating_sub(1);
-                open.writers = open.writers.saturating_sub(u32::from(writes));
-                if open.handles == 0 {
-                    closed = node.open.take();
-                }
-            }
-            if node.names == 0 {
-                table.free(ino.0);
-                self.files.sweep(&mut table);
-            }
-        }
-        table.writers = table.writers.saturating_sub(usize::from(writes));
+        let closed = self.files.close(&mut table, ino.0, handle == WRITER);
         drop(table);
         drop(closed);
         reply.ok();

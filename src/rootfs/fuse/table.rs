@@ -2,9 +2,9 @@
 //! has made of them.
 
 use super::node::{Body, Content, Dir, Group, Ino, Name, Node, ROOT, now};
-use crate::fs::{Below, Kind, Levels, LayerView, Meta, RelPath, Tree};
+use crate::fs::{Below, Kind, LayerView, Levels, Meta, Tree};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 /// The layers below, with what is found out about them once for all roots over them.
@@ -44,6 +44,9 @@ pub(super) struct Table {
     pub dropped: Vec<u64>,
     /// How many handles are open that can be written to.
     pub writers: usize,
+    /// Files that the kernel still has ready though nobody has them open, oldest first; some may be
+    /// open again.
+    pub idle: VecDeque<Ino>,
 }
 
 enum Slot {
@@ -65,6 +68,7 @@ impl Table {
             groups: HashMap::new(),
             dropped: Vec::new(),
             writers: 0,
+            idle: VecDeque::new(),
         }
     }
 
@@ -91,14 +95,6 @@ impl Table {
 
     pub fn dir_mut(&mut self, ino: Ino) -> Result<&mut Dir, Errno> {
         self.node_mut(ino)?.dir_mut().ok_or(Errno::NOTDIR)
-    }
-
-    /// Gives all nodes with their numbers.
-    pub fn nodes(&self) -> impl Iterator<Item = (Ino, &Node)> {
-        self.nodes.iter().zip(0..).filter_map(|(slot, ino)| match slot {
-            Slot::Node(node) => Some((ino, &**node)),
-            _ => None,
-        })
     }
 
     /// Finds a name in a directory.
@@ -307,7 +303,8 @@ impl Table {
     /// Forgets a node that has no name and that nobody knows.
     pub fn free(&mut self, ino: Ino) {
         let Ok(node) = self.node(ino) else { return };
-        if node.names > 0 || node.lookups > 0 || node.open.is_some() || node.copying || ino == ROOT {
+        let open = node.open.as_ref().is_some_and(|open| open.handles > 0);
+        if node.names > 0 || node.lookups > 0 || open || node.copying || ino == ROOT {
             return;
         }
         if let Some(Content::Own(number)) = node.content() {
@@ -433,21 +430,6 @@ impl Table {
         self.stir(parent);
         self.node_mut(ino)?.names = 0;
         Ok(())
-    }
-
-    /// Gives the path of a directory, for messages.
-    pub fn path(&self, ino: Ino) -> RelPath {
-        let mut names: Vec<&[u8]> = Vec::new();
-        let mut at = ino;
-        while at != ROOT {
-            let Ok(node) = self.node(at) else { break };
-            let Ok(parent) = self.dir(node.parent) else { break };
-            let name = parent.names.iter().find(|(_, name)| name.ino == Some(at));
-            names.push(name.map_or(b"?", |(name, _)| name));
-            at = node.parent;
-        }
-        names.reverse();
-        RelPath::clean(&names.join(&b'/')).unwrap_or_default()
     }
 }
 
