@@ -113,19 +113,11 @@ fn forks_are_apart(sort: Sort) {
     first.commit().expect("commit");
     let mut second = first.fork().expect("fork");
     let mut third = second.fork().expect("fork of a fork");
-    for (root, name) in [
-        (&mut *first, "1"),
-        (&mut *second, "2"),
-        (&mut *third, "3"),
-    ] {
+    for (root, name) in [(&mut *first, "1"), (&mut *second, "2"), (&mut *third, "3")] {
         root.begin().expect("begin");
         write(root, "own", name);
     }
-    for (root, name) in [
-        (&mut *first, "1"),
-        (&mut *second, "2"),
-        (&mut *third, "3"),
-    ] {
+    for (root, name) in [(&mut *first, "1"), (&mut *second, "2"), (&mut *third, "3")] {
         let changeset = root.commit().expect("commit");
         assert_eq!(changeset.changes.len(), 1, "{name}");
         assert_eq!(read(root, "own").as_deref(), Some(name));

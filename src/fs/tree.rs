@@ -217,7 +217,12 @@ impl Tree {
     }
 
     /// Merges what the levels of one directory say of one name in it.
-    pub(super) fn pick_child(&self, levels: &[Level], dir_len: usize, name: &[u8]) -> Option<Child> {
+    pub(super) fn pick_child(
+        &self,
+        levels: &[Level],
+        dir_len: usize,
+        name: &[u8],
+    ) -> Option<Child> {
         let mut slot = Slot::default();
         let mut path: Vec<u8> = Vec::new();
         for level in levels {

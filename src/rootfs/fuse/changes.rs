@@ -52,7 +52,12 @@ enum Place {
 impl Found<'_> {
     fn walk(&mut self, table: &mut Table) -> Result<(), Errno> {
         // A stack of its own: how deep a command nests is not for it to decide.
-        let mut stack = vec![(RelPath::root(), ROOT, Place::Old, names(table, ROOT)?.into_iter())];
+        let mut stack = vec![(
+            RelPath::root(),
+            ROOT,
+            Place::Old,
+            names(table, ROOT)?.into_iter(),
+        )];
         while let Some((dir, _, place, rest)) = stack.last_mut() {
             let Some((name, ino, new)) = rest.next() else {
                 stack.pop();
@@ -91,7 +96,13 @@ impl Found<'_> {
         self.changes.push(Change { path, action });
     }
 
-    fn action(&mut self, table: &mut Table, ino: Ino, path: &RelPath, new: bool) -> Result<Action, Errno> {
+    fn action(
+        &mut self,
+        table: &mut Table,
+        ino: Ino,
+        path: &RelPath,
+        new: bool,
+    ) -> Result<Action, Errno> {
         let node = table.node_mut(ino)?;
         if node.open.as_ref().is_some_and(|open| open.writers > 0) {
             self.files.refresh(node);

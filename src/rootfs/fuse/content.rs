@@ -45,11 +45,7 @@ impl Upper {
     }
 
     pub fn stat(&self, number: u64) -> Result<Stat, Errno> {
-        rustix::fs::statat(
-            &*self.dir,
-            number.to_string(),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
+        rustix::fs::statat(&*self.dir, number.to_string(), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     pub fn remove(&self, number: u64) {

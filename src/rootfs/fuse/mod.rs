@@ -1,6 +1,7 @@
 //! A file system of the builder's own, by way of FUSE: a table in memory is the union of the layers
 //! and the tracker of what is written.
 
+mod acl;
 mod changes;
 mod content;
 mod mount;
@@ -10,9 +11,7 @@ mod table;
 
 use super::{Entry, Error, Lower, Rootfs};
 use crate::changeset::{Action, Change, Changeset, State};
-use crate::fs::{
-    self, Content, FileId, Kind, LayerView, Meta, Node, RelPath, Stat, Toc, TocEntry,
-};
+use crate::fs::{self, Content, FileId, Kind, LayerView, Meta, Node, RelPath, Stat, Toc, TocEntry};
 use crate::sys::Cancel;
 use content::{Files, Truth, Upper};
 use mount::{Access, Ended, at, attach, detach, open_dir, serve};
@@ -156,7 +155,11 @@ impl Fuse {
             Content::Dir(dir) => Some(dir.as_fd()),
             _ => None,
         });
-        upper.map(|upper| upper.dir.as_fd()).into_iter().chain(below).collect()
+        upper
+            .map(|upper| upper.dir.as_fd())
+            .into_iter()
+            .chain(below)
+            .collect()
     }
 
     /// Ends the step and gives what it left, no longer mounted.
@@ -206,7 +209,8 @@ impl Rootfs for Fuse {
         };
         let changes = {
             let mut table = files.table();
-            changes::changes(&files, &mut table, &self.top).map_err(at("read what changed in", &self.merged))?
+            changes::changes(&files, &mut table, &self.top)
+                .map_err(at("read what changed in", &self.merged))?
         };
         let changeset = Changeset {
             changes,
@@ -261,13 +265,20 @@ impl Drop for Fuse {
 
 impl std::fmt::Debug for Fuse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fuse").field("scratch", &self.scratch).finish_non_exhaustive()
+        f.debug_struct("Fuse")
+            .field("scratch", &self.scratch)
+            .finish_non_exhaustive()
     }
 }
 
 /// Gives a changeset whose content is in files of ours: where it comes from, somebody may write to
 /// it while a command reads it.
-fn copied(changeset: &Changeset, upper: &Upper, cancel: &Cancel, dir: &Path) -> Result<Changeset, Error> {
+fn copied(
+    changeset: &Changeset,
+    upper: &Upper,
+    cancel: &Cancel,
+    dir: &Path,
+) -> Result<Changeset, Error> {
     let copy = |change: &Change| -> Result<Change, Error> {
         let mut change = change.clone();
         if let Action::Put {
@@ -281,11 +292,18 @@ fn copied(changeset: &Changeset, upper: &Upper, cancel: &Cancel, dir: &Path) -> 
                 return Err(at("write to", dir)(error));
             }
             let (number, _) = upper.copy(source, meta.size).map_err(at("write to", dir))?;
-            *source = upper.source(number).ok_or_else(|| at("write to", dir)(rustix::io::Errno::IO))?;
+            *source = upper
+                .source(number)
+                .ok_or_else(|| at("write to", dir)(rustix::io::Errno::IO))?;
         }
         Ok(change)
     };
-    let changes: Result<Vec<Change>, Error> = changeset.changes.par_iter().with_min_len(8).map(copy).collect();
+    let changes: Result<Vec<Change>, Error> = changeset
+        .changes
+        .par_iter()
+        .with_min_len(8)
+        .map(copy)
+        .collect();
     Ok(Changeset {
         changes: changes?,
         state: State::Frozen,
@@ -297,7 +315,9 @@ fn view_of(dir: &Path) -> Result<LayerView, Error> {
     let fd = open_dir(dir)?;
     let all: Mutex<Vec<(RelPath, Stat)>> = Mutex::default();
     let visit = |_: &RelPath, entries: Vec<(RelPath, Stat)>| {
-        all.lock().unwrap_or_else(PoisonError::into_inner).extend(entries);
+        all.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(entries);
         Ok(())
     };
     fs::walk(fd.as_fd(), &RelPath::root(), &visit).map_err(|error| Error::Io {

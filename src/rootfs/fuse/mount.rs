@@ -147,8 +147,14 @@ fn options(device: &OwnedFd) -> [(&'static str, Option<String>); 6] {
     [
         ("fd", Some(device.as_raw_fd().to_string())),
         ("rootmode", Some("40000".into())),
-        ("user_id", Some(rustix::process::geteuid().as_raw().to_string())),
-        ("group_id", Some(rustix::process::getegid().as_raw().to_string())),
+        (
+            "user_id",
+            Some(rustix::process::geteuid().as_raw().to_string()),
+        ),
+        (
+            "group_id",
+            Some(rustix::process::getegid().as_raw().to_string()),
+        ),
         // The kernel checks permissions by what the table says of a file.
         ("default_permissions", None),
         ("allow_other", None),
@@ -192,9 +198,9 @@ pub(super) fn passthrough(dirs: &[std::os::fd::BorrowedFd<'_>]) -> Option<u32> {
         return None;
     }
     const OVERLAY: u32 = 0x794c_7630;
-    let stacked = dirs.iter().any(|dir| {
-        rustix::fs::fstatfs(dir).is_ok_and(|stat| stat.f_type as u32 == OVERLAY)
-    });
+    let stacked = dirs
+        .iter()
+        .any(|dir| rustix::fs::fstatfs(dir).is_ok_and(|stat| stat.f_type as u32 == OVERLAY));
     // Contents on overlayfs take all there is; else one level is left for an overlay above.
     Some(if stacked { 2 } else { 1 })
 }

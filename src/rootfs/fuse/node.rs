@@ -164,10 +164,7 @@ impl Node {
             .binary_search_by(|(other, _)| other.as_slice().cmp(name))
         {
             Ok(at) => self.meta.xattrs[at].1 = value.to_vec(),
-            Err(at) => self
-                .meta
-                .xattrs
-                .insert(at, (name.to_vec(), value.to_vec())),
+            Err(at) => self.meta.xattrs.insert(at, (name.to_vec(), value.to_vec())),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Answers to the kernel's questions.
 
+use super::acl;
 use super::content::{Files, Truth, errno, set_mtime};
 use super::node::{Body, Content, Ino, Node, Writer, now};
 use super::table::{Table, new_dir};
@@ -49,7 +50,11 @@ struct Listing {
 }
 
 impl Server {
-    pub fn new(files: Arc<Files>, passthrough: Option<u32>, ended: Arc<super::mount::Ended>) -> Server {
+    pub fn new(
+        files: Arc<Files>,
+        passthrough: Option<u32>,
+        ended: Arc<super::mount::Ended>,
+    ) -> Server {
         Server {
             files,
             passthrough,
@@ -96,15 +101,15 @@ impl Server {
 
     fn make(
         &self,
-        req: &Request,
+        asker: Asker,
         parent: Ino,
         name: &OsStr,
-        mut meta: Meta,
+        meta: Meta,
         body: Body,
     ) -> Result<(FileAttr, Duration), Errno> {
         self.files.upper()?;
         let mut table = self.files.table();
-        let ino = make(&mut table, req, parent, name, &mut meta, body)?;
+        let ino = make(&mut table, asker, parent, name, meta, body)?;
         self.entry(&mut table, ino)
     }
 
@@ -190,7 +195,7 @@ impl Server {
 
     fn create_file(
         &self,
-        req: &Request,
+        asker: Asker,
         parent: Ino,
         name: &OsStr,
         mode: u32,
@@ -200,9 +205,9 @@ impl Server {
         let upper = self.files.upper()?;
         let (number, file) = upper.create()?;
         let mut table = self.files.table();
-        let mut meta = Meta::file(mode & 0o7777, 0, now());
+        let meta = Meta::file(mode & 0o7777, 0, now());
         let body = Body::File(Content::Own(number));
-        let made = make(&mut table, req, parent, name, &mut meta, body);
+        let made = make(&mut table, asker, parent, name, meta, body);
         let ino = made.inspect_err(|_| upper.remove(number))?;
         let file = Some(Arc::new(file));
         let (handle, flags, backing) = self.opened(&mut table, ino, file, true, back)?;
@@ -236,6 +241,7 @@ impl Server {
         }
         if let Some(mode) = wanted.mode {
             node.meta.mode = mode & 0o7777;
+            acl::follow_mode(node);
         }
         let now = now();
         let time = |wanted| match wanted {
@@ -303,31 +309,63 @@ impl Server {
 fn list(table: &mut Table, ino: Ino) -> Result<Vec<(Box<[u8]>, Ino)>, Errno> {
     table.list(ino)?;
     let parent = table.node(ino)?.parent;
-    let mut names: Vec<(Box<[u8]>, Ino)> = vec![(b".".as_slice().into(), ino), (b"..".as_slice().into(), parent)];
+    let mut names: Vec<(Box<[u8]>, Ino)> = vec![
+        (b".".as_slice().into(), ino),
+        (b"..".as_slice().into(), parent),
+    ];
     let there = table.dir(ino)?.names.iter();
     names.extend(there.filter_map(|(name, to)| Some((name.clone(), to.ino?))));
     Ok(names)
 }
 
+/// Who has a file made.
+#[derive(Clone, Copy)]
+struct Asker {
+    uid: u32,
+    gid: u32,
+    umask: u32,
+}
+
+impl Asker {
+    fn new(req: &Request, umask: u32) -> Asker {
+        Asker {
+            uid: req.uid(),
+            gid: req.gid(),
+            umask,
+        }
+    }
+}
+
 /// Makes a file in a directory: who asks owns it, but its group may be the directory's.
 fn make(
     table: &mut Table,
-    req: &Request,
+    asker: Asker,
     parent: Ino,
     name: &OsStr,
-    meta: &mut Meta,
+    mut meta: Meta,
     body: Body,
 ) -> Result<Ino, Errno> {
-    let dir = &table.node(parent)?.meta;
-    meta.uid = req.uid();
-    meta.gid = req.gid();
-    if dir.mode & 0o2000 != 0 {
-        meta.gid = dir.gid;
+    let dir = table.node(parent)?;
+    meta.uid = asker.uid;
+    meta.gid = asker.gid;
+    if dir.meta.mode & 0o2000 != 0 {
+        meta.gid = dir.meta.gid;
         if meta.kind == Kind::Dir {
             meta.mode |= 0o2000;
         }
     }
-    table.make(parent, name.as_bytes(), meta.clone(), body)
+    if meta.kind != Kind::Symlink {
+        let inherited = acl::inherit(dir, meta.mode, asker.umask);
+        meta.mode = inherited.mode;
+        let mut add = |name: &[u8], value| meta.xattrs.push((name.to_vec(), value));
+        if let Some(access) = inherited.access {
+            add(acl::ACCESS, access);
+        }
+        if let Some(default) = inherited.default.filter(|_| meta.kind == Kind::Dir) {
+            add(acl::DEFAULT, default);
+        }
+    }
+    table.make(parent, name.as_bytes(), meta, body)
 }
 
 /// What is to be set of a file's attributes.
@@ -465,6 +503,8 @@ impl Filesystem for Server {
             | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_POSIX_ACL
+            | InitFlags::FUSE_DONT_MASK
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
@@ -518,7 +558,9 @@ impl Filesystem for Server {
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let mut table = self.files.table();
-        let got = table.node_mut(ino.0).and_then(|node| self.shown(node, ino.0));
+        let got = table
+            .node_mut(ino.0)
+            .and_then(|node| self.shown(node, ino.0));
         drop(table);
         answer!(reply, got, (attr, ttl) => reply.attr(&ttl, &attr));
     }
@@ -566,7 +608,7 @@ impl Filesystem for Server {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
@@ -595,7 +637,7 @@ impl Filesystem for Server {
                 }
                 _ => Body::Other,
             };
-            self.make(req, parent.0, name, meta, body)
+            self.make(Asker::new(req, umask), parent.0, name, meta, body)
         });
         answer!(reply, made, (attr, ttl) => reply.entry_with_ttls(&ttl, &ALWAYS, &attr, Generation(0)));
     }
@@ -606,12 +648,12 @@ impl Filesystem for Server {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
         let made = self.name(name).and_then(|()| {
             let meta = Meta::dir(mode & 0o7777, now());
-            self.make(req, parent.0, name, meta, new_dir())
+            self.make(Asker::new(req, umask), parent.0, name, meta, new_dir())
         });
         answer!(reply, made, (attr, ttl) => reply.entry_with_ttls(&ttl, &ALWAYS, &attr, Generation(0)));
     }
@@ -646,7 +688,7 @@ impl Filesystem for Server {
             let mut meta = Meta::file(0o777, 0, now());
             meta.kind = Kind::Symlink;
             meta.target = target.as_os_str().as_bytes().to_vec();
-            self.make(req, parent.0, name, meta, Body::Other)
+            self.make(Asker::new(req, 0), parent.0, name, meta, Body::Other)
         });
         answer!(reply, made, (attr, ttl) => reply.entry_with_ttls(&ttl, &ALWAYS, &attr, Generation(0)));
     }
@@ -673,8 +715,7 @@ impl Filesystem for Server {
             if flags.contains(RenameFlags::RENAME_EXCHANGE) {
                 return table.exchange(from, to);
             }
-            if flags.contains(RenameFlags::RENAME_NOREPLACE)
-                && table.lookup(to.0, to.1)?.is_some()
+            if flags.contains(RenameFlags::RENAME_NOREPLACE) && table.lookup(to.0, to.1)?.is_some()
             {
                 return Err(Errno::EXIST);
             }
@@ -716,11 +757,14 @@ impl Filesystem for Server {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _: u32,
+        umask: u32,
         _: i32,
         reply: ReplyCreate,
     ) {
-        let made = self.create_file(req, parent.0, name, mode, &|file| reply.open_backing(file));
+        let asker = Asker::new(req, umask);
+        let made = self.create_file(asker, parent.0, name, mode, &|file| {
+            reply.open_backing(file)
+        });
         answer!(reply, made, (attr, handle, flags, backing) => match backing {
             Some(backing) => {
                 reply.created_passthrough(&ALWAYS, &attr, Generation(0), handle, flags, &backing);
@@ -760,7 +804,7 @@ impl Filesystem for Server {
 
     fn write(
         &self,
-        req: &Request,
+        _: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -772,13 +816,13 @@ impl Filesystem for Server {
     ) {
         let file = self.files.file(&self.files.table(), ino.0);
         let written = file.and_then(|file| {
-            file.write_all_at(data, offset).map_err(|error| errno(&error))?;
+            file.write_all_at(data, offset)
+                .map_err(|error| errno(&error))?;
             let mut table = self.files.table();
             let writer = match flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
                 true => Writer::Plain,
                 false => Writer::Trusted,
             };
-            let _ = req;
             self.files.written(&mut table, ino.0, writer)?;
             let node = table.node_mut(ino.0)?;
             node.meta.size = node.meta.size.max(offset + data.len() as u64);
@@ -914,7 +958,10 @@ impl Filesystem for Server {
             if flags & libc::XATTR_REPLACE != 0 && !there {
                 return Err(Errno::NODATA);
             }
-            node.set_xattr(name.as_bytes(), value);
+            match name.as_bytes() {
+                list @ (acl::ACCESS | acl::DEFAULT) => acl::set(node, list, value)?,
+                name => node.set_xattr(name, value),
+            }
             node.ctime = now();
             table.touch(ino.0)
         });
@@ -935,7 +982,9 @@ impl Filesystem for Server {
         let table = self.files.table();
         let names = table.node(ino.0).map(|node| {
             let names = node.meta.xattrs.iter();
-            names.flat_map(|(name, _)| [&name[..], &[0]].concat()).collect::<Vec<u8>>()
+            names
+                .flat_map(|(name, _)| [&name[..], &[0]].concat())
+                .collect::<Vec<u8>>()
         });
         drop(table);
         answer!(reply, names, names => send_xattr(reply, &names, size));
@@ -945,7 +994,8 @@ impl Filesystem for Server {
         let done = self.files.upper().and_then(|_| {
             let mut table = self.files.table();
             let node = table.node_mut(ino.0)?;
-            if !node.remove_xattr(name.as_bytes()) {
+            let list = matches!(name.as_bytes(), acl::ACCESS | acl::DEFAULT);
+            if !node.remove_xattr(name.as_bytes()) && !list {
                 return Err(Errno::NODATA);
             }
             node.ctime = now();

@@ -267,7 +267,10 @@ impl Table {
         let below = match dir.names.get(name) {
             Some(name) if !name.new => true,
             // Listed once, a directory no longer knows what was below a name.
-            _ => dir.merged && (dir.levels.is_empty() || self.base.tree.pick(&dir.levels, name).is_some()),
+            _ => {
+                dir.merged
+                    && (dir.levels.is_empty() || self.base.tree.pick(&dir.levels, name).is_some())
+            }
         };
         let dir = self.dir_mut(parent)?;
         dir.subdirs = dir.subdirs.saturating_sub(u32::from(is_dir));
@@ -310,7 +313,10 @@ impl Table {
         if let Some(Content::Own(number)) = node.content() {
             self.dropped.push(number);
         }
-        if let Some(slot) = usize::try_from(ino).ok().and_then(|at| self.nodes.get_mut(at)) {
+        if let Some(slot) = usize::try_from(ino)
+            .ok()
+            .and_then(|at| self.nodes.get_mut(at))
+        {
             *slot = Slot::Free;
             self.free.push(ino);
         }
