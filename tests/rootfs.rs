@@ -46,6 +46,10 @@ fn main() -> ExitCode {
             add(name, Box::new(move || run(sort)));
         }
     }
+    for sort in [Sort::Fuse, Sort::FusePlain] {
+        let name = format!("{}::no_thread_is_left", sort.name());
+        cases.push(Case::new(name, move || no_thread_is_left(sort)));
+    }
     cases.push(Case::new(
         "overlay::too_many_layers_are_refused_in_words",
         too_many_layers,
@@ -187,6 +191,36 @@ fn from_nothing(sort: Sort) {
     let changeset = changeset.settle(&Default::default()).expect("settle");
     assert_eq!(changeset.changes.len(), 1);
     assert_eq!(read(&*root, "a").as_deref(), Some("1"));
+}
+
+/// The threads that answer for a mount end with it, also where a step was left half done and a file
+/// in it is still open.
+fn no_thread_is_left(sort: Sort) {
+    let answering = || {
+        std::fs::read_dir("/proc/self/task")
+            .expect("threads")
+            .filter_map(|entry| std::fs::read(entry.ok()?.path().join("comm")).ok())
+            .filter(|name| name.starts_with(b"fuser"))
+            .count()
+    };
+    let mut stage = Stage::new(sort);
+    for _ in 0..3 {
+        stage.root.begin().expect("begin");
+        write(&*stage.root, "new", "x");
+        stage.root.commit().expect("commit");
+        assert!(read(&*stage.root, "new").is_some());
+    }
+    stage.root.begin().expect("begin");
+    let open = std::fs::File::open(stage::mounted(&*stage.root).join("new")).expect("open");
+    let Stage { root, .. } = stage;
+    drop(root);
+    assert!(answering() > 0, "somebody has a file open");
+    drop(open);
+    let start = std::time::Instant::now();
+    while answering() > 0 {
+        assert!(start.elapsed().as_secs() < 20, "{} are left", answering());
+        std::thread::yield_now();
+    }
 }
 
 fn idle(sort: Sort) {

@@ -11,10 +11,9 @@ pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
 pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
 
 const VERSION: u32 = 2;
+// The other two, 0x02 and 0x08, are of users and groups by id.
 const USER_OBJ: u16 = 0x01;
-const USER: u16 = 0x02;
 const GROUP_OBJ: u16 = 0x04;
-const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
@@ -197,7 +196,7 @@ mod tests {
         let full = |user, mask, other| {
             list(&[
                 (USER_OBJ, user, NONE),
-                (USER, 6, 1000),
+                (0x02, 6, 1000),
                 (GROUP_OBJ, 5, NONE),
                 (MASK, mask, NONE),
                 (OTHER, other, NONE),

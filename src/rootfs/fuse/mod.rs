@@ -14,7 +14,7 @@ use crate::changeset::{Action, Change, Changeset, State};
 use crate::fs::{self, Content, FileId, Kind, LayerView, Meta, Node, RelPath, Stat, Toc, TocEntry};
 use crate::sys::Cancel;
 use content::{Files, Truth, Upper};
-use mount::{Access, Ended, at, attach, detach, open_dir, serve};
+use mount::{Access, at, attach, detach, open_dir, serve};
 use rayon::prelude::*;
 use serve::Server;
 use std::collections::HashMap;
@@ -142,8 +142,7 @@ impl Fuse {
         };
         let table = Table::new(self.base.clone(), self.top.clone());
         let files = Arc::new(Files::new(table, upper, truth));
-        let ended = Arc::new(Ended::default());
-        let server = Server::new(Arc::clone(&files), passthrough, ended);
+        let server = Server::new(Arc::clone(&files), passthrough);
         let root = serve(server, access, &self.merged)?;
         Ok((files, root))
     }

@@ -15,34 +15,10 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
 /// How many threads answer one mount. More of them made every load slower on two processors, since
 /// a thread that is awake takes the next question without being woken.
 const THREADS: usize = 2;
-
-/// Whether a mount has ended: no thread answers it any more.
-#[derive(Debug, Default)]
-pub(super) struct Ended {
-    done: Mutex<bool>,
-    told: Condvar,
-}
-
-impl Ended {
-    pub fn set(&self) {
-        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.told.notify_all();
-    }
-
-    /// Waits for the end; tells whether it came in time.
-    #[cfg_attr(not(test), allow(dead_code))]
-    pub fn wait(&self, limit: Duration) -> bool {
-        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.told.wait_timeout_while(done, limit, |done| !*done);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-}
 
 /// Whether a mount can be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +32,7 @@ pub(super) enum Access {
 ///
 /// `spare` is an empty directory that old kernels need for a moment.
 pub(super) fn serve(server: Server, access: Access, spare: &Path) -> Result<OwnedFd, Error> {
+    allow_many_files();
     let device = open_device()?;
     let made = match by_new_calls(&device, access) {
         Err(Errno::NOSYS) => {
@@ -84,6 +61,22 @@ pub(super) fn serve(server: Server, access: Access, spare: &Path) -> Result<Owne
             Ok(root)
         }
     }
+}
+
+/// Lets this process have as many files open as it may: what a command has open to write to, it has
+/// open too. Commands are started by a process that came before and keeps its own limit.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let most = Rlimit {
+            current: maximum,
+            maximum,
+        };
+        // Where that is refused, a command that opens too many is told so.
+        let _ = setrlimit(Resource::Nofile, most);
+    });
 }
 
 fn threads() -> usize {

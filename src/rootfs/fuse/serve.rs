@@ -40,8 +40,6 @@ pub(super) struct Server {
     pub passthrough: Option<u32>,
     listings: Mutex<HashMap<u64, Listing>>,
     next_listing: AtomicU64,
-    /// Told when the mount is gone.
-    ended: Arc<super::mount::Ended>,
 }
 
 /// What an open directory had in it when it was first read.
@@ -50,17 +48,12 @@ struct Listing {
 }
 
 impl Server {
-    pub fn new(
-        files: Arc<Files>,
-        passthrough: Option<u32>,
-        ended: Arc<super::mount::Ended>,
-    ) -> Server {
+    pub fn new(files: Arc<Files>, passthrough: Option<u32>) -> Server {
         Server {
             files,
             passthrough,
             listings: Mutex::default(),
             next_listing: AtomicU64::new(1),
-            ended,
         }
     }
 
@@ -524,10 +517,6 @@ impl Filesystem for Server {
         let _ = config.set_max_write(1 << 20);
         let _ = config.set_max_background(64);
         Ok(())
-    }
-
-    fn destroy(&mut self) {
-        self.ended.set();
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
