@@ -68,7 +68,11 @@
 //! - The first error, or a signal, throws one switch ([`sys::Cancel`]), which everything that takes
 //!   long looks at; then the threads unwind, and what they were making is thrown away.
 //!
-//! Deliberately absent so far: root file systems other than overlay (they go behind
+//! - On FUSE the builder answers for its own root ([`rootfs::Fuse`]), on two threads a mount that touch
+//!   no mount of theirs and never the rayon pool. What a step has written is read from the files
+//!   behind it, never through the mount; the threads end when the kernel lets the mount go.
+//!
+//! Deliberately absent so far: roots without a mount of their own (they go behind
 //! [`rootfs::Rootfs`]), and a cache of layers (tables of contents and diff IDs are kept for it).
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

@@ -440,11 +440,12 @@ fn rootfs(given: Option<&str>) -> Result<RootfsChoice, Usage> {
     match given {
         None | Some("auto") => Ok(RootfsChoice::Auto),
         Some("overlay") => Ok(RootfsChoice::Overlay),
-        Some(name @ ("fuse" | "inplace" | "chroot")) => {
+        Some("fuse") => Ok(RootfsChoice::Fuse),
+        Some(name @ ("inplace" | "chroot")) => {
             Err(Usage::new(format!("--rootfs: {name} is not yet supported")))
         }
         Some(name) => Err(Usage::new(format!(
-            "--rootfs: `{name}` is neither auto nor overlay"
+            "--rootfs: `{name}` is neither auto, overlay nor fuse"
         ))),
     }
 }

@@ -234,14 +234,14 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
             "--custom-platform: `amiga` is not a platform",
         ),
         (
-            &["ctx", "-d=x", "--rootfs=fuse"],
+            &["ctx", "-d=x", "--rootfs=chroot"],
             &[],
-            "--rootfs: fuse is not yet supported",
+            "--rootfs: chroot is not yet supported",
         ),
         (
             &["ctx", "-d=x", "--rootfs=floppy"],
             &[],
-            "--rootfs: `floppy` is neither auto nor overlay",
+            "--rootfs: `floppy` is neither auto, overlay nor fuse",
         ),
         (
             &["ctx", "-d=x", "--threads=0"],

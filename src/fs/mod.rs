@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod header;
+mod levels;
 mod meta;
 pub mod mountinfo;
 mod path;
@@ -17,6 +18,7 @@ mod tree;
 mod walk;
 mod xattr;
 
+pub use levels::{Below, Levels};
 pub use meta::{Kind, Meta, Time};
 pub use path::RelPath;
 pub use place::{Deletions, Dir, Placer};
