@@ -33,6 +33,7 @@
 //! | 2 | [`store`] | content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks |
 //! | 2 | [`plan`] | AST and request to stages and steps; config edits as pure functions |
 //! | 2 | [`changeset`] | what a step changed: ordering, merging, comparing with a tree; the slow full walk |
+//! | 2 | [`ssh`] | SSH agents for commands, keys in files and signing with them |
 //! | 3 | [`context`] | contexts, here or fetched; what a COPY or ADD takes of them or of a tree, as a changeset |
 //! | 3 | [`layer`] | changeset to blob, in a bounded pipeline; blob to verified files |
 //! | 3 | [`registry`] | OCI distribution: credentials, pull, push |
@@ -55,8 +56,10 @@
 //!
 //! # How it runs
 //!
-//! - The process takes a mount namespace of its own and forks the helper that starts commands before
-//!   there is any thread ([`sandbox`]): whatever kills it, no mount and no command outlives it.
+//! - The process takes a mount namespace of its own, where it may, and forks the helper that starts
+//!   commands before there is any thread ([`sandbox`]): whatever kills it, no mount and no command
+//!   outlives it. Where it may not mount, commands run in a chroot or where the builder is, with copies
+//!   and moved directories for mounts, which are put back after every command.
 //! - One thread a stage, a base and a layer in the making ([`build`]). A finished step's upper
 //!   directory is frozen; its layer is made and pushed while the next step runs on a fresh one.
 //! - Processor work runs on the one rayon pool, in which nothing waits for a channel; tokio is
@@ -87,5 +90,6 @@ pub mod registry;
 pub mod request;
 pub mod rootfs;
 pub mod sandbox;
+pub mod ssh;
 pub mod store;
 pub mod sys;

@@ -1,6 +1,7 @@
 //! The build checks: gathered while a build is planned, or by themselves.
 
-use super::{Bases, Error, base, file};
+use super::resolve::Bases;
+use super::{Error, base, file};
 use crate::context;
 use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::dockerfile::check::{Finding, Options, Rule, masked, wanted};

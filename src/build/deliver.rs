@@ -178,7 +178,7 @@ fn push(shared: &Shared<'_>, image: &Finished) -> Result<(), Error> {
     std::thread::scope(|scope| {
         for destination in &shared.request.destinations {
             scope.spawn(move || {
-                let _pass = shared.uploads.enter();
+                let _pass = shared.gates.uploads.enter();
                 if shared.cancel.is_set() {
                     return;
                 }
@@ -232,7 +232,7 @@ fn files(shared: &Shared<'_>) -> Result<Vec<Change>, Error> {
             secs: found.meta.mtime.secs,
             nanos: 0,
         },
-        false => shared.times.stamp(&found.meta).mtime,
+        false => shared.clock.times.stamp(&found.meta).mtime,
     };
     Ok(changeset::whole(&done.tree, &time))
 }
@@ -272,7 +272,7 @@ fn write(
             ));
         }
         (Output::RootTar(place), _) => {
-            output::write_root_tar(files, &shared.permits, place, export)
+            output::write_root_tar(files, &shared.gates.permits, place, export)
         }
         (Output::Directory(dir), _) => output::write_directory(files, dir, export).map(|lost| {
             if !lost.is_empty() {

@@ -1,9 +1,10 @@
 //! What is fetched: the build context and the Dockerfile where they are elsewhere, named contexts,
 //! sources of ADD. The latter two are fetched once each, ahead of the steps that want them.
 
+use super::layers::Instruction;
 use super::stage::BoxError;
 use super::wait::{Gate, Promise, Slot};
-use super::{Error, Instruction, Shared, file};
+use super::{Error, Shared, file};
 use crate::context::fetch::{self, Fetcher, Got, Opened, Which, below};
 use crate::context::{self, Context, Fetched};
 use crate::dockerfile::check::masked;

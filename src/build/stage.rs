@@ -11,7 +11,7 @@ use crate::dockerfile::check::{Hide, without_credentials};
 use crate::fs::{Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, CopySource, From, Op, RunOp, Step, Unpack};
-use crate::progress::{Event, Owner, StepId, Stream, Work};
+use crate::progress::{Event, Level, Owner, StepId, Stream, Work};
 use crate::rootfs::{Lower, Rootfs};
 use crate::sandbox::{Command, Exit, Identity};
 use std::collections::VecDeque;
@@ -83,7 +83,7 @@ pub(super) fn base_root(
     }
     let top = match tree.get(&RelPath::root()) {
         Some(found) => found.meta,
-        None => Meta::dir(0o755, shared.now),
+        None => Meta::dir(0o755, shared.clock.now),
     };
     Ok(crate::rootfs::create(
         shared.request.rootfs,
@@ -276,8 +276,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         };
         let (scratch, nothing) = (self.shared.step_scratch(id)?, Tree::default());
         let dates = Dates {
-            made: self.shared.now,
-            copied: self.shared.copied,
+            made: self.shared.clock.now,
+            copied: self.shared.clock.copied,
         };
         let (origin, cancel) = (Origin::Context(context), self.shared.cancel);
         let made = context::copy(&copy, &origin, &[], &nothing, &scratch, dates, cancel)?;
@@ -309,7 +309,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             },
             Op::Workdir { path, user } => {
                 let _span = self.span(id, Work::Copy, path);
-                let made = context::workdir(path, user, &self.tree, self.shared.now)
+                let made = context::workdir(path, user, &self.tree, self.shared.clock.now)
                     .map_err(|e| failed(e.into()))?;
                 Some(made.settle(&self.tree).map_err(|e| failed(e.into()))?)
             }
@@ -505,6 +505,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                         }
                     }
                 },
+                &mut |text| sink.message(Level::Warn, text),
                 self.shared.cancel,
             );
             for (stream, mask) in &mut masks {
@@ -617,12 +618,12 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let nothing = Tree::default();
         // A linked layer is the same whatever it is put on, dates included.
         let (below, now) = match copy.is_linked() {
-            true => (&nothing, self.shared.epoch),
-            false => (&self.tree, self.shared.now),
+            true => (&nothing, self.shared.clock.epoch),
+            false => (&self.tree, self.shared.clock.now),
         };
         let dates = Dates {
             made: now,
-            copied: self.shared.copied,
+            copied: self.shared.clock.copied,
         };
         let made = context::copy(copy, &origin, &fetched, below, &scratch, dates, cancel)?;
         Ok(Some(made.settle(below)?))

@@ -22,7 +22,7 @@ pub use path::RelPath;
 pub use place::{Deletions, Dir, Placer};
 pub use source::Source;
 pub use sparse::Holes;
-pub use stat::{FileId, Glance, Stat, glance_at, open_dir, stat, stat_at};
+pub use stat::{FileId, Glance, Stat, glance_at, kind_of, open_dir, stat, stat_at};
 pub use toc::{ContentId, Node, Toc, TocEntry};
 pub use tree::{Content, FindSource, Found, LastLink, LayerView, Tree};
 pub use walk::{Visit, WalkError, names, walk};

@@ -2,16 +2,11 @@
 //! with all that has to be there, and be held, meanwhile.
 
 mod caches;
-mod keys;
 mod mask;
 mod secrets;
-mod ssh;
 mod views;
-mod wire;
 
 pub(super) use mask::Mask;
-pub(super) use secrets::Secrets;
-pub(super) use views::Views;
 
 use super::Shared;
 use super::stage::BoxError;
@@ -21,16 +16,17 @@ use crate::plan::{Base, From, Mount, MountedFile, RunOp, Sharing};
 use crate::progress::{Level, StepId};
 use crate::request::Hidden;
 use crate::sandbox::{self, What};
+use crate::ssh::{self, Agent};
 use crate::store::{Cache, CacheKey, CacheSharing};
 use caches::Start;
 use mask::Patterns;
 use rustix::fs::{Mode, OFlags, open};
-use ssh::Agent;
+use secrets::Secrets;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use views::{Throwaway, Wanted};
+use views::{Throwaway, Views, Wanted};
 
 /// Why something cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -59,38 +55,9 @@ pub(super) enum Error {
     /// The request lacks an SSH agent that is required.
     #[error("SSH agent {0}: not found; give it by --ssh {0}=SOCKET or --ssh {0}=KEYFILE")]
     NoAgent(String),
-    /// The caller's agent cannot be used.
-    #[error("use the SSH agent {path}")]
-    Agent {
-        /// Its socket.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// A key file cannot be read.
-    #[error("read the SSH key {path}")]
-    ReadKey {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// A key file has no key that can be used.
-    #[error("use the SSH key {path}: {why}")]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, with the remedy.
-        why: String,
-    },
-    /// The socket for a command could not be made.
-    #[error("make a socket for SSH in {dir}")]
-    Socket {
-        /// Where.
-        dir: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    /// No agent can be had for a command.
+    #[error(transparent)]
+    Ssh(#[from] ssh::Error),
     /// A source cannot be opened.
     #[error("open {path}")]
     Source {
@@ -165,6 +132,13 @@ pub(super) fn explained(error: sandbox::Error, mounts: &[Mount], tree: &Tree) ->
     }
 }
 
+/// What the commands of a build mount in common.
+#[derive(Default)]
+pub(super) struct Common {
+    secrets: Secrets,
+    views: Views,
+}
+
 /// The mounts of one command, to be kept until it has ended.
 pub(super) struct Ready {
     /// In the order in which they are written.
@@ -223,7 +197,7 @@ pub(super) fn prepare(
     Ok(Ready {
         mounts: mounts.into_iter().map(|(_, mount)| mount).collect(),
         variables,
-        patterns: shared.secrets.patterns(),
+        patterns: shared.mounts.secrets.patterns(),
         held,
     })
 }
@@ -254,7 +228,7 @@ impl<'a> Making<'a, '_> {
                     source,
                     step: self.step,
                 };
-                let views = &self.shared.views;
+                let views = &self.shared.mounts.views;
                 let opened = if *writable {
                     let (opened, throwaway) = views.writable(self.shared, &wanted)?;
                     self.held.throwaways.push(throwaway);
@@ -325,7 +299,11 @@ impl<'a> Making<'a, '_> {
         env: Option<&str>,
         required: bool,
     ) -> Result<(), Error> {
-        let value = self.shared.secrets.get(id, &self.shared.request.secrets)?;
+        let value = self
+            .shared
+            .mounts
+            .secrets
+            .get(id, &self.shared.request.secrets)?;
         if value.is_none() && required {
             return Err(Error::NoSecret(id.to_owned()));
         }
@@ -364,7 +342,13 @@ impl<'a> Making<'a, '_> {
         };
         let StepId { stage, step } = self.step;
         let name = format!("ssh-{stage}-{step}-{}", self.held.agents.len());
-        let agent = Agent::start(source, file, self.shared.scratch.dir.join(name))?;
+        let socket = ssh::Socket {
+            dir: self.shared.scratch.dir.join(name),
+            mode: file.mode,
+            uid: file.uid,
+            gid: file.gid,
+        };
+        let agent = Agent::start(source, socket)?;
         self.mount(
             place,
             &file.target,

@@ -224,17 +224,21 @@ fn lines(changeset: &Changeset) -> Vec<String> {
     changeset.changes.iter().map(line).collect()
 }
 
+/// Carries out a copy; what it unpacks lies in `scratch`.
+fn make(
+    op: &CopyOp,
+    from: &Origin<'_>,
+    fetched: &[Fetched],
+    dest: &Tree,
+    scratch: &tempfile::TempDir,
+) -> Result<Changeset, Error> {
+    let (dates, cancel) = (Dates::made(NOW), Cancel::new().unwrap());
+    copy(op, from, fetched, dest, scratch.path(), dates, &cancel)
+}
+
 fn carry_out(op: &CopyOp, from: &Origin<'_>, dest: &Tree) -> Result<Vec<String>, String> {
     let scratch = tempfile::tempdir().unwrap();
-    match copy(
-        op,
-        from,
-        &[],
-        dest,
-        scratch.path(),
-        Dates::made(NOW),
-        &Cancel::new().unwrap(),
-    ) {
+    match make(op, from, &[], dest, &scratch) {
         Ok(changeset) => Ok(lines(&changeset)),
         Err(error) => Err(error.to_string()),
     }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::request::ContextSource;
+use std::collections::BTreeMap;
 
 #[test]
 fn mounts_make_needs() {

@@ -8,43 +8,13 @@ mod mounts;
 use super::*;
 use crate::dockerfile;
 use crate::oci::Config;
-use crate::request::{
-    Compression, ContextSource, Layout, NamedContext, RegistryOptions, Request, RootfsChoice,
-};
-use std::collections::BTreeMap;
+use crate::request::{Layout, NamedContext, Request};
 use std::path::PathBuf;
 
 fn request() -> Request {
     Request {
-        context: ContextSource::Directory(PathBuf::from("/c")),
-        context_sub_path: PathBuf::new(),
-        dockerfile: PathBuf::from("/c/Dockerfile"),
-        contexts: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        ssh: BTreeMap::new(),
-        git: Default::default(),
-        allow_insecure: false,
-        destinations: Vec::new(),
-        names: Vec::new(),
-        build_args: Vec::new(),
-        target: None,
-        labels: Vec::new(),
         platform: "linux/arm64".parse().unwrap(),
-        outputs: Vec::new(),
-        digest_file: None,
-        image_name_with_digest_file: None,
-        image_name_tag_with_digest_file: None,
-        store: PathBuf::from("/s"),
-        compression: Compression::Gzip(1),
-        format: None,
-        single_snapshot: false,
-        reproducible: false,
-        epoch: None,
-        rootfs: RootfsChoice::Auto,
-        keep: Vec::new(),
-        check_push: false,
-        registry: RegistryOptions::default(),
-        threads: None,
+        ..Request::local(PathBuf::from("/c"), PathBuf::from("/c/Dockerfile"))
     }
 }
 
