@@ -182,7 +182,7 @@ fn help_and_version_go_to_stdout() {
         (
             "shutter",
             &["check", "--help"],
-            "`-` is standard input (default: Dockerfile)",
+            "then in the context; `-` is standard\n",
         ),
         ("executor", &["--help"], "executor [FLAGS]"),
     ] {
