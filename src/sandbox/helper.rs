@@ -154,8 +154,14 @@ fn fork() -> io::Result<Namespaced> {
         sys::Fork::Child => Namespaced::Child,
         sys::Fork::Parent(process) => {
             // It is not waited for yet, so its id is still its own.
-            let descriptor = rustix::process::pidfd_open(process, PidfdFlags::empty())?;
-            Namespaced::Parent(process, descriptor)
+            match rustix::process::pidfd_open(process, PidfdFlags::empty()) {
+                Ok(descriptor) => Namespaced::Parent(process, descriptor),
+                Err(errno) => {
+                    let _ = rustix::process::kill_process(process, Signal::KILL);
+                    let _ = rustix::process::waitpid(Some(process), WaitOptions::empty());
+                    return Err(errno.into());
+                }
+            }
         }
     })
 }
