@@ -1,5 +1,5 @@
 use super::*;
-use crate::request::{GitSource, Hidden, SecretSource, SshSource};
+use crate::request::{ContextSource, GitSource, Hidden, SecretSource, SshSource};
 
 #[test]
 fn what_nothing_takes_is_told() {

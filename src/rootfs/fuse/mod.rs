@@ -123,12 +123,13 @@ impl Fuse {
     }
 
     /// Puts what has changed on top.
-    fn stack(&mut self, changes: Changeset) {
+    fn stack(&mut self, changes: Changeset) -> Result<(), Error> {
         if let Some(Action::Put { meta, .. }) = changes.get(&RelPath::root()) {
             self.top = meta.clone();
         }
-        self.base.push(Arc::new(Arc::new(changes).view()));
+        self.base.push(Arc::new(Arc::new(changes).view()?));
         self.resting = OnceLock::new();
+        Ok(())
     }
 
     fn mount(&self, upper: Option<Upper>, access: Access) -> Result<(Arc<Files>, OwnedFd), Error> {
@@ -218,7 +219,7 @@ impl Rootfs for Fuse {
         if changeset.is_empty() {
             remove(&dir)?;
         } else {
-            self.stack(changeset.clone());
+            self.stack(changeset.clone())?;
         }
         Ok(changeset)
     }
@@ -236,7 +237,7 @@ impl Rootfs for Fuse {
         }
         let (dir, upper) = self.fresh()?;
         let changes = copied(changeset, &upper, cancel, &dir)?;
-        self.stack(changes);
+        self.stack(changes)?;
         Ok(())
     }
 
