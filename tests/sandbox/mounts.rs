@@ -1,7 +1,8 @@
 //! What a command mounts: kinds, places, order, and what is left of it.
 
 use crate::bench::{
-    Bench, Done, Ground, assert_same, busybox, in_child, listing, mounts as mount_table, sh,
+    Bench, Done, Ground, assert_same, busybox, in_child, listing, mounts as mount_table,
+    new_mounts, sh,
 };
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, openat};
 use shutter::request::Hidden;

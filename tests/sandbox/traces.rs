@@ -183,7 +183,7 @@ fn secrets_are_nobody_elses() {
             let root = bench.root();
             bench
                 .sandbox
-                .run(Entry::Pivot(&root), keeper, &mut tell, cancel)
+                .run(Entry::Pivot(&root), keeper, &mut tell, &mut |_| {}, cancel)
                 .unwrap()
         });
         let ended = Cancelled(cancel);
