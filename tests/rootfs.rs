@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             };
             add(&format!("random::{seed}"), Box::new(run));
         }
-        let tests: [(&str, fn(Sort)); 5] = [
+        let tests: [Test; 5] = [
             ("forks_are_apart", forks_are_apart),
             ("three_hundred_layers", three_hundred_layers),
             ("from_nothing", from_nothing),
@@ -76,6 +76,9 @@ fn main() -> ExitCode {
     }
     harness::main(cases)
 }
+
+/// A test that makes sense on several sorts of root.
+type Test = (&'static str, fn(Sort));
 
 /// Every sort of root gives the same layers.
 fn alike(steps: &[Vec<Op>], tolerance: Tolerance) {

@@ -181,7 +181,7 @@ pub fn idle_args(dockerfile: &Dockerfile, request: &Request) -> Vec<String> {
         }
         if !UNHEEDED.contains(&name.as_str()) {
             unused.push(name);
-        } else if !is_off(value) && !(name == "BUILDKIT_SYNTAX" && is_own_frontend(value)) {
+        } else if !is_off(value) && (name != "BUILDKIT_SYNTAX" || !is_own_frontend(value)) {
             unheeded.push(name);
         }
     }

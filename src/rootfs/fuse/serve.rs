@@ -44,8 +44,15 @@ pub(super) struct Server {
 
 /// What an open directory had in it when it was first read.
 struct Listing {
-    names: Option<Arc<Vec<(Box<[u8]>, Ino)>>>,
+    names: Option<Arc<Names>>,
 }
+
+/// What is in a directory, in an order that stays.
+type Names = Vec<(Box<[u8]>, Ino)>;
+/// Takes an entry, with its place in the listing; false where there is no room for it.
+type Add<'a> = &'a mut dyn FnMut(&mut Table, Ino, u64, &[u8]) -> Result<bool, Errno>;
+/// A file that was made and opened; the kernel's own handle on its content where there is one.
+type Made = (FileAttr, FileHandle, FopenFlags, Option<Arc<BackingId>>);
 
 impl Server {
     pub fn new(files: Arc<Files>, passthrough: Option<u32>) -> Server {
@@ -193,7 +200,7 @@ impl Server {
         name: &OsStr,
         mode: u32,
         back: &dyn Fn(&File) -> io::Result<BackingId>,
-    ) -> Result<(FileAttr, FileHandle, FopenFlags, Option<Arc<BackingId>>), Errno> {
+    ) -> Result<Made, Errno> {
         self.name(name)?;
         let upper = self.files.upper()?;
         let (number, file) = upper.create()?;
@@ -266,7 +273,7 @@ impl Server {
         ino: Ino,
         handle: FileHandle,
         offset: u64,
-        add: &mut dyn FnMut(&mut Table, Ino, u64, &[u8]) -> Result<bool, Errno>,
+        add: Add<'_>,
     ) -> Result<(), Errno> {
         let mut table = self.files.table();
         let names = {
@@ -299,10 +306,10 @@ impl Server {
 }
 
 /// Gives everything in a directory, with itself and the one above.
-fn list(table: &mut Table, ino: Ino) -> Result<Vec<(Box<[u8]>, Ino)>, Errno> {
+fn list(table: &mut Table, ino: Ino) -> Result<Names, Errno> {
     table.list(ino)?;
     let parent = table.node(ino)?.parent;
-    let mut names: Vec<(Box<[u8]>, Ino)> = vec![
+    let mut names: Names = vec![
         (b".".as_slice().into(), ino),
         (b"..".as_slice().into(), parent),
     ];
