@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes the seeds of the fuzz targets from testdata, in fuzz/seeds/TARGET; called by scripts/fuzz."""
-import bz2, gzip, hashlib, io, json, lzma, pathlib, shutil, subprocess, tarfile
+import base64, bz2, gzip, hashlib, io, json, lzma, pathlib, shutil, subprocess, tarfile, tempfile
 
 FUZZ = pathlib.Path(__file__).resolve().parent
 DATA = FUZZ.parent / 'testdata'
@@ -116,6 +116,33 @@ GIT_MODULES = ['[submodule "a/b"]\n\tpath = a/b\n\turl = ../c.git\n\tbranch = .\
                '[submodule "../x"]\npath=-u\n', '[a.b "c"]d=e\n[submodule "x"]\nurl = --upload-pack=x\nupdate = !sh\n']
 
 
+def ssh_string(content):
+    return len(content).to_bytes(4, 'big') + content
+
+
+def ssh_keys():
+    """Private keys of every kind that ssh-keygen makes, in each of its forms; other ones at each run."""
+    if not shutil.which('ssh-keygen'):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in (['ed25519'], ['ecdsa', '-b', '256'], ['ecdsa', '-b', '384'], ['ecdsa', '-b', '521'], ['rsa', '-b', '2048']):
+            for form in ([], ['-m', 'PEM'], ['-m', 'PKCS8']):
+                file = pathlib.Path(folder) / '-'.join(kind + form)
+                subprocess.run(['ssh-keygen', '-q', '-N', '', '-C', 'c', '-t', *kind, *form, '-f', file], check=True)
+                yield file.read_bytes()
+
+
+def ssh_requests():
+    """What commands ask an agent: the list, a signature with the key of ssh_agent, and what is refused."""
+    public = ssh_string(b'ssh-ed25519') + ssh_string(bytes.fromhex(
+        'ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c'))
+    yield bytes([11])
+    for flags in (0, 2, 4):
+        yield bytes([13]) + ssh_string(public) + ssh_string(b'message') + flags.to_bytes(4, 'big')
+    yield bytes([13]) + ssh_string(public[:-1]) + ssh_string(b'') + bytes(4)
+    yield from (bytes([kind]) + ssh_string(b'x') for kind in (9, 17, 18, 19, 22, 25, 27))
+
+
 def main():
     shutil.rmtree(FUZZ / 'seeds', ignore_errors=True)
     for text in dockerfiles():
@@ -141,6 +168,13 @@ def main():
         put('git_url', url)
     for text in GIT_MODULES:
         put('git_modules', text)
+    for request in ssh_requests():
+        put('ssh_agent', request)
+    for key in ssh_keys():
+        put('ssh_key', key)
+        lines = key.split(b'\n')
+        if b'OPENSSH' in lines[0]:
+            put('ssh_key', b'\0' + base64.b64decode(b''.join(lines[1:-2])))
     put('toc', bytes(range(256)))
     put('unpack', bytes(range(0, 200)))
     put('unpack', bytes([3, 0, 0, 9, 5, 1, 0, 9, 0, 4, 0, 9, 255, 0, 6, 0, 9, 6, 3, 2, 9, 3, 9, 0, 9, 0, 2, 0, 4]))

@@ -33,6 +33,7 @@
 //! | 2 | [`store`] | content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks |
 //! | 2 | [`plan`] | AST and request to stages and steps; config edits as pure functions |
 //! | 2 | [`changeset`] | what a step changed: ordering, merging, comparing with a tree; the slow full walk |
+//! | 2 | [`ssh`] | SSH agents for commands, keys in files and signing with them |
 //! | 3 | [`context`] | contexts, here or fetched; what a COPY or ADD takes of them or of a tree, as a changeset |
 //! | 3 | [`layer`] | changeset to blob, in a bounded pipeline; blob to verified files |
 //! | 3 | [`registry`] | OCI distribution: credentials, pull, push |
@@ -46,15 +47,19 @@
 //!
 //! 1. The tracker never misses: what [`rootfs`] says a step changed may be too much, never too
 //!    little; [`changeset`] compares it with the [`fs::Tree`] and drops what is equal.
-//! 2. Same inputs, same digests, whatever the thread count or the order in which parallel work ends.
-//!    Times come from the files, from SOURCE_DATE_EPOCH, or from the base's date.
+//! 2. Same inputs, same layers, whatever the thread count or the order in which parallel work ends:
+//!    times come from the files, from SOURCE_DATE_EPOCH, or from the base's date. When the image was
+//!    made is the clock's to say unless there is an epoch, as with BuildKit; with one the image's
+//!    digest is the same too.
 //! 3. A blob is in the [`store`] whole and verified, or not at all. Blobs are pushed before the
 //!    config, the config before the manifest, so that a tag never points to something incomplete.
 //!
 //! # How it runs
 //!
-//! - The process takes a mount namespace of its own and forks the helper that starts commands before
-//!   there is any thread ([`sandbox`]): whatever kills it, no mount and no command outlives it.
+//! - The process takes a mount namespace of its own, where it may, and forks the helper that starts
+//!   commands before there is any thread ([`sandbox`]): whatever kills it, no mount and no command
+//!   outlives it. Where it may not mount, commands run in a chroot or where the builder is, with copies
+//!   and moved directories for mounts, which are put back after every command.
 //! - One thread a stage, a base and a layer in the making ([`build`]). A finished step's upper
 //!   directory is frozen; its layer is made and pushed while the next step runs on a fresh one.
 //! - Processor work runs on the one rayon pool, in which nothing waits for a channel; tokio is
@@ -63,7 +68,11 @@
 //! - The first error, or a signal, throws one switch ([`sys::Cancel`]), which everything that takes
 //!   long looks at; then the threads unwind, and what they were making is thrown away.
 //!
-//! Deliberately absent so far: root file systems other than overlay (they go behind
+//! - On FUSE the builder answers for its own root ([`rootfs::Fuse`]), on two threads a mount that touch
+//!   no mount of theirs and never the rayon pool. What a step has written is read from the files
+//!   behind it, never through the mount; the threads end when the kernel lets the mount go.
+//!
+//! Deliberately absent so far: roots without a mount of their own (they go behind
 //! [`rootfs::Rootfs`]), and a cache of layers (tables of contents and diff IDs are kept for it).
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -85,5 +94,6 @@ pub mod registry;
 pub mod request;
 pub mod rootfs;
 pub mod sandbox;
+pub mod ssh;
 pub mod store;
 pub mod sys;

@@ -173,6 +173,17 @@ fn help_and_version_go_to_stdout() {
             &["build", "-h", "--no-push"],
             "not yet supported",
         ),
+        ("shutter", &["build", "--help"], "cacheonly (nothing)"),
+        (
+            "shutter",
+            &["check", "--help"],
+            "Build context: a directory (default: `.`)\n",
+        ),
+        (
+            "shutter",
+            &["check", "--help"],
+            "then in the context; `-` is standard\n",
+        ),
         ("executor", &["--help"], "executor [FLAGS]"),
     ] {
         let output = run(name, args, &[]);

@@ -18,6 +18,8 @@ use std::process::{Command, Output};
 enum Way<'a> {
     Registry(&'a str),
     Layout(&'a Path),
+    /// The same, built on the builder's own file system.
+    Fuse(&'a Path),
 }
 
 #[test]
@@ -41,6 +43,13 @@ fn images_in_a_layout_are_as_recorded() {
     let work = tempfile::tempdir().expect("a directory");
     let layout = base::make(work.path());
     run_all(work.path(), &layout, &Way::Layout(&layout));
+}
+
+#[test]
+fn images_built_on_fuse_are_as_recorded() {
+    let work = tempfile::tempdir().expect("a directory");
+    let layout = base::make(work.path());
+    run_all(work.path(), &layout, &Way::Fuse(&layout));
 }
 
 fn run_all(work: &Path, layout: &Path, way: &Way<'_>) {
@@ -94,7 +103,7 @@ fn run_one(
     copy_tree(&case.join("context"), &context);
     let reference = match way {
         Way::Registry(host) => format!("{host}/base:1"),
-        Way::Layout(_) => "base".into(),
+        Way::Layout(_) | Way::Fuse(_) => "base".into(),
     };
     let dockerfile = context.join("Dockerfile");
     let text = std::fs::read(&dockerfile).expect("the Dockerfile");
@@ -119,13 +128,18 @@ fn run_one(
         let wanted = call["exit_code"].as_i64().map_or(1, |code| code as i32);
         let nothing = match way {
             Way::Registry(host) => !fetch(host, name, &out),
-            Way::Layout(_) => !out.exists(),
+            Way::Layout(_) | Way::Fuse(_) => !out.exists(),
         };
-        return if code == Some(wanted) && nothing {
+        let message = call["message"].as_str().expect("a message");
+        // Behind the excerpt, which has the words of the Dockerfile.
+        let lines: Vec<&str> = said.lines().collect();
+        let error = lines.iter().rposition(|line| line.starts_with("error: "));
+        let error = error.map_or(String::new(), |at| lines[at..].join("\n"));
+        return if code == Some(wanted) && nothing && error.contains(message) {
             Ok(())
         } else {
             Err(format!(
-                "exit {code:?}, wanted {wanted}; nothing left: {nothing}; {said}"
+                "exit {code:?}, wanted {wanted}; nothing left: {nothing}; wanted {message:?}; {said}"
             ))
         };
     }
@@ -223,7 +237,10 @@ fn build(
                 .arg(format!("{host}/case/{name}:latest"));
             command.args(["--insecure", "--insecure-pull"]);
         }
-        Way::Layout(base) => {
+        Way::Layout(base) | Way::Fuse(base) => {
+            if let Way::Fuse(_) = way {
+                command.arg("--rootfs=fuse");
+            }
             command.arg("--no-push").arg("--oci-layout-path").arg(out);
             command
                 .arg("--build-context")

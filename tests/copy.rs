@@ -11,7 +11,12 @@ mod registry;
 
 use listing::{Listing, read_layout};
 use project::Project;
+use rustix::fs::inotify;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::Command;
 
 fn layers(image: &Listing) -> Vec<Value> {
@@ -157,6 +162,90 @@ fn new_directories_inherit_the_group_of_theirs() {
         };
         let got = format!("{} {}:{}", text("mode"), text("uid"), text("gid"));
         assert_eq!(got, wanted, "{path}");
+    }
+}
+
+/// A step costs what it takes, not what is in the context: of directories that have nothing to do with
+/// it none is even opened, and of files that are not taken none is read.
+#[test]
+fn what_is_not_taken_is_not_opened() {
+    let project = Project::new();
+    project.file("used/deep/a.txt", "a").file("used/b.md", "b");
+    project.file("top.json", "{}").file("decoy/in/c", "c");
+    project.file("decoy/a.txt", "d").file("left.out", "e");
+    let watched = ["decoy", "decoy/in", "decoy/in/c", "decoy/a.txt", "left.out"];
+    let watch = Watch::new(watched.map(|path| project.path("context").join(path)));
+    let copies: &[(&str, &str)] = &[
+        ("COPY used /x/", ""),
+        ("COPY used/deep/a.txt top.json /x/", ""),
+        ("COPY used/*.md /x/", ""),
+        ("COPY *.json /x/", ""),
+        ("COPY --parents used/**/a.txt /x/", ""),
+        ("COPY --parents ./used/./deep /x/", ""),
+        ("COPY --link used /x", ""),
+        ("ADD used /x/", ""),
+        ("COPY --exclude=decoy --exclude=*.out . /x/", ""),
+        ("COPY . /x/", "decoy\nleft.out\n"),
+        ("COPY . /x/", "*\n!used\n!top.json\n"),
+        ("COPY * /x/", "decoy\n*.out\n"),
+        (
+            "RUN --mount=type=bind,source=used,target=/x cp /x/b.md /y",
+            "",
+        ),
+        ("WORKDIR /x", ""),
+    ];
+    for (n, (line, ignore)) in copies.iter().enumerate() {
+        project.file("Dockerfile", format!("FROM base\n{line}\n"));
+        project.file(".dockerignore", ignore);
+        let out = project.build(&format!("out{n}"), &[]);
+        assert_eq!(watch.opened(), Vec::<String>::new(), "{line}");
+        let image = read_layout(&out);
+        assert!(
+            image.files.len() > read_layout(&project.base).files.len(),
+            "{line}"
+        );
+    }
+    // That it would be seen.
+    project.file("Dockerfile", "FROM base\nCOPY . /x/\n");
+    project.build("all", &[]);
+    let opened = watch.opened();
+    for path in watched {
+        let path = project.path("context").join(path);
+        assert!(opened.contains(&path.display().to_string()), "{opened:?}");
+    }
+}
+
+/// Sees whether files are opened.
+struct Watch {
+    inotify: OwnedFd,
+    paths: Vec<(i32, PathBuf)>,
+}
+
+impl Watch {
+    fn new(paths: impl IntoIterator<Item = PathBuf>) -> Watch {
+        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
+        let fd = inotify::init(flags).expect("inotify");
+        let add = |path: PathBuf| {
+            let at = inotify::add_watch(&fd, &path, inotify::WatchFlags::OPEN);
+            (at.expect("a watch"), path)
+        };
+        let paths = paths.into_iter().map(add).collect();
+        Watch { inotify: fd, paths }
+    }
+
+    /// Gives what has been opened since the last call.
+    fn opened(&self) -> Vec<String> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
+        let mut out = BTreeSet::new();
+        while let Ok(event) = events.next() {
+            // What is seen in a directory is watched itself or is not of interest.
+            if event.file_name().is_none() {
+                let of = self.paths.iter().find(|(at, _)| *at == event.wd());
+                out.extend(of.map(|(_, path)| path.display().to_string()));
+            }
+        }
+        out.into_iter().collect()
     }
 }
 

@@ -44,7 +44,7 @@ const CASES: &[Case] = &[
         "@32_unknown_flag",
         2,
         "unknown flag: --foo",
-        "did you mean from?",
+        "did you mean --from?",
     ),
     (
         "@37_onbuild_bad",
@@ -119,6 +119,12 @@ const CASES: &[Case] = &[
         2,
         "missing a value on flag: --chown",
         "write --chown=VALUE",
+    ),
+    (
+        "FROM a\nCOPY --chwon=root a b",
+        2,
+        "unknown flag: --chwon",
+        "did you mean --chown?",
     ),
     (
         "FROM a\nCOPY --link=yes a b",
@@ -197,6 +203,31 @@ const CASES: &[Case] = &[
         "FROM scratch\nRUN --mount=type=secret z",
         2,
         "invalid secret mount. one of source, target required",
+        "write type=secret,id=ID",
+    ),
+    (
+        "FROM scratch\nRUN --mount=type=tmpfs true",
+        2,
+        "invalid mount target \"/\"",
+        "target= is missing",
+    ),
+    (
+        "FROM scratch\nRUN --mount=type=bogus,target=/x y",
+        2,
+        "unsupported mount type \"bogus\"",
+        "bind, cache, secret, ssh and tmpfs are",
+    ),
+    // What an ONBUILD brings is nowhere in the stage that it fires in.
+    (
+        "FROM scratch AS b\nONBUILD RUN --mount=type=cahce,target=/x y\nFROM b",
+        3,
+        "trigger of b, `RUN --mount=type=cahce,target=/x y`: unsupported mount type \"cahce\"",
+        "did you mean cache?",
+    ),
+    (
+        "FROM scratch AS b\nONBUILD ENV API_TOKEN=hunter2 ${X:?no}=1\nFROM b",
+        3,
+        "trigger of b, `ENV API_TOKEN=***`: failed to process \"${X:?no}\": X: no",
         "",
     ),
     // Names and values.
@@ -228,6 +259,37 @@ const CASES: &[Case] = &[
         "FROM scratch\nADD --checksum=md5:1 http://h/a b",
         2,
         "invalid checksum digest format: md5:1 (sha256: and 64 hexadecimal digits are wanted)",
+        "",
+    ),
+    // What is wrong with a COPY is known before anything runs.
+    (
+        "FROM scratch\nRUN x\nCOPY --chmod=u+q a b",
+        3,
+        "invalid chmod parameter: 'u+q'",
+        "octal modes are (644), and symbolic ones (u=rwX,go=rX)",
+    ),
+    (
+        "FROM scratch\nRUN x\nADD --chmod=99999 a b",
+        3,
+        "invalid chmod parameter: '99999'. it should be octal string and between 0 and 07777",
+        "octal modes are (644), and symbolic ones (u=rwX,go=rX)",
+    ),
+    (
+        "FROM scratch\nRUN x\nCOPY [ab /x",
+        3,
+        "syntax error in pattern: \"[ab\"",
+        "",
+    ),
+    (
+        "FROM scratch\nRUN x\nCOPY --parents a/./[ab /x",
+        3,
+        "syntax error in pattern: \"[ab\"",
+        "",
+    ),
+    (
+        "FROM scratch\nRUN x\nCOPY --exclude=[ab c /x",
+        3,
+        "syntax error in pattern: \"[ab\"",
         "",
     ),
     (

@@ -396,6 +396,12 @@ fn builds_at_the_same_time_share_lock_and_part_their_caches() {
         ("shared", "private", ""),
         ("locked", "private", ""),
         ("private", "shared", ""),
+        // Of one cache, the mount that shares least counts.
+        (
+            "shared",
+            "shared --mount=type=cache,id=/c,target=/e,sharing=private",
+            "",
+        ),
     ] {
         let mut holder = start(&project, &hold(held), "holder");
         wait_for(&mut holder, "holding");
@@ -438,6 +444,47 @@ fn builds_at_the_same_time_share_lock_and_part_their_caches() {
     let (code, said) = end(start(&project, wants, "after"));
     assert_eq!(code, Some(0), "{said}");
     assert!(has(&project, "after", "seen", "holder\n"), "{said}");
+    nothing_is_left(&project);
+}
+
+#[test]
+fn a_mount_that_does_not_fit_the_image_is_told_by_its_kind() {
+    let project = Project::new();
+    project.file("f", "f");
+    for (mount, said) in [
+        (
+            "type=cache,target=/d/file",
+            "`/d/file` is a file in the image, and a cache is a directory",
+        ),
+        (
+            "type=tmpfs,target=/link",
+            "`/link` is a file in the image, and a tmpfs is a directory",
+        ),
+        (
+            "target=/d/file",
+            "`/d/file` is a file in the image, and what is mounted is a directory",
+        ),
+        (
+            "source=f,target=/d",
+            "`/d` is a directory in the image, and what is mounted is a file",
+        ),
+        (
+            "type=secret,id=S,target=/d",
+            "`/d` is a directory in the image, and a secret is a file",
+        ),
+    ] {
+        project.file(
+            "Dockerfile",
+            format!(
+                "FROM base\nRUN mkdir /d; touch /d/file; ln -s d/file /link\nRUN --mount={mount} true\n"
+            ),
+        );
+        let (output, _) = project.try_build("out", &["--secret", "id=S,env=PATH"]);
+        let all = String::from_utf8_lossy(&output.stderr);
+        let last = all.lines().last().unwrap_or_default();
+        let wanted = format!("error: RUN --mount={mount} true: {said}");
+        assert_eq!(last, wanted, "{all}");
+    }
     nothing_is_left(&project);
 }
 
@@ -565,7 +612,9 @@ fn a_secret_is_seen_by_its_command_and_found_nowhere_afterwards() {
     }
     let page = fs::read(&timeline).expect("the timeline");
     assert!(!page.is_empty());
-    for place in ["store", "out", "failed", "timeline.html"] {
+    // What failed leaves no image, not even a part of one.
+    assert!(!project.path("failed").exists());
+    for place in ["store", "out", "timeline.html"] {
         search(&project.path(place), &needles);
     }
     nothing_is_left(&project);
@@ -573,9 +622,8 @@ fn a_secret_is_seen_by_its_command_and_found_nowhere_afterwards() {
 
 /// Looks for words in every file below a path, unpacked where it is a layer, and in every name.
 fn search(path: &Path, needles: &[&str]) {
-    let Ok(meta) = fs::symlink_metadata(path) else {
-        return;
-    };
+    let meta = fs::symlink_metadata(path);
+    let meta = meta.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut texts = vec![path.as_os_str().as_bytes().to_vec()];
     if meta.is_dir() {
         for entry in fs::read_dir(path).expect("list") {

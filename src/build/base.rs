@@ -6,7 +6,7 @@ use crate::oci::{Descriptor, Digest, Document, Image, Manifest, Platform, Refere
 use crate::output::{LayoutImage, open_layout};
 use crate::plan::Base;
 use crate::progress::{Owner, Sink, Work};
-use crate::registry::{ImageBlobs, Registry};
+use crate::registry::{self, ImageBlobs, Registry};
 use crate::request::{Layout, NamedContext, Request};
 use crate::store::{Blobs, Store};
 use crate::sys::Cancel;
@@ -60,6 +60,15 @@ pub(super) fn layout_image(layout: &Layout, platform: &Platform) -> Option<Image
     serde_json::from_slice(&image.config).ok()
 }
 
+/// Names the image that could not be had, where the error names no more than its registry.
+fn named(reference: &Reference, error: registry::Error) -> Error {
+    let is_cancelled = matches!(error, registry::Error::Cancelled);
+    match is_cancelled || error.to_string().contains(&reference.repository) {
+        true => error.into(),
+        false => Error::other(format!("resolve {reference}"), error),
+    }
+}
+
 /// Asks for a base's manifest and config and checks that they fit each other.
 pub(super) fn resolve(
     base: &Base,
@@ -95,7 +104,9 @@ pub(super) fn resolve(
                 .map_err(|e| Error::other("resolve the base", e))?;
             let _span = sink.span(Owner::Build, Work::Resolve, &reference.to_string(), None);
             let action = || format!("resolve {reference}");
-            let fetched = registry.pull_manifest(&reference, platform)?;
+            let fetched = registry
+                .pull_manifest(&reference, platform)
+                .map_err(|error| named(&reference, error))?;
             let Document::Manifest(manifest) = fetched.document else {
                 return Err(Error::other(
                     action(),

@@ -1,6 +1,7 @@
 //! The build checks: gathered while a build is planned, or by themselves.
 
-use super::{Bases, Error, base, file};
+use super::resolve::Bases;
+use super::{Error, base, file};
 use crate::context;
 use crate::dockerfile::ast::{Dockerfile, Span};
 use crate::dockerfile::check::{Finding, Options, Rule, masked, wanted};
@@ -32,12 +33,7 @@ impl Checks {
             options: plan::options(dockerfile, request)?,
             exceptions: dockerfile.exceptions.clone(),
             file: request.dockerfile.clone(),
-            lines: Arc::new(
-                masked(text, dockerfile)
-                    .lines()
-                    .map(str::to_owned)
-                    .collect(),
-            ),
+            lines: Arc::new(masked(text).lines().map(str::to_owned).collect()),
             directive: plan::options_at(dockerfile, request),
             findings: dockerfile.findings.clone(),
         })
@@ -67,9 +63,11 @@ impl Checks {
     }
 }
 
-/// Finds what is known once the bases are and every step is planned.
+/// Finds what is known once the bases are and every step is planned; `wanted` is the platform of the
+/// request.
 pub(super) fn planned(
     plan: &Plan,
+    wanted: &Platform,
     bases: &Bases,
     staged: &[Staged],
     ignore: Option<&Ignore>,
@@ -88,7 +86,8 @@ pub(super) fn planned(
         out.extend(staged.findings.iter().cloned());
         out.extend(foreign(&stage.base, &stage.platform, stage.span));
         let copied = plan::bases(&staged.steps);
-        out.extend(copied.filter_map(|(step, base)| foreign(base, &stage.platform, step.span)));
+        // What is copied from is pulled for the platform of the build, whatever the stage is for.
+        out.extend(copied.filter_map(|(step, base)| foreign(base, wanted, step.span)));
         let ignored = ignore.map(|ignore| plan::ignored(&staged.steps, ignore));
         out.extend(ignored.into_iter().flatten());
     }
@@ -144,9 +143,8 @@ fn check_into(request: &Request, out: &mut Checked) -> Result<(), Error> {
         ));
     }
     let text = file::read(&request.dockerfile, None)?;
-    out.text = String::from_utf8_lossy(&text).into_owned();
+    out.text = masked(&text);
     let dockerfile = crate::dockerfile::parse(&text)?;
-    out.text = masked(&text, &dockerfile);
     let options = plan::options(&dockerfile, request)?;
     out.warnings = unknown_rules(&options);
     let ignore = match &request.context {

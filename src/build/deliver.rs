@@ -225,7 +225,10 @@ fn layouts(
             cancel: shared.cancel,
         };
         let written = output::write_layout(image, &shared.request.names, dir, &export);
-        unseen.push(written.map_err(failed(output))?);
+        unseen.push(written.map_err(|error| {
+            span.fail();
+            failed(output)(error)
+        })?);
     }
     Ok(())
 }
@@ -246,7 +249,7 @@ fn push(shared: &Shared<'_>, image: &Finished) -> Result<(), Error> {
     std::thread::scope(|scope| {
         for destination in &shared.request.destinations {
             scope.spawn(move || {
-                let _pass = shared.uploads.enter();
+                let _pass = shared.gates.uploads.enter();
                 if shared.cancel.is_set() {
                     return;
                 }
@@ -300,7 +303,7 @@ fn files(shared: &Shared<'_>) -> Result<Vec<Change>, Error> {
             secs: found.meta.mtime.secs,
             nanos: 0,
         },
-        false => shared.times.stamp(&found.meta).mtime,
+        false => shared.clock.times.stamp(&found.meta).mtime,
     };
     Ok(changeset::whole(&done.tree, &time))
 }
@@ -338,7 +341,7 @@ fn write(
             return Err(no_image(output));
         }
         (Output::RootTar(place), _) => {
-            output::write_root_tar(files, &shared.permits, place, export)
+            output::write_root_tar(files, &shared.gates.permits, place, export)
         }
         (Output::Directory(dir), _) => output::write_directory(files, dir, export).map(|lost| {
             if !lost.is_empty() {
@@ -350,5 +353,8 @@ fn write(
             }
         }),
     };
-    written.map_err(failed(output))
+    written.map_err(|error| {
+        span.fail();
+        failed(output)(error)
+    })
 }

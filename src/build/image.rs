@@ -16,7 +16,7 @@ pub(super) fn assemble(
     last: Image,
     records: &[Record],
 ) -> Result<Finished, Error> {
-    let created = shared.created.clone();
+    let created = shared.clock.created.clone();
     let mut image = Image {
         created: Some(created.clone()),
         ..last
@@ -38,7 +38,7 @@ pub(super) fn assemble(
                 ..layer.clone()
             });
         }
-        for blob in &shared.base_blobs {
+        for blob in &shared.bases.blobs {
             blobs.push(blob.wait().ok_or(Error::Cancelled)?);
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn start<'scope, 'env: 'scope>(
     scope.spawn(move || {
         let promise = Promise::new(&pending);
         let packed = {
-            let _pass = shared.packers.enter();
+            let _pass = shared.gates.packers.enter();
             // Only of what is live somebody waits for it.
             let read = || {
                 let _ = read.try_send(());
@@ -93,10 +93,10 @@ fn make(
     let options = PackOptions {
         compression: shared.request.compression,
         format: shared.format,
-        times: shared.times,
+        times: shared.clock.times,
         cancel: shared.cancel.clone(),
     };
-    let (store, permits) = (&shared.store, &shared.permits);
+    let (store, permits) = (&shared.store, &shared.gates.permits);
     let packed = pack_telling(changeset, &options, store, permits, &span, read)
         .map_err(|e| Error::step(of.0, of.1, e))?;
     drop(span);
@@ -123,7 +123,7 @@ pub(super) fn upload(
     from: Option<&Reference>,
 ) -> Result<(), Error> {
     for destination in &shared.repositories {
-        let _pass = shared.uploads.enter();
+        let _pass = shared.gates.uploads.enter();
         if shared.cancel.is_set() {
             return Err(Error::Cancelled);
         }

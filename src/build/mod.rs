@@ -5,6 +5,7 @@
 //! switch, and everything else unwinds.
 
 mod base;
+mod blobs;
 mod check;
 mod deliver;
 mod file;
@@ -13,29 +14,29 @@ mod layers;
 mod mounts;
 mod one_root;
 mod remote;
+mod resolve;
 mod stage;
 mod wait;
 
 use crate::context::Context;
 use crate::context::fetch::Fetcher;
-use crate::dockerfile::ast::{Dockerfile, Span};
+use crate::dockerfile::ast::Span;
 use crate::fs::Time;
 use crate::layer::{Permits, Times, Unpacked};
 use crate::net::{Notice, Settings};
 use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
-use crate::plan::{self, Base, Op, Plan, Scope, Staged, Step};
+use crate::plan::{self, Base, Op, Plan, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId};
 use crate::registry::Registry;
 use crate::request::{Compression, ContextSource, Request};
-use crate::sandbox::{Machine, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
 use check::Checks;
 pub use check::{Checked, check};
-use layers::Instruction;
+use resolve::{check_platforms, resolve_and_plan, root_base};
 use stage::{BoxError, Done};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use wait::{Failure, Gate, Promise, Slot};
@@ -140,14 +141,6 @@ impl Error {
     }
 }
 
-type Bases = BTreeMap<Key, Arc<Resolved>>;
-
-/// Bases to be resolved, with the instruction that names each.
-type Wanted<'a> = BTreeMap<Key, (&'a Base, &'a Platform, Instruction<'a>)>;
-
-/// The unpacked layers of a base, bottom first, once they are there.
-type UnpackedSlot = Slot<Arc<Vec<Unpacked>>>;
-
 /// What all threads of a build share.
 struct Shared<'a> {
     request: &'a Request,
@@ -159,15 +152,13 @@ struct Shared<'a> {
     registry: Registry,
     context: Arc<Context>,
     remotes: remote::Remotes,
-    secrets: mounts::Secrets,
-    /// Before the scratch directory that they are mounted in, so that they go first.
-    views: mounts::Views,
+    /// Before the scratch directory that views are mounted in, so that they go first.
+    mounts: mounts::Common,
     one_root: one_root::OneRoot,
     scratch: Scratch,
     plan: Plan,
     steps: Vec<Vec<Step>>,
-    bases: Bases,
-    files: BTreeMap<Key, UnpackedSlot>,
+    bases: blobs::Known,
     done: Vec<Slot<Arc<Done>>>,
     /// By place of the stage: whether its layers are part of the image.
     in_image: Vec<bool>,
@@ -176,20 +167,59 @@ struct Shared<'a> {
     /// One reference a repository that is pushed to.
     repositories: Vec<Reference>,
     format: Format,
+    clock: Clock,
+    gates: Gates,
+}
+
+/// The times that an image is made with.
+struct Clock {
+    /// What a layer keeps of the times of its files.
     times: Times,
+    /// The time of what a step makes by itself.
     now: Time,
+    /// The same where it must not depend on the base.
+    epoch: Time,
     /// The time of what is copied, where that is not the source's.
     copied: Option<Time>,
-    /// The time of what a step makes by itself where it must not depend on the base.
-    epoch: Time,
+    /// When the image was made, as its config says it.
     created: String,
+}
+
+impl Clock {
+    fn new(request: &Request, epoch: Option<i64>, base: Option<&Resolved>) -> Clock {
+        let at = |secs| Time { secs, nanos: 0 };
+        Clock {
+            times: match (request.reproducible, epoch) {
+                (true, Some(secs)) => Times::Set(secs),
+                (false, Some(secs)) => Times::Clamp(secs),
+                (_, None) => Times::Keep,
+            },
+            now: epoch.map_or_else(|| stable_time(base), at),
+            epoch: at(epoch.unwrap_or(0)),
+            copied: epoch.map(at),
+            created: created(epoch),
+        }
+    }
+}
+
+/// What keeps a build from doing too much at a time.
+struct Gates {
+    /// For the chunks of layers in the making.
     permits: Arc<Permits>,
     packers: Gate,
     uploads: Gate,
-    fetches: Fetches,
-    /// The blobs of the base's layers, bottom first, where outputs want them as files.
-    base_blobs: Vec<Slot<PathBuf>>,
     downloads: Gate,
+}
+
+impl Gates {
+    fn new(threads: usize) -> Gates {
+        Gates {
+            permits: Permits::new((2 * threads + 8).min(64)),
+            packers: Gate::new(threads + 2),
+            uploads: Gate::new(UPLOADS),
+            downloads: Gate::new(DOWNLOADS),
+        }
+    }
 }
 
 /// What a build works with wherever its files come from. The scratch directory goes before the store
@@ -268,7 +298,10 @@ pub fn build(
             Context::open(&dir.join(&request.context_sub_path), &request.dockerfile)
                 .map_err(|e| Error::other("open the build context", e))?
         }
-        (None, _) => return Err(Error::other("open the build context", "it is not there")),
+        (None, source) => {
+            let action = format!("open the build context {}", remote::label(source));
+            return Err(Error::other(action, "it was not fetched"));
+        }
     };
     let Room {
         registry,
@@ -290,11 +323,20 @@ pub fn build(
         cancel,
     );
     if let Ok((plan, bases, staged)) = &resolved {
-        checks.findings = check::planned(plan, bases, staged, context.ignore.as_ref());
+        checks.findings = check::planned(
+            plan,
+            &request.platform,
+            bases,
+            staged,
+            context.ignore.as_ref(),
+        );
     }
     let reported = checks.report(sink);
     let (plan, bases, staged) = resolved?;
     reported?;
+    for text in plan::unused(&dockerfile, request, &plan, &staged) {
+        sink.message(Level::Warn, text);
+    }
     check_platforms(&plan, &staged, &bases)?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
@@ -313,39 +355,23 @@ pub fn build(
         .epoch
         .or(plan.epoch)
         .or(request.reproducible.then_some(0));
-    let clock = match epoch {
-        Some(secs) => Time { secs, nanos: 0 },
-        None => stable_time(base.as_deref()),
-    };
-    let threads = rayon::current_num_threads();
     let shared = Shared {
         format: format(request, base.as_deref()),
-        times: match (request.reproducible, epoch) {
-            (true, Some(secs)) => Times::Set(secs),
-            (false, Some(secs)) => Times::Clamp(secs),
-            (_, None) => Times::Keep,
-        },
-        now: clock,
-        copied: epoch.map(|_| clock),
-        epoch: Time {
-            secs: epoch.unwrap_or(0),
-            nanos: 0,
-        },
-        created: created(epoch),
+        clock: Clock::new(request, epoch, base.as_deref()),
+        gates: Gates::new(rayon::current_num_threads()),
         in_image: in_image(&plan, deliver::wants_image(request)),
         needs_files: needs_files(&plan, &steps, deliver::wants_root(request)),
-        files: bases.keys().map(|key| (key.clone(), Slot::new())).collect(),
+        bases: blobs::Known {
+            files: bases.keys().map(|key| (key.clone(), Slot::new())).collect(),
+            blobs: match (&base, deliver::wants_blobs(request)) {
+                (Some(base), true) => base.layers.iter().map(|_| Slot::new()).collect(),
+                _ => Vec::new(),
+            },
+            resolved: bases,
+            fetches: Fetches::default(),
+        },
         done: plan.stages.iter().map(|_| Slot::new()).collect(),
         failure: Failure::new(cancel),
-        permits: Permits::new((2 * threads + 8).min(64)),
-        packers: Gate::new(threads + 2),
-        uploads: Gate::new(UPLOADS),
-        downloads: Gate::new(DOWNLOADS),
-        base_blobs: match (&base, deliver::wants_blobs(request)) {
-            (Some(base), true) => base.layers.iter().map(|_| Slot::new()).collect(),
-            _ => Vec::new(),
-        },
-        fetches: Fetches::default(),
         request,
         sandbox,
         sink,
@@ -354,13 +380,11 @@ pub fn build(
         registry,
         context: Arc::new(context),
         remotes: remote::Remotes::new(&plan, &steps),
-        secrets: mounts::Secrets::default(),
-        views: mounts::Views::default(),
+        mounts: mounts::Common::default(),
         one_root: one_root::OneRoot::default(),
         scratch,
         plan,
         steps,
-        bases,
         repositories,
     };
     run_stages(&shared);
@@ -381,164 +405,6 @@ pub fn build(
     deliver::deliver(&shared, image.as_ref())
 }
 
-/// Resolves the bases and plans every step of every stage; checks meanwhile that the destinations
-/// may be pushed to. Gives the plan again: a base's triggers may add stages to it.
-fn resolve_and_plan(
-    dockerfile: &Dockerfile,
-    mut plan: Plan,
-    request: &Request,
-    registry: &Registry,
-    repositories: &[Reference],
-    sink: &Sink,
-    cancel: &Cancel,
-) -> Result<(Plan, Bases, Vec<Staged>), Error> {
-    let failure = Failure::new(cancel);
-    let mut bases = std::thread::scope(|scope| {
-        if request.check_push {
-            for destination in repositories {
-                let failure = &failure;
-                scope.spawn(move || {
-                    failure.check(registry.check_push(destination).map_err(Error::Registry))
-                });
-            }
-        }
-        let wanted = wanted(&plan, request, &Bases::new());
-        resolve_all(wanted, dockerfile, request, registry, sink, &failure)
-    });
-    loop {
-        if let Some(error) = failure.take() {
-            return Err(error);
-        }
-        if bases
-            .values()
-            .all(|base| base.image.config.on_build.is_empty())
-        {
-            break;
-        }
-        let triggers = |base: &Base, platform: &Platform| {
-            let base = base::key(base, platform).and_then(|key| bases.get(&key));
-            base.map(|base| base.image.config.on_build.clone())
-                .unwrap_or_default()
-        };
-        plan = plan::graph_with(dockerfile, request, &triggers)?;
-        let wanted = wanted(&plan, request, &bases);
-        if wanted.is_empty() {
-            break;
-        }
-        let more = resolve_all(wanted, dockerfile, request, registry, sink, &failure);
-        bases.extend(more);
-    }
-    let mut staged: Vec<Staged> = Vec::new();
-    for (place, stage) in plan.stages.iter().enumerate() {
-        let none = Scope::default();
-        let (image, scope) = match &stage.base {
-            Base::Scratch => (None, &none),
-            Base::Stage(parent) => (Some(&staged[*parent].image), &staged[*parent].scope),
-            other => {
-                let resolved = base::key(other, &stage.platform).and_then(|key| bases.get(&key));
-                (resolved.map(|resolved| &resolved.image), &none)
-            }
-        };
-        let next = plan::steps(&plan, place, image, scope, request)?;
-        staged.push(next);
-    }
-    Ok((plan, bases, staged))
-}
-
-/// Finds out before anything runs whether every command can run here.
-fn check_platforms(plan: &Plan, staged: &[Staged], bases: &Bases) -> Result<(), Error> {
-    let host = Platform::host();
-    let mut machine = None;
-    for (place, staged) in staged.iter().enumerate() {
-        let mut steps = staged.steps.iter();
-        let Some(run) = steps.find(|step| matches!(step.op, Op::Run(_))) else {
-            continue;
-        };
-        let (base, wanted) = root_base(plan, place);
-        // An image may be for another platform than the one it was asked for.
-        let resolved = base::key(&base, &wanted).and_then(|key| bases.get(&key));
-        let platform = match resolved.map(|base| base.image.platform()) {
-            Some(own) if !own.os.is_empty() && !own.architecture.is_empty() => own,
-            _ => wanted,
-        };
-        if platform.os == host.os && platform.architecture == host.architecture {
-            continue;
-        }
-        if !machine.get_or_insert_with(Machine::probe).runs(&platform) {
-            return Err(Error::Plan(plan::Error {
-                span: Some(run.span),
-                message: format!(
-                    "this command is for {platform}, and this machine ({host}) has no emulator for it"
-                ),
-                hint: Some(
-                    "install qemu-user-static with binfmt_misc, or build this stage natively: FROM \
-                     --platform=$BUILDPLATFORM"
-                        .into(),
-                ),
-            }));
-        }
-    }
-    Ok(())
-}
-
-/// Gives the bases that a plan wants and that are not resolved yet.
-fn wanted<'a>(plan: &'a Plan, request: &'a Request, known: &Bases) -> Wanted<'a> {
-    let mut out = Wanted::new();
-    let mut add = |base: &'a Base, platform: &'a Platform, of: Instruction<'a>| {
-        if let Some(key) = base::key(base, platform)
-            && !known.contains_key(&key)
-        {
-            out.entry(key).or_insert((base, platform, of));
-        }
-    };
-    for stage in &plan.stages {
-        add(&stage.base, &stage.platform, (stage.span, &stage.text));
-        for named in &stage.names {
-            add(&named.base, &request.platform, (named.span, &named.text));
-        }
-    }
-    out
-}
-
-/// Resolves bases at the same time as each other.
-fn resolve_all(
-    wanted: Wanted<'_>,
-    dockerfile: &Dockerfile,
-    request: &Request,
-    registry: &Registry,
-    sink: &Sink,
-    failure: &Failure,
-) -> Bases {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = wanted
-            .into_iter()
-            .map(|(key, (base, platform, (span, text)))| {
-                let thread = scope.spawn(move || {
-                    let resolved = base::resolve(base, platform, request, registry, sink);
-                    failure.check(resolved.map_err(|error| Error::Step {
-                        span,
-                        text: text.to_owned(),
-                        source: error.into(),
-                        hint: plan::meant(base, dockerfile),
-                    }))
-                });
-                (key, thread)
-            })
-            .collect();
-        let resolved = |thread: std::thread::ScopedJoinHandle<'_, Option<Resolved>>| {
-            // A base that is missing for a panic must not pass for scratch.
-            let joined = thread.join();
-            joined
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                .map(Arc::new)
-        };
-        threads
-            .into_iter()
-            .filter_map(|(key, thread)| Some((key, resolved(thread)?)))
-            .collect()
-    })
-}
-
 fn announce(plan: &Plan, steps: &[Vec<Step>], sink: &Sink) {
     let stages = plan
         .stages
@@ -550,15 +416,6 @@ fn announce(plan: &Plan, steps: &[Vec<Step>], sink: &Sink) {
         })
         .collect();
     sink.send(Event::Planned(stages));
-}
-
-/// Gives the image or scratch that a stage stands on through all stages between.
-fn root_base(plan: &Plan, place: usize) -> (Base, Platform) {
-    let stage = &plan.stages[place];
-    match &stage.base {
-        Base::Stage(parent) => root_base(plan, *parent),
-        other => (other.clone(), stage.platform.clone()),
-    }
 }
 
 fn in_image(plan: &Plan, wants_image: bool) -> Vec<bool> {
@@ -650,7 +507,7 @@ fn run_stages(shared: &Shared<'_>) {
         let own = shared.needs_files[place].then_some((&stage.base, &stage.platform));
         for (base, platform) in own.into_iter().chain(named) {
             if let Some(key) = base::key(base, platform)
-                && let Some((key, _)) = shared.bases.get_key_value(&key)
+                && let Some((key, _)) = shared.bases.resolved.get_key_value(&key)
                 && !wanted.iter().any(|(known, _)| *known == key)
             {
                 wanted.push((key, Owner::Base(stage.index)));
@@ -661,25 +518,7 @@ fn run_stages(shared: &Shared<'_>) {
     std::thread::scope(|scope| {
         remote::start(shared, scope);
         for (key, owner) in wanted {
-            let (Some(slot), Some(resolved)) = (shared.files.get(key), shared.bases.get(key))
-            else {
-                continue;
-            };
-            scope.spawn(move || {
-                let promise = Promise::new(slot);
-                let Shared {
-                    store,
-                    registry,
-                    sink,
-                    cancel,
-                    ..
-                } = shared;
-                let unpacked = base::unpack(resolved, registry, store, owner, sink, cancel);
-                crate::sys::give_back_memory();
-                if let Some(files) = shared.failure.check(unpacked) {
-                    promise.done(Arc::new(files));
-                }
-            });
+            blobs::unpack_base(shared, scope, key, owner);
         }
         for place in 0..plan.stages.len() {
             scope.spawn(move || {
@@ -690,96 +529,17 @@ fn run_stages(shared: &Shared<'_>) {
             });
         }
         if !shared.repositories.is_empty() {
-            push_base(shared, scope, &unpacked);
+            blobs::push_base(shared, scope, &unpacked);
         }
-        if !shared.base_blobs.is_empty() {
-            have_base(shared, scope, &unpacked);
+        if !shared.bases.blobs.is_empty() {
+            blobs::have_base(shared, scope, &unpacked);
         }
     });
 }
 
-/// Has the base's layers at the destinations: there, mounted, or uploaded from the store.
-fn push_base<'scope, 'env: 'scope>(
-    shared: &'scope Shared<'env>,
-    scope: &'scope std::thread::Scope<'scope, 'env>,
-    unpacked: &[&Key],
-) {
-    let Some((base, being_unpacked)) = base_of_image(shared, unpacked) else {
-        return;
-    };
-    let owner = Owner::Base(shared.plan.stages[shared.plan.target].index);
-    for layer in &base.manifest.layers {
-        scope.spawn(move || {
-            // Asked for only where the registry neither has the blob nor can mount it.
-            let file = || {
-                // While the base is being unpacked its blobs are on their way into the store.
-                if being_unpacked.is_some_and(|files| files.wait().is_none()) {
-                    return Err(std::io::Error::other("the base could not be unpacked"));
-                }
-                base.blob_file(layer, &shared.registry, &shared.store, &shared.fetches)
-                    .map_err(std::io::Error::other)
-            };
-            let from = base.reference();
-            let uploaded = layers::upload(shared, owner, layer, &file, from);
-            shared.failure.check(uploaded);
-        });
-    }
-}
-
-/// Has the blobs of the base's layers as files of the store, each of them known to be what its digest
-/// says: what an earlier build left there may have been damaged since, by a power cut for one.
-fn have_base<'scope, 'env: 'scope>(
-    shared: &'scope Shared<'env>,
-    scope: &'scope std::thread::Scope<'scope, 'env>,
-    unpacked: &[&Key],
-) {
-    let Some((base, being_unpacked)) = base_of_image(shared, unpacked) else {
-        return;
-    };
-    for (layer, slot) in base.manifest.layers.iter().zip(&shared.base_blobs) {
-        scope.spawn(move || {
-            let promise = Promise::new(slot);
-            let old = shared.store.blob(&layer.digest, layer.size);
-            // While the base is being unpacked its blobs are on their way into the store.
-            if being_unpacked.is_some_and(|files| files.wait().is_none()) {
-                return;
-            }
-            let _pass = shared.downloads.enter();
-            let file = match old {
-                Ok(Some(_)) => shared
-                    .store
-                    .check_blob(&layer.digest, layer.size, shared.cancel)
-                    .map_err(|e| Error::other(format!("check layer {}", layer.digest), e)),
-                _ => Ok(None),
-            };
-            let file = file.and_then(|file| match file {
-                Some(file) => Ok(file),
-                None => base.blob_file(layer, &shared.registry, &shared.store, &shared.fetches),
-            });
-            if let Some(file) = shared.failure.check(file) {
-                promise.done(file);
-            }
-        });
-    }
-}
-
-/// Gives the base that the image stands on, and where its files will be if it is being unpacked.
-fn base_of_image<'a>(
-    shared: &'a Shared<'_>,
-    unpacked: &[&Key],
-) -> Option<(&'a Resolved, Option<&'a UnpackedSlot>)> {
-    let (root, platform) = root_base(&shared.plan, shared.plan.target);
-    let key = base::key(&root, &platform)?;
-    let files = match unpacked.contains(&&key) {
-        true => Some(shared.files.get(&key)?),
-        false => None,
-    };
-    Some((shared.bases.get(&key)?, files))
-}
-
 impl Shared<'_> {
     fn wait_for_files(&self, base: &Base, platform: &Platform) -> Option<Arc<Vec<Unpacked>>> {
-        self.files.get(&base::key(base, platform)?)?.wait()
+        self.bases.files.get(&base::key(base, platform)?)?.wait()
     }
 
     fn stage_scratch(&self, place: usize) -> std::io::Result<PathBuf> {

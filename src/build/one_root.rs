@@ -52,7 +52,7 @@ pub(super) fn is_wanted_later(shared: &Shared<'_>, place: usize) -> bool {
 pub(super) fn take(shared: &Shared<'_>, tree: &Tree, dir: PathBuf) -> Result<Live, BoxError> {
     let top = match tree.get(&RelPath::root()) {
         Some(found) => found.meta,
-        None => Meta::dir(0o755, shared.now),
+        None => Meta::dir(0o755, shared.clock.now),
     };
     let root = Live::in_place(dir, tree, &top, guard(shared), shared.cancel)?;
     Ok(root)
@@ -90,7 +90,7 @@ pub(super) fn keep(
     changes: Changeset,
     dir: &Path,
 ) -> Result<Changeset, BoxError> {
-    let top = Meta::dir(0o755, shared.now);
+    let top = Meta::dir(0o755, shared.clock.now);
     crate::rootfs::write(&changes, dir, &top, shared.cancel)?;
     let fd: Arc<OwnedFd> = Arc::new(std::fs::File::open(dir)?.into());
     let mut kept = changes;

@@ -1,11 +1,13 @@
 //! What is fetched: the build context and the Dockerfile where they are elsewhere, named contexts,
 //! sources of ADD. The latter two are fetched once each, ahead of the steps that want them.
 
+use super::layers::Instruction;
 use super::stage::BoxError;
 use super::wait::{Gate, Promise, Slot};
-use super::{Error, Instruction, Shared, file};
+use super::{Error, Shared, file};
 use crate::context::fetch::{self, Fetcher, Got, Opened, Which, below};
 use crate::context::{self, Context, Fetched};
+use crate::dockerfile::check::masked;
 use crate::net::{Url, redacted};
 use crate::plan::{Base, CopySource, Op, Plan, Remote, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId, Work};
@@ -73,7 +75,7 @@ pub(super) fn begin(
             (text, context.transpose()?)
         }
     };
-    let lines = String::from_utf8_lossy(&text);
+    let lines = masked(&text);
     sink.send(Event::Dockerfile(Arc::new(
         lines.lines().map(str::to_owned).collect(),
     )));
@@ -144,7 +146,7 @@ fn with_suffix(dockerfile: &Path) -> PathBuf {
 }
 
 /// Names a source for reports.
-fn label(source: &ContextSource) -> String {
+pub(super) fn label(source: &ContextSource) -> String {
     match source {
         ContextSource::Directory(path) | ContextSource::Archive(path) => path.display().to_string(),
         ContextSource::Git(source) => crate::git::shown(&source.remote),

@@ -7,10 +7,11 @@ use super::wait::lock;
 use super::{Error, Shared};
 use crate::changeset::Changeset;
 use crate::context::{self, Context, Dates, Origin};
+use crate::dockerfile::check::{Hide, without_credentials};
 use crate::fs::{Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, CopySource, From, Op, RunOp, Step, Unpack};
-use crate::progress::{Event, Owner, StepId, Stream, Work};
+use crate::progress::{Event, Level, Owner, StepId, Stream, Work};
 use crate::rootfs::{Lower, Rootfs};
 use crate::sandbox::{Command, Exit, Identity};
 use std::collections::VecDeque;
@@ -21,6 +22,8 @@ use std::thread::Scope;
 
 /// How many of a command's last lines an error keeps.
 const LAST_LINES: usize = 20;
+/// What the host is called where the request does not say: what BuildKit calls it.
+const HOSTNAME: &str = "buildkitsandbox";
 /// How many bytes of such a line.
 const LINE_BYTES: usize = 2000;
 
@@ -80,7 +83,7 @@ pub(super) fn base_root(
     }
     let top = match tree.get(&RelPath::root()) {
         Some(found) => found.meta,
-        None => Meta::dir(0o755, shared.now),
+        None => Meta::dir(0o755, shared.clock.now),
     };
     Ok(crate::rootfs::create(
         shared.request.rootfs,
@@ -273,8 +276,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         };
         let (scratch, nothing) = (self.shared.step_scratch(id)?, Tree::default());
         let dates = Dates {
-            made: self.shared.now,
-            copied: self.shared.copied,
+            made: self.shared.clock.now,
+            copied: self.shared.clock.copied,
         };
         let (origin, cancel) = (Origin::Context(context), self.shared.cancel);
         let made = context::copy(&copy, &origin, &[], &nothing, &scratch, dates, cancel)?;
@@ -306,7 +309,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             },
             Op::Workdir { path, user } => {
                 let _span = self.span(id, Work::Copy, path);
-                let made = context::workdir(path, user, &self.tree, self.shared.now)
+                let made = context::workdir(path, user, &self.tree, self.shared.clock.now)
                     .map_err(|e| failed(e.into()))?;
                 Some(made.settle(&self.tree).map_err(|e| failed(e.into()))?)
             }
@@ -470,10 +473,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let platform = &self.shared.request.platform;
         let ready = mounts::prepare(self.shared, platform, id, run).map_err(failed)?;
         let command = self.prepare(run, &ready).map_err(failed)?;
-        let root = self
-            .root
-            .as_mut()
-            .ok_or_else(|| failed("there is no root".into()))?;
+        let root = self.root.as_mut().ok_or_else(|| {
+            Error::other("run a command", "its stage was given no root directory")
+        })?;
         root.begin().map_err(|e| failed(e.into()))?;
         let opened = root.root().map_err(|e| failed(e.into()))?;
         make_directory(opened, &command.cwd).map_err(|e| failed(e.into()))?;
@@ -482,7 +484,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             let _span = self.shared.sink.span(
                 Owner::Step(id),
                 Work::Run,
-                &run.args.last().cloned().unwrap_or_default(),
+                &without_credentials(run.args.last().map_or("", String::as_str), Hide::User),
                 None,
             );
             let sink = &self.shared.sink;
@@ -503,6 +505,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                         }
                     }
                 },
+                &mut |text| sink.message(Level::Warn, text),
                 self.shared.cancel,
             );
             for (stream, mask) in &mut masks {
@@ -523,7 +526,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             Err(error) => {
                 // The first error is the one to tell.
                 let _ = root.discard();
-                return Err(failed(error.into()));
+                return Err(failed(mounts::explained(error, &run.mounts, &self.tree)));
             }
         };
         if let Some(code) = code {
@@ -567,7 +570,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                     (path, 0o755, text.clone().into_bytes())
                 })
                 .collect(),
-            hostname: run.hostname.clone().unwrap_or_else(|| "shutter".into()),
+            hostname: run.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned()),
             mounts: ready.mounts.clone(),
             network: run.network,
             insecure: run.insecure,
@@ -615,12 +618,12 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let nothing = Tree::default();
         // A linked layer is the same whatever it is put on, dates included.
         let (below, now) = match copy.is_linked() {
-            true => (&nothing, self.shared.epoch),
-            false => (&self.tree, self.shared.now),
+            true => (&nothing, self.shared.clock.epoch),
+            false => (&self.tree, self.shared.clock.now),
         };
         let dates = Dates {
             made: now,
-            copied: self.shared.copied,
+            copied: self.shared.clock.copied,
         };
         let made = context::copy(copy, &origin, &fetched, below, &scratch, dates, cancel)?;
         Ok(Some(made.settle(below)?))

@@ -190,6 +190,22 @@ pub(super) struct Flag {
 }
 
 impl Flag {
+    /// Gives what it does for a command: a check fetches nothing.
+    pub fn help_for(&self, verb: Verb) -> &'static str {
+        match (verb, self.long) {
+            (Verb::Check, "context") => "Build context: a directory (default: `.`)",
+            (Verb::Check, "dockerfile") => {
+                "Dockerfile, looked up as given, then in the context; `-` is standard input (default: \
+                 Dockerfile)"
+            }
+            (Verb::Check, "build-context") => {
+                "What FROM and --from know by this name, as for a build; only an oci-layout://DIR is \
+                 looked at"
+            }
+            _ => self.help,
+        }
+    }
+
     /// Tells whether a command has the flag.
     pub fn is_for(&self, verb: Verb) -> bool {
         match verb {
@@ -340,7 +356,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "custom-platform",
         "OS/ARCH",
         Text(|t| &mut t.custom_platform),
-        "Platform of the image; only this machine's own is supported so far",
+        "Platform of the image (default: this machine's); commands for another one need its emulator \
+         in binfmt_misc",
     )
     .aliases(&["customPlatform"]),
     works(
@@ -364,8 +381,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "SPEC",
         List(|t| &mut t.outputs),
         "Write the image: type=docker or oci (archives; oci,tar=false a layout), local or tar (its \
-         files), image or registry (with name=IMAGE, pushed with push=true); dest=PATH, `-` for \
-         standard output. PATH alone is type=local, `-` alone type=tar",
+         files), image or registry (with name=IMAGE, pushed with push=true), cacheonly (nothing); \
+         dest=PATH, `-` for standard output. PATH alone is type=local, `-` alone type=tar",
     )
     .short('o'),
     works(
@@ -536,7 +553,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "rootfs",
         "NAME",
         Text(|t| &mut t.rootfs),
-        "What commands run on: auto or overlay (default: auto)",
+        "What commands run on: auto, overlay or fuse (default: auto)",
     ),
     works(
         Run,

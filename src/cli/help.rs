@@ -37,7 +37,7 @@ fn flags_of(verb: Verb, columns: usize, out: &mut String) {
             let _ = writeln!(out, "\n{heading}:");
         }
         for flag in flags {
-            describe(flag, columns, out);
+            describe(flag, verb, columns, out);
         }
     }
 }
@@ -74,7 +74,7 @@ fn build(called: Called, columns: usize) -> String {
     out
 }
 
-fn describe(flag: &Flag, columns: usize, out: &mut String) {
+fn describe(flag: &Flag, verb: Verb, columns: usize, out: &mut String) {
     match flag.short {
         Some(short) => {
             let _ = write!(out, "  -{short}, --{}", flag.long);
@@ -90,7 +90,7 @@ fn describe(flag: &Flag, columns: usize, out: &mut String) {
         out.push_str("  (repeatable)");
     }
     out.push('\n');
-    wrap(flag.help, 10, columns, out);
+    wrap(flag.help_for(verb), 10, columns, out);
 }
 
 /// Appends a text as indented lines that break between words.

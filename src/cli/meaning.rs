@@ -10,7 +10,7 @@ use super::flags::Typed;
 use super::parse::{Called, Usage, truth};
 use super::surroundings::Surroundings;
 use crate::oci::{Format, Platform, Reference};
-use crate::request::{Compression, EPOCH, Output, Request, RootfsChoice, parse_epoch};
+use crate::request::{Compression, EPOCH, Output, Request, RootfsChoice, parse_epoch, wrong_epoch};
 use context::{Sources, scheme};
 use export::Exports;
 use std::io::IsTerminal;
@@ -421,7 +421,7 @@ fn epoch(
 ) -> Result<Option<i64>, Usage> {
     let given = build_args.iter().rev().find(|(name, _)| name == EPOCH);
     let (text, whence) = match (given, around.var(EPOCH)) {
-        (Some((_, value)), _) => (value.clone(), "build argument"),
+        (Some((_, value)), _) => (value.clone(), "--build-arg"),
         (None, Some(value)) => (value.to_string_lossy().into_owned(), "variable"),
         (None, None) => return Ok(None),
     };
@@ -430,7 +430,8 @@ fn epoch(
     }
     let Some(seconds) = parse_epoch(&text) else {
         return Err(Usage::new(format!(
-            "{whence} {EPOCH}: `{text}` is not a number of seconds since 1970"
+            "{whence} {EPOCH}: {}",
+            wrong_epoch(&text)
         )));
     };
     if given.is_none() {
@@ -443,11 +444,12 @@ fn rootfs(given: Option<&str>) -> Result<RootfsChoice, Usage> {
     match given {
         None | Some("auto") => Ok(RootfsChoice::Auto),
         Some("overlay") => Ok(RootfsChoice::Overlay),
-        Some(name @ ("fuse" | "inplace" | "chroot")) => {
+        Some("fuse") => Ok(RootfsChoice::Fuse),
+        Some(name @ ("inplace" | "chroot")) => {
             Err(Usage::new(format!("--rootfs: {name} is not yet supported")))
         }
         Some(name) => Err(Usage::new(format!(
-            "--rootfs: `{name}` is neither auto nor overlay"
+            "--rootfs: `{name}` is neither auto, overlay nor fuse"
         ))),
     }
 }

@@ -84,6 +84,11 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
             "both the context and the Dockerfile",
         ),
         (
+            &["-d=x", "ctx", "--context-sub-path=../c2"],
+            &[],
+            "--context-sub-path: ../c2 leads out of the context",
+        ),
+        (
             &["-d=x", "-", "--context-sub-path=a/../../b"],
             &[],
             "--context-sub-path: a/../../b leads out of the context",
@@ -191,7 +196,7 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
         (
             &["ctx", "-d=x", "--build-context=a=none"],
             &[],
-            "--build-context a ",
+            "--build-context a: ",
         ),
         (
             &["ctx", "-d=x", "--build-context=a=-"],
@@ -244,14 +249,14 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
             "--custom-platform: \" x\" is an invalid component of \"linux/amd64/ x\"",
         ),
         (
-            &["ctx", "-d=x", "--rootfs=fuse"],
+            &["ctx", "-d=x", "--rootfs=chroot"],
             &[],
-            "--rootfs: fuse is not yet supported",
+            "--rootfs: chroot is not yet supported",
         ),
         (
             &["ctx", "-d=x", "--rootfs=floppy"],
             &[],
-            "--rootfs: `floppy` is neither auto nor overlay",
+            "--rootfs: `floppy` is neither auto, overlay nor fuse",
         ),
         (
             &["ctx", "-d=x", "--threads=0"],
@@ -266,12 +271,12 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
         (
             &["ctx", "-d=x"],
             &[("SOURCE_DATE_EPOCH", "noon")],
-            "variable SOURCE_DATE_EPOCH: `noon`",
+            "variable SOURCE_DATE_EPOCH: `noon` is not a number of seconds since 1970; the time of a context or stage is not yet supported",
         ),
         (
             &["ctx", "-d=x", "--build-arg=SOURCE_DATE_EPOCH=-1"],
             &[],
-            "build argument SOURCE_DATE_EPOCH: `-1`",
+            "--build-arg SOURCE_DATE_EPOCH: `-1` is before 1970",
         ),
         (
             &["ctx", "-d=x"],

@@ -5,6 +5,7 @@ use super::parse::Usage;
 use super::show::text::{self, Colours};
 use crate::build;
 use crate::dockerfile::ast::Span;
+use crate::dockerfile::check::masked;
 use crate::net::{Url, redacted};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -96,10 +97,11 @@ impl Report {
         let (span, hint) = match error {
             Error::Dockerfile(error) => (error.span, error.hint.clone()),
             Error::Plan(error) => (error.span, error.hint.clone()),
-            Error::Step { span, hint, .. } => (Some(*span), hint.clone()),
+            Error::Step { span, hint, .. } => (Some(*span), hint.clone().or(remedy(error))),
             Error::Run { span, .. } => (Some(*span), None),
             Error::Checks { span, .. } => (*span, None),
-            Error::Cancelled | Error::Registry(_) | Error::Other { .. } => (None, None),
+            Error::Registry(_) | Error::Other { .. } => (None, remedy(error)),
+            Error::Cancelled => (None, None),
         };
         let output = match error {
             Error::Run { last, .. } => last.clone(),
@@ -231,7 +233,24 @@ impl Place {
     }
 }
 
-/// Reads the Dockerfile for an excerpt; what is no file can be read once only, and has been.
+/// Gives what a registry's error in a chain says may help.
+fn remedy(error: &build::Error) -> Option<String> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        // A transparent error is no source of the one around it.
+        let found = match error.downcast_ref() {
+            Some(build::Error::Registry(found)) => Some(found),
+            _ => error.downcast_ref::<crate::registry::Error>(),
+        };
+        if let Some(hint) = found.and_then(|found| found.hint()) {
+            return Some(hint.to_owned());
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Reads the Dockerfile for an excerpt, with nothing secret in it; what is no file can be read once only, and has been.
 fn read_again(dockerfile: &Path) -> Option<String> {
     // A relative one is a file of a context that was fetched.
     if dockerfile.is_relative() || !std::fs::metadata(dockerfile).ok()?.is_file() {
@@ -240,7 +259,7 @@ fn read_again(dockerfile: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(dockerfile).ok()?;
     file.take(READ).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    Some(masked(&bytes))
 }
 
 /// Prints a warning to stderr.

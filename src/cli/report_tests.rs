@@ -165,3 +165,44 @@ fn odd_spans_do_no_harm() {
         assert!(text.ends_with("error: x: y\n"), "{text}");
     }
 }
+
+#[test]
+fn what_a_registry_refuses_has_its_remedy_as_hint() {
+    let refused = || {
+        crate::registry::Error::Refused(Box::new(crate::registry::Refused {
+            what: "pull h/a:1".into(),
+            url: "http://h/v2/a/manifests/1".into(),
+            status: 404,
+            errors: vec![],
+            text: String::new(),
+            credentials: String::new(),
+            hint: Some("check the name"),
+            retry_after: None,
+        }))
+    };
+    let step = |source: build::Error, hint: Option<&str>| build::Error::Step {
+        span: Span { first: 6, last: 6 },
+        text: "FROM h/a:1".into(),
+        source: source.into(),
+        hint: hint.map(str::to_owned),
+    };
+    let other = || build::Error::Other {
+        action: "resolve h/a:1".into(),
+        source: refused().into(),
+    };
+    for (error, hint) in [
+        (build::Error::Registry(refused()), "check the name"),
+        (other(), "check the name"),
+        (
+            step(build::Error::Registry(refused()), None),
+            "check the name",
+        ),
+        (step(other(), None), "check the name"),
+        (step(other(), Some("did you mean a?")), "did you mean a?"),
+    ] {
+        let report = reported(&error);
+        assert_eq!(report.hint.as_deref(), Some(hint), "{error:?}");
+        assert!(!report.message.contains("check"), "{}", report.message);
+        assert!(report.message.ends_with("answered 404 Not Found"));
+    }
+}

@@ -1,4 +1,3 @@
-use super::chmod::Chmod;
 use super::owner::Names;
 use super::pick::Pick;
 use super::select::{self, Selected};
@@ -8,7 +7,7 @@ use super::{Error, Fetched, Origin, clean, owner, pick, unpack};
 use crate::changeset::Changeset;
 use crate::dockerfile::ignore::{self, Ignore};
 use crate::fs::{Kind, Meta, RelPath, Source, Time, Tree};
-use crate::plan::{CopyOp, CopySource, Unpack};
+use crate::plan::{Chmod, CopyOp, CopySource, Unpack};
 use crate::sys::Cancel;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -57,13 +56,12 @@ pub fn copy(
         (dest, Names::Tree(dest))
     };
     let chown = chown.as_deref().filter(|chown| !chown.is_empty());
-    let chmod = chmod.as_deref().filter(|chmod| !chmod.is_empty());
     let mut work = Work {
         target: Target::new(dest),
         dest: clean(written)?,
         into: written.ends_with('/'),
         chown: chown.map(|spec| owner::chown(spec, names)).transpose()?,
-        chmod: chmod.map(Chmod::parse).transpose()?,
+        chmod: chmod.clone(),
         dates,
         inodes: 0,
         scratch,
@@ -362,6 +360,10 @@ impl Work<'_> {
         if let Some((uid, gid)) = self.chown {
             meta.uid = uid;
             meta.gid = gid;
+        }
+        if meta.kind == Kind::Symlink {
+            // Whatever an archive says, a link on a disk has all permissions.
+            meta.mode = 0o777;
         }
         meta
     }

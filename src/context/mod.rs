@@ -1,6 +1,5 @@
 //! What a COPY or ADD takes, from the build context or from a tree, as a changeset; users and groups.
 
-mod chmod;
 mod copy;
 pub mod fetch;
 mod owner;
@@ -115,9 +114,6 @@ pub enum Error {
         /// Why not.
         why: &'static str,
     },
-    /// `--chmod` cannot be understood.
-    #[error("{0}")]
-    Chmod(String),
     /// An archive cannot be unpacked.
     #[error("unpack {path}")]
     Archive {

@@ -3,7 +3,7 @@ use super::target::follow;
 use super::{Context, Error, Origin};
 use crate::dockerfile::ignore::{Above, Verdict};
 use crate::fs::{
-    FileId, Found, Kind, Meta, RelPath, Seen, Source, Stamp, Tree, open_dir, stat, stat_at,
+    FileId, Found, Kind, Meta, RelPath, Seen, Source, Stamp, Tree, kind_of, open_dir, stat, stat_at,
 };
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, FileType, RawDir};
@@ -512,16 +512,4 @@ impl Context {
         level.items = items?.into_iter().flatten().collect();
         Ok(level)
     }
-}
-
-fn kind_of(kind: FileType) -> Option<Kind> {
-    Some(match kind {
-        FileType::RegularFile => Kind::File,
-        FileType::Directory => Kind::Dir,
-        FileType::Symlink => Kind::Symlink,
-        FileType::CharacterDevice => Kind::Char,
-        FileType::BlockDevice => Kind::Block,
-        FileType::Fifo => Kind::Fifo,
-        FileType::Socket | FileType::Unknown => return None,
-    })
 }

@@ -111,6 +111,18 @@ pub(super) fn behind_shebang(text: &[u8]) -> Vec<(String, String, usize)> {
     }
 }
 
+/// Gives the escape character that a file chooses; the backslash where it is silent or wrong.
+pub(super) fn escape(text: &[u8]) -> char {
+    let text = text.strip_prefix(BOM).unwrap_or(text);
+    let found = leading(text, "#")
+        .into_iter()
+        .find(|(name, _, _)| name == "escape");
+    match found {
+        Some((_, value, _)) if value == "`" => '`',
+        _ => '\\',
+    }
+}
+
 fn skip_shebang(text: &[u8]) -> (&[u8], usize) {
     if !text.starts_with(b"#!") {
         return (text, 0);

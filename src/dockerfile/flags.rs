@@ -63,7 +63,7 @@ impl<'a> Flags<'a> {
                 names.sort_unstable();
                 return Err(Wrong {
                     message: format!("unknown flag: {flag}"),
-                    hint: nearest(name, &names).map(|meant| format!("did you mean {meant}?")),
+                    hint: nearest(name, &names).map(|meant| format!("did you mean --{meant}?")),
                 });
             };
             // Only a repeatable flag grows the list, so looking through it is quick for the others.
@@ -163,6 +163,6 @@ mod tests {
         }
         let args = vec!["--form=a".to_owned()];
         let hint = Flags::parse(&args, &known).err().and_then(|w| w.hint);
-        assert_eq!(hint.as_deref(), Some("did you mean from?"));
+        assert_eq!(hint.as_deref(), Some("did you mean --from?"));
     }
 }

@@ -236,7 +236,7 @@ fn read_body(doc: &mut Heredoc, lines: &mut Lines) -> bool {
 
 /// Appends a physical line to a logical one and says whether the next one belongs to it too: the line
 /// ends with one escape character and blanks. Two escape characters are an escaped one.
-fn join(joined: &mut String, line: &str, escape: char) -> bool {
+pub(super) fn join(joined: &mut String, line: &str, escape: char) -> bool {
     match line.trim_end_matches([' ', '\t']).strip_suffix(escape) {
         Some(before) if !before.ends_with(escape) => {
             joined.push_str(before);

@@ -28,7 +28,10 @@ impl Error {
     /// flag: --form (did you mean from?)`.
     pub fn joined(&self) -> String {
         match &self.hint {
-            Some(hint) if hint.starts_with("did you mean") => format!("{} ({hint})", self.message),
+            Some(hint) if hint.starts_with("did you mean") => {
+                let hint = hint.replacen(" --", " ", 1);
+                format!("{} ({hint})", self.message)
+            }
             _ => self.message.clone(),
         }
     }

@@ -33,7 +33,8 @@ fn unprintable(c: char) -> bool {
         || matches!(u32::from(c), 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0xfeff)
 }
 
-/// Finds the option nearest to a word, at most two edits away, as BuildKit does.
+/// Finds the option nearest to a word, at most two edits away, as BuildKit does; two neighbours that
+/// changed places are one edit here.
 pub fn nearest<'a>(word: &str, options: &[&'a str]) -> Option<&'a str> {
     nearest_within(word, options, 2)
 }
@@ -71,27 +72,28 @@ fn distance(a: &str, b: &str, limit: usize) -> usize {
     if a.len().abs_diff(b.len()) >= limit {
         return limit;
     }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, y) in row.iter_mut().skip(1).zip(&b) {
-            let above = *cell;
-            left = (diagonal + usize::from(x != y))
-                .min(above + 1)
-                .min(left + 1);
-            diagonal = above;
-            *cell = left;
+    // The row above that of the letter before, for letters that changed places.
+    let mut older: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for i in 0..a.len() {
+        let mut row = Vec::with_capacity(above.len());
+        row.push(i + 1);
+        for j in 0..b.len() {
+            let mut cost = (above[j] + usize::from(a[i] != b[j]))
+                .min(above[j + 1] + 1)
+                .min(row[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                cost = cost.min(older[j - 1] + 1);
+            }
+            row.push(cost);
         }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-        // No way leads back below what every way costs by now.
-        if row.iter().all(|cost| *cost >= limit) {
+        // No way leads back below what every way costs by now, but for a change of places.
+        if row.iter().chain(&above).all(|cost| *cost >= limit) {
             return limit;
         }
+        older = std::mem::replace(&mut above, row);
     }
-    row.last().copied().unwrap_or(0).min(limit)
+    above.last().copied().unwrap_or(0).min(limit)
 }
 
 #[cfg(test)]
@@ -121,6 +123,8 @@ mod tests {
             ("workdir", None),
             ("", None),
             ("adx", Some("add")),
+            ("cpoy", Some("copy")),
+            ("rnu", Some("run")),
         ] {
             assert_eq!(nearest(word, &options), meant, "{word}");
             let narrow = nearest_within(word, &options, 1);

@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod header;
+mod levels;
 mod meta;
 pub mod mountinfo;
 mod path;
@@ -17,12 +18,13 @@ mod tree;
 mod walk;
 mod xattr;
 
+pub use levels::{Below, Levels};
 pub use meta::{Kind, Meta, Time};
 pub use path::RelPath;
 pub use place::{Deletions, Dir, Placer};
 pub use source::{Seen, Source};
 pub use sparse::Holes;
-pub use stat::{FileId, Glance, Stamp, Stat, glance_at, open_dir, stat, stat_at};
+pub use stat::{FileId, Glance, Stamp, Stat, glance_at, kind_of, open_dir, stat, stat_at};
 pub use toc::{ContentId, Node, Toc, TocEntry};
 pub use tree::{Content, FindSource, Found, LastLink, LayerView, Tree};
 pub use walk::{Visit, WalkError, names, walk};

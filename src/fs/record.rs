@@ -73,6 +73,11 @@ pub(super) fn path<'a>(record: &[u8], area: &'a [u8]) -> Option<&'a [u8]> {
     area.get(start..start.checked_add(len)?)
 }
 
+/// Tells whether a record is that of a hard link to another name.
+pub(super) fn is_link(record: &[u8]) -> bool {
+    record.get(13) == Some(&PUT) && record.get(15).is_some_and(|&byte| byte != 0)
+}
+
 /// Gives the whole table of entries that are sorted and unique.
 pub(super) fn encode(entries: &[&TocEntry]) -> Vec<u8> {
     let mut area = Vec::new();

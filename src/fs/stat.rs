@@ -1,6 +1,8 @@
 use super::xattr::{self, Xattrs};
 use super::{Kind, Meta, RelPath, Time};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, openat2, readlinkat, statx};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, readlinkat, statx,
+};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -123,7 +125,7 @@ pub fn glance_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Glance> {
     let got = statx(dir, name, flags, wanted)?;
     let told = got.stx_mask & StatxFlags::MNT_ID.bits() != 0;
     Ok(Glance {
-        kind: kind_of(u32::from(got.stx_mode)),
+        kind: kind_of(FileType::from_raw_mode(u32::from(got.stx_mode))),
         id: FileId {
             dev: rustix::fs::makedev(got.stx_dev_major, got.stx_dev_minor),
             ino: got.stx_ino,
@@ -153,7 +155,7 @@ pub fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Stat>> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
     let got = statx(dir, name, flags, StatxFlags::BASIC_STATS)?;
     let mode = u32::from(got.stx_mode);
-    let Some(kind) = kind_of(mode) else {
+    let Some(kind) = kind_of(FileType::from_raw_mode(mode)) else {
         return Ok(None);
     };
     let target = match kind {
@@ -217,16 +219,16 @@ pub(super) fn open_beneath(
     }
 }
 
-fn kind_of(mode: u32) -> Option<Kind> {
-    use rustix::fs::FileType;
-    Some(match FileType::from_raw_mode(mode) {
+/// Gives what a file is; `None` for a socket, which no layer has.
+pub fn kind_of(kind: FileType) -> Option<Kind> {
+    Some(match kind {
         FileType::RegularFile => Kind::File,
         FileType::Directory => Kind::Dir,
         FileType::Symlink => Kind::Symlink,
         FileType::CharacterDevice => Kind::Char,
         FileType::BlockDevice => Kind::Block,
         FileType::Fifo => Kind::Fifo,
-        _ => return None,
+        FileType::Socket | FileType::Unknown => return None,
     })
 }
 

@@ -1,6 +1,7 @@
 use super::record::{self, HEADER, Header, RECORD};
 use super::{Meta, RelPath};
 use crate::sys;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -122,6 +123,30 @@ impl Toc {
     /// Gives all entries in canonical order.
     pub fn iter(&self) -> Box<dyn Iterator<Item = TocEntry> + '_> {
         Box::new((0..self.count).filter_map(|at| self.entry(at)))
+    }
+
+    /// Counts the names of every hard-linked file, by the index of its first name's entry.
+    pub fn link_counts(&self) -> HashMap<usize, u32> {
+        let mut counts: HashMap<usize, u32> = HashMap::new();
+        for at in 0..self.count {
+            if !self.record(at).is_some_and(record::is_link) {
+                continue;
+            }
+            if let Some(first) = self.first_name(at) {
+                *counts.entry(first).or_insert(1) += 1;
+            }
+        }
+        counts
+    }
+
+    /// Gives the index of the first name of the file that an entry is a hard link of.
+    pub fn first_name(&self, at: usize) -> Option<usize> {
+        match self.node(at)? {
+            Node::Put {
+                link: Some(first), ..
+            } => self.find(first.as_bytes()).ok(),
+            _ => None,
+        }
     }
 
     /// Gives the entries directly in a directory, in canonical order, skipping over subtrees.

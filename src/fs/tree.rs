@@ -170,7 +170,7 @@ impl Tree {
     }
 
     /// Gives the parts of the layers that a directory's content is made of, top first.
-    fn levels(&self, dir: &RelPath) -> Vec<Level> {
+    pub(super) fn levels(&self, dir: &RelPath) -> Vec<Level> {
         let path = dir.as_bytes();
         let mut out = Vec::new();
         for (at, layer) in self.layers.iter().enumerate().rev() {
@@ -196,7 +196,7 @@ impl Tree {
     }
 
     /// Merges what the levels of one directory have in it, in order of names.
-    fn list(&self, levels: &[Level], dir_len: usize) -> BTreeMap<&[u8], Child> {
+    pub(super) fn list(&self, levels: &[Level], dir_len: usize) -> BTreeMap<&[u8], Child> {
         let mut names: BTreeMap<&[u8], Slot> = BTreeMap::new();
         for level in levels {
             let Some(layer) = self.layers.get(level.layer) else {
@@ -208,40 +208,45 @@ impl Tree {
                     continue;
                 }
                 let slot = names.entry(group.name).or_default();
-                if slot.closed {
-                    continue;
-                }
-                let mut nested = true;
-                if let Some(node) = group.own.and_then(|own| layer.toc.node(own)) {
-                    let dir = match &node {
-                        Node::Put { meta, .. } => meta.kind == Kind::Dir,
-                        Node::Opaque(_) => true,
-                        Node::Delete => false,
-                    };
-                    slot.closed = !dir || matches!(node, Node::Opaque(_));
-                    nested = dir;
-                    if slot.found.is_none() {
-                        slot.found = found(node, level.layer);
-                    }
-                }
-                if nested && !group.below.is_empty() {
-                    slot.levels.push(Level {
-                        layer: level.layer,
-                        below: group.below,
-                    });
-                }
+                slot.add(layer, level.layer, group.own, group.below);
             }
         }
         names
             .into_iter()
-            .filter_map(|(name, slot)| {
-                let child = Child {
-                    found: slot.found?,
-                    levels: slot.levels,
-                };
-                Some((name, child))
-            })
+            .filter_map(|(name, slot)| Some((name, slot.child()?)))
             .collect()
+    }
+
+    /// Merges what the levels of one directory say of one name in it.
+    pub(super) fn pick_child(
+        &self,
+        levels: &[Level],
+        dir_len: usize,
+        name: &[u8],
+    ) -> Option<Child> {
+        let mut slot = Slot::default();
+        let mut path: Vec<u8> = Vec::new();
+        for level in levels {
+            let Some(layer) = self.layers.get(level.layer) else {
+                continue;
+            };
+            if path.is_empty() {
+                // Every table has the directory at the same path.
+                let dir = layer.toc.path(level.below.start).get(..dir_len)?;
+                path.extend_from_slice(dir);
+                if dir_len > 0 {
+                    path.push(b'/');
+                }
+                path.extend_from_slice(name);
+            }
+            let own = layer.toc.find(&path).ok();
+            let below = layer.toc.below(&path);
+            slot.add(layer, level.layer, own, below);
+            if slot.closed {
+                break;
+            }
+        }
+        slot.child()
     }
 
     /// Gives where the content of a regular file can be read.
@@ -299,23 +304,59 @@ impl Found {
 
 /// A part of one layer: entries below some directory.
 #[derive(Clone)]
-struct Level {
+pub(super) struct Level {
     layer: usize,
     below: Range<usize>,
 }
 
 /// A name in a directory, with what its own content is made of.
-struct Child {
-    found: Found,
-    levels: Vec<Level>,
+pub(super) struct Child {
+    pub found: Found,
+    /// Its entry in the table of its layer.
+    pub entry: usize,
+    pub levels: Vec<Level>,
 }
 
 /// A name in a directory while the layers are merged.
 #[derive(Default)]
 struct Slot {
-    found: Option<Found>,
+    found: Option<(Found, usize)>,
     levels: Vec<Level>,
     closed: bool,
+}
+
+impl Slot {
+    /// Takes in what the next layer below says of the name.
+    fn add(&mut self, layer: &LayerView, at: usize, own: Option<usize>, below: Range<usize>) {
+        if self.closed {
+            return;
+        }
+        let mut nested = true;
+        if let Some((own, node)) = own.and_then(|own| Some((own, layer.toc.node(own)?))) {
+            let dir = match &node {
+                Node::Put { meta, .. } => meta.kind == Kind::Dir,
+                Node::Opaque(_) => true,
+                Node::Delete => false,
+            };
+            self.closed = !dir || matches!(node, Node::Opaque(_));
+            nested = dir;
+            if self.found.is_none() {
+                self.found = found(node, at).map(|found| (found, own));
+            }
+        }
+        if nested && !below.is_empty() {
+            self.levels.push(Level { layer: at, below });
+        }
+    }
+
+    fn child(self) -> Option<Child> {
+        let (found, entry) = self.found?;
+        Some(Child {
+            found,
+            entry,
+            levels: self.levels,
+        })
+    }
 }
 
 fn found(node: Node, layer: usize) -> Option<Found> {

@@ -102,10 +102,8 @@ pub(super) fn config(tls: &Tls, system: &SystemRoots) -> Result<ClientConfig, Er
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::Setup(e.to_string()))?;
-    let builder = match tls.verify {
-        Verify::Skip => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Believe(provider))),
+    let trust = match tls.verify {
+        Verify::Skip => Trust::Any,
         Verify::Full => {
             let mut roots = system_roots(system)?;
             let mut own = Vec::new();
@@ -117,17 +115,16 @@ pub(super) fn config(tls: &Tls, system: &SystemRoots) -> Result<ClientConfig, Er
                     own.push(certificate);
                 }
             }
-            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            let roots = Arc::new(roots);
+            let inner = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
                 .build()
                 .map_err(|e| Error::Setup(e.to_string()))?;
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Check {
-                    inner: verifier,
-                    own,
-                }))
+            Trust::Usual { inner, own }
         }
     };
+    let builder = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Check { provider, trust }));
     let mut config = match &tls.identity {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
@@ -185,15 +182,27 @@ fn pem(path: &Path, error: PemError, wanted: &str) -> Error {
     }
 }
 
-/// The usual check, which also takes a certificate that the user named himself.
-///
-/// What `openssl req -x509` makes is a certificate authority and the server's certificate in one.
-/// The check beneath refuses such a server although the user said to trust this very certificate;
-/// that alone is forgiven here: validity is looked at before, and the name is looked at after.
+/// How the certificate of a server is checked; that the server holds its key is seen to in any case.
 #[derive(Debug)]
 struct Check {
-    inner: Arc<WebPkiServerVerifier>,
-    own: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+    trust: Trust,
+}
+
+#[derive(Debug)]
+enum Trust {
+    /// Any certificate.
+    Any,
+    /// The usual check, which also takes a certificate that the user named himself.
+    ///
+    /// What `openssl req -x509` makes is a certificate authority and the server's certificate in
+    /// one. The check beneath refuses such a server although the user said to trust this very
+    /// certificate; that alone is forgiven here: validity is looked at before, and the name is looked
+    /// at after.
+    Usual {
+        inner: Arc<WebPkiServerVerifier>,
+        own: Vec<CertificateDer<'static>>,
+    },
 }
 
 impl ServerCertVerifier for Check {
@@ -205,20 +214,15 @@ impl ServerCertVerifier for Check {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let answer = self.inner.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        );
+        let Trust::Usual { inner, own } = &self.trust else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let answer =
+            inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let is_own = || own.iter().any(|own| own.as_ref() == end_entity.as_ref());
         match &answer {
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(why)))
-                if why.0.to_string().contains("CaUsedAsEndEntity")
-                    && self
-                        .own
-                        .iter()
-                        .any(|own| own.as_ref() == end_entity.as_ref()) =>
+                if why.0.to_string().contains("CaUsedAsEndEntity") && is_own() =>
             {
                 let parsed = rustls::server::ParsedCertificate::try_from(end_entity)?;
                 rustls::client::verify_server_name(&parsed, server_name)?;
@@ -234,50 +238,11 @@ impl ServerCertVerifier for Check {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// No check of the certificate; that the server holds its key is still seen to.
-#[derive(Debug)]
-struct Believe(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Believe {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         rustls::crypto::verify_tls12_signature(
             message,
             cert,
             dss,
-            &self.0.signature_verification_algorithms,
+            &self.provider.signature_verification_algorithms,
         )
     }
 
@@ -291,11 +256,13 @@ impl ServerCertVerifier for Believe {
             message,
             cert,
             dss,
-            &self.0.signature_verification_algorithms,
+            &self.provider.signature_verification_algorithms,
         )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -3,8 +3,8 @@ use super::table::Table;
 use crate::dockerfile::ast::{Dockerfile, Instruction, Kind};
 use crate::dockerfile::spelling::quote;
 use crate::dockerfile::words;
-use crate::oci::Platform;
-use crate::request::{EPOCH, Request, parse_epoch};
+use crate::oci::{Platform, Reference};
+use crate::request::{EPOCH, Request, parse_epoch, wrong_epoch};
 use std::collections::HashSet;
 
 /// The variables of a stage at one point: what words are expanded with and what a RUN sees.
@@ -155,7 +155,7 @@ const UNHEEDED: [&str; 3] = [
 ];
 
 /// Says which build arguments change nothing: those that no ARG declares, and those that mean
-/// something to BuildKit alone.
+/// something to BuildKit alone; and that another frontend than BuildKit's own is not asked.
 pub fn idle_args(dockerfile: &Dockerfile, request: &Request) -> Vec<String> {
     let all = dockerfile
         .stages
@@ -181,11 +181,20 @@ pub fn idle_args(dockerfile: &Dockerfile, request: &Request) -> Vec<String> {
         }
         if !UNHEEDED.contains(&name.as_str()) {
             unused.push(name);
-        } else if !is_off(value) {
+        } else if !is_off(value) && (name != "BUILDKIT_SYNTAX" || !is_own_frontend(value)) {
             unheeded.push(name);
         }
     }
     let mut out = Vec::new();
+    let mut directives = dockerfile.directives.iter();
+    if let Some((_, frontend, _)) = directives.find(|(name, _, _)| name == "syntax") {
+        let frontend = frontend.split(' ').next().unwrap_or_default();
+        if !is_own_frontend(frontend) {
+            out.push(format!(
+                "the frontend {frontend} of `# syntax=` is not yet supported: it has no effect"
+            ));
+        }
+    }
     if !unused.is_empty() {
         out.push(format!(
             "no ARG declares the build args {}: they have no effect",
@@ -199,6 +208,15 @@ pub fn idle_args(dockerfile: &Dockerfile, request: &Request) -> Vec<String> {
         ));
     }
     out
+}
+
+/// Tells whether a frontend is BuildKit's own for Dockerfiles, from whichever registry: what it means
+/// by a file is meant here.
+fn is_own_frontend(name: &str) -> bool {
+    name.parse::<Reference>().is_ok_and(|image| {
+        let own = ["docker/dockerfile", "docker/dockerfile-upstream"];
+        own.iter().any(|own| image.repository.ends_with(own))
+    })
 }
 
 /// Evaluates the ARGs before the first FROM: build arguments win over defaults, and a default sees
@@ -264,8 +282,8 @@ pub(super) fn epoch(
             };
             Err(Error {
                 span: declared.iter().rfind(names).map(|arg| arg.span),
-                message: format!("invalid {EPOCH}: {text}"),
-                hint: Some("seconds since 1970 are wanted".into()),
+                message: format!("invalid {EPOCH}: {}", wrong_epoch(&text)),
+                hint: None,
             })
         }
     }

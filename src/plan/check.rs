@@ -1,7 +1,7 @@
 //! The build checks that want stages, arguments, variables or the context's ignore file.
 
 use super::graph::{Reach, graph_of};
-use super::{Base, CopyOp, CopySource, Error, From, Op, Scope, Staged, Step, args, steps};
+use super::{Base, CopyOp, CopySource, Error, From, Op, Scope, Staged, Step, args, bases, steps};
 use crate::dockerfile::ast::{CommandLine, Dockerfile, Instruction, Kind, Span};
 use crate::dockerfile::check::{Finding, Options, Rule, is_secret, text};
 use crate::dockerfile::ignore::Ignore;
@@ -123,6 +123,14 @@ pub fn check(
                 out.findings.append(&mut next.findings);
                 let copied = ignore.map(|ignore| ignored(&next.steps, ignore));
                 out.findings.extend(copied.into_iter().flatten());
+                for (step, from) in bases(&next.steps) {
+                    if let (Base::Image(name) | Base::Layout(name), Some(image)) =
+                        (from, base(from, &request.platform))
+                    {
+                        let found = foreign_base(name, &request.platform, &image, step.span);
+                        out.findings.extend(found);
+                    }
+                }
                 if next.scope.is_unknown() {
                     out.unknown.push(stage.span);
                 }

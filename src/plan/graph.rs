@@ -1,6 +1,6 @@
 use super::{Base, Error, Named, Plan, Stage, args, check, support};
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind, Span};
-use crate::dockerfile::check::Finding;
+use crate::dockerfile::check::{Finding, masked_instruction};
 use crate::dockerfile::spelling::{self, quote};
 use crate::dockerfile::{parse_trigger, words};
 use crate::oci::{Platform, Reference};
@@ -32,6 +32,18 @@ pub(super) enum Reach {
 
 impl Draft<'_> {
     /// Gives the places of the stages that must be there before this one ends.
+    /// Names what it starts from.
+    fn base_name(&self, drafts: &[Draft]) -> String {
+        match &self.base {
+            Base::Scratch => "scratch".into(),
+            Base::Stage(other) => match drafts.get(*other) {
+                Some(draft) => name_of(*other, draft.stage),
+                None => other.to_string(),
+            },
+            Base::Image(name) | Base::Layout(name) | Base::Files(name) => name.clone(),
+        }
+    }
+
     fn all_needs(&self) -> impl Iterator<Item = usize> {
         let base = match self.base {
             Base::Stage(other) => Some(other),
@@ -292,20 +304,27 @@ fn image(name: &str, request: &Request) -> Base {
 /// Gives the named context that stands for a name: of the same name, or of a name that means the
 /// same image.
 fn context(request: &Request, name: &str) -> Option<Base> {
-    if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
-        return None;
-    }
-    let (key, context) = request.contexts.get_key_value(name).or_else(|| {
-        let wanted: Reference = name.parse().ok()?;
-        let means = |key: &str| key.parse::<Reference>().is_ok_and(|key| key == wanted);
-        request.contexts.iter().find(|(key, _)| means(key))
-    })?;
-    Some(match context {
-        NamedContext::Files(_) => Base::Files(key.clone()),
-        NamedContext::Layout(_) => Base::Layout(key.clone()),
+    let key = context_key(request, name)?;
+    Some(match request.contexts.get(key)? {
+        NamedContext::Files(_) => Base::Files(key.to_owned()),
+        NamedContext::Layout(_) => Base::Layout(key.to_owned()),
         // What it stands for is no name of another context.
         NamedContext::Image(image) => Base::Image(image.to_string()),
     })
+}
+
+/// Gives the key of the named context that stands for a name.
+pub(super) fn context_key<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
+        return None;
+    }
+    if let Some((key, _)) = request.contexts.get_key_value(name) {
+        return Some(key);
+    }
+    let wanted: Reference = name.parse().ok()?;
+    let means = |key: &str| key.parse::<Reference>().is_ok_and(|key| key == wanted);
+    let mut keys = request.contexts.keys();
+    keys.find(|key| means(key)).map(String::as_str)
 }
 
 /// The architectures that may stand by themselves, by Go's names.
@@ -372,15 +391,18 @@ fn fire(
         if !kept.insert(index) {
             continue;
         }
-        let fired = fired(&drafts[index], drafts, triggers)?;
-        for trigger in &fired {
-            support::check(trigger, request)?;
+        let base = drafts[index].base_name(drafts);
+        for trigger in fired(&drafts[index], &base, drafts, triggers)? {
+            let of = |error| of_trigger(&base, &trigger.text, error);
+            support::check(&trigger, request).map_err(of)?;
+            let only = std::slice::from_ref(&trigger);
+            let (needs, named) = needs(index, only, drafts, names, request).map_err(of)?;
+            for (other, mut need) in needs {
+                need.late = said_of_trigger(&base, &trigger.text, &need.late);
+                drafts[index].needs.entry(other).or_insert(need);
+            }
+            drafts[index].names.extend(named);
         }
-        let (needs, named) = needs(index, &fired, drafts, names, request)?;
-        for (other, need) in needs {
-            drafts[index].needs.entry(other).or_insert(need);
-        }
-        drafts[index].names.extend(named);
         open.extend(drafts[index].all_needs());
     }
     Ok(kept)
@@ -389,6 +411,7 @@ fn fire(
 /// Gives the triggers that fire in a stage, at the place of its FROM.
 fn fired(
     draft: &Draft,
+    base: &str,
     drafts: &[Draft],
     triggers: Triggers<'_>,
 ) -> Result<Vec<Instruction>, Error> {
@@ -407,23 +430,39 @@ fn fired(
     };
     texts
         .iter()
-        .map(|text| trigger(text, draft.stage.span))
+        .map(|text| trigger(base, text, draft.stage.span))
         .collect()
 }
 
 /// Reads a trigger, which stands at the place of the FROM that makes it fire.
-pub(super) fn trigger(text: &str, span: Span) -> Result<Instruction, Error> {
+pub(super) fn trigger(base: &str, text: &str, span: Span) -> Result<Instruction, Error> {
     match parse_trigger(text) {
         Ok(instruction) => Ok(Instruction {
             span,
             ..instruction
         }),
-        Err(error) => Err(Error {
-            span: Some(span),
-            message: format!("trigger `{text}` of the base image: {error}"),
-            hint: error.hint,
-        }),
+        Err(error) => {
+            let wrong = Error {
+                span: Some(span),
+                message: error.message,
+                hint: error.hint,
+            };
+            Err(of_trigger(base, text, wrong))
+        }
     }
+}
+
+/// Says of a mistake that it is a trigger's, which the Dockerfile itself does not have.
+pub(super) fn of_trigger(base: &str, text: &str, error: Error) -> Error {
+    Error {
+        message: said_of_trigger(base, text, &error.message),
+        ..error
+    }
+}
+
+fn said_of_trigger(base: &str, text: &str, message: &str) -> String {
+    let text = masked_instruction(text, '\\');
+    format!("trigger of {base}, `{text}`: {message}")
 }
 
 /// Gives the stages that a stage's instructions name, and what else they do.
@@ -455,7 +494,8 @@ fn needs(
                 base => others.push(Named {
                     base,
                     span: instruction.span,
-                    text: instruction.text.clone(),
+                    // Neither an ARG nor an ENV, so that it is the same which character escapes.
+                    text: masked_instruction(&instruction.text, '\\'),
                 }),
             }
         }
@@ -486,7 +526,7 @@ impl Name<'_> {
 }
 
 /// Gives what an instruction names after `--from=` and in its mounts.
-fn named_in(instruction: &Instruction) -> Result<Vec<Name<'_>>, Error> {
+pub(super) fn named_in(instruction: &Instruction) -> Result<Vec<Name<'_>>, Error> {
     match &instruction.kind {
         Kind::Copy(copy) => {
             let Some(from) = &copy.from else {
@@ -619,7 +659,10 @@ fn find_target(target: &str, names: &Names, stages: &[ast::Stage]) -> Result<usi
 
 /// Gives what somebody may have meant by an image that cannot be had: a stage, or an image that
 /// many start from.
-pub fn meant(base: &Base, dockerfile: &Dockerfile) -> Option<String> {
+///
+/// `span` is where it is named: a FROM, or what names it after `from=`, where a stage or a named
+/// context is meant more often than an image.
+pub fn meant(base: &Base, span: Span, dockerfile: &Dockerfile) -> Option<String> {
     const COMMON: [&str; 7] = [
         "alpine", "busybox", "centos", "debian", "fedora", "golang", "ubuntu",
     ];
@@ -627,8 +670,11 @@ pub fn meant(base: &Base, dockerfile: &Dockerfile) -> Option<String> {
     let stages = dockerfile.stages.iter();
     let mut known: Vec<&str> = stages.filter_map(|s| s.from.name.as_deref()).collect();
     known.extend(COMMON);
-    let name = name.to_ascii_lowercase();
-    spelling::nearest(&name, &known).map(|name| format!("did you mean {name}?"))
+    let lower = name.to_ascii_lowercase();
+    let meant = spelling::nearest(&lower, &known).map(|name| format!("did you mean {name}?"));
+    let is_from = dockerfile.stages.iter().any(|stage| stage.span == span);
+    let is_bare = !is_from && !name.contains(['/', ':', '.', '@']);
+    meant.or_else(|| is_bare.then(|| format!("no stage and no --build-context is called {name}")))
 }
 
 fn name_of(index: usize, stage: &ast::Stage) -> String {

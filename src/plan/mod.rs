@@ -7,8 +7,10 @@
 
 mod args;
 mod check;
+mod chmod;
 mod config;
 mod graph;
+mod idle;
 mod mounts;
 mod ports;
 mod remote;
@@ -26,7 +28,9 @@ use std::collections::HashMap;
 
 pub use args::{Scope, idle_args};
 pub use check::{Checked, check, foreign_base, ignored, options, options_at};
+pub use chmod::Chmod;
 pub use graph::{Triggers, graph, graph_with, meant, platform};
+pub use idle::unused;
 pub use steps::{bases, steps};
 
 /// A mistake in the Dockerfile or between it and the request, with the lines it is about.
@@ -149,7 +153,7 @@ pub struct Staged {
 pub struct Step {
     /// Where it is; the FROM's lines for a trigger of the base image.
     pub span: Span,
-    /// As written, for reports.
+    /// As written, for reports: nothing secret is in it.
     pub text: String,
     /// What to do.
     pub op: Op,
@@ -315,8 +319,8 @@ pub struct CopyOp {
     pub dest: String,
     /// Owner as written, expanded.
     pub chown: Option<String>,
-    /// Mode as written, expanded.
-    pub chmod: Option<String>,
+    /// What becomes of modes.
+    pub chmod: Option<Chmod>,
     /// Which archives are unpacked.
     pub unpack: Unpack,
     /// Whether the layer is made without looking at what is below it.
@@ -332,7 +336,7 @@ pub struct CopyOp {
 impl CopyOp {
     /// Tells whether its layer stands for itself. BuildKit ignores `--link` beside `--chmod`.
     pub fn is_linked(&self) -> bool {
-        self.link && self.chmod.as_deref().is_none_or(str::is_empty)
+        self.link && self.chmod.is_none()
     }
 }
 

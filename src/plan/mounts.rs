@@ -1,6 +1,7 @@
 //! `RUN --mount`: what the fields of one mean once they are expanded.
 
 use super::config::join_path;
+use super::remote::Wrong;
 use super::{Base, Error, From, Mount, MountedFile, Sharing};
 use crate::dockerfile::ast::{self, Span};
 use crate::dockerfile::spelling::{nearest, quote};
@@ -82,7 +83,11 @@ pub(super) fn mount(written: &ast::Mount, place: &Place) -> Result<Mount, Error>
     let given = Given::read(written, place)?;
     given
         .check(written)
-        .map_err(|message| Error::at(place.span, message))?;
+        .map_err(|Wrong { message, hint }| Error {
+            span: Some(place.span),
+            message,
+            hint: hint.map(str::to_owned),
+        })?;
     given.mount(written, place)
 }
 
@@ -131,59 +136,67 @@ impl Given {
                 continue;
             };
             let value = (place.expand)(value)?;
-            let invalid = || wrong(format!("invalid value for {key}: {value}"), None);
-            let number = |radix| {
-                let number = unsigned(&value, radix);
-                number.ok_or_else(|| wrong(format!("invalid value {value} for {key}"), None))
+            let invalid = |hint: &str| {
+                let message = format!("invalid value for {key}: {value}");
+                wrong(message, Some(hint.to_owned()))
             };
-            let owner = || match number(10)? {
+            let truth = || boolean(&value).ok_or_else(|| invalid("true and false are"));
+            let refused = |hint: &str| {
+                let message = format!("invalid value {value} for {key}");
+                wrong(message, Some(hint.to_owned()))
+            };
+            let number = |radix, hint: &str| unsigned(&value, radix).ok_or_else(|| refused(hint));
+            let id = |of: &str| match number(10, &format!("the number of a {of} is wanted"))? {
                 // To the kernel it means "no change".
-                u32::MAX => {
-                    let hint = format!("{} is the highest", u32::MAX - 1);
-                    Err(wrong(
-                        format!("invalid value {value} for {key}"),
-                        Some(hint),
-                    ))
-                }
-                owner => Ok(owner),
+                u32::MAX => Err(refused(&format!("{} is the highest", u32::MAX - 1))),
+                id => Ok(id),
             };
             match key.as_str() {
                 "type" => {
                     given.kind = one_of(&KINDS, &value).ok_or_else(|| {
                         let message = format!("unsupported mount type {}", quote(&value));
-                        wrong(message, suggested(&value, &KINDS.map(|(name, _)| name)))
+                        wrong(
+                            message,
+                            Some(one_of_these(&value, &KINDS.map(|(name, _)| name))),
+                        )
                     })?;
                 }
                 // The name is taken as it is written: it had to be known before anything is expanded.
                 "from" => {}
                 "source" | "src" => given.source = value,
                 "target" | "dst" | "destination" => given.target = value,
-                "readonly" | "ro" => given.readonly = Some(boolean(&value).ok_or_else(invalid)?),
-                "readwrite" | "rw" => given.readonly = Some(!boolean(&value).ok_or_else(invalid)?),
+                "readonly" | "ro" => given.readonly = Some(truth()?),
+                "readwrite" | "rw" => given.readonly = Some(!truth()?),
                 "required" => {
                     given
                         .takes(key, &[Kind::Secret, Kind::Ssh])
                         .map_err(|message| wrong(message, type_first(written)))?;
-                    given.required = boolean(&value).ok_or_else(invalid)?;
+                    given.required = truth()?;
                 }
                 "size" => {
                     given
                         .takes(key, &[Kind::Tmpfs])
                         .map_err(|message| wrong(message, type_first(written)))?;
-                    given.size = size(&value).ok_or_else(invalid)?;
+                    given.size = size(&value)
+                        .ok_or_else(|| invalid("a size is written as in 64m or 1.5g"))?;
                 }
                 "id" => given.id = value,
                 "sharing" => {
                     let found = one_of(&SHARINGS, &value).ok_or_else(|| {
                         let message = format!("unsupported sharing value {}", quote(&value));
-                        wrong(message, suggested(&value, &SHARINGS.map(|(name, _)| name)))
+                        wrong(
+                            message,
+                            Some(one_of_these(&value, &SHARINGS.map(|(name, _)| name))),
+                        )
                     })?;
                     given.sharing = Some(found);
                 }
-                "mode" => given.mode = Some(number(8)?),
-                "uid" => given.uid = Some(owner()?),
-                "gid" => given.gid = Some(owner()?),
-                "env" if value.is_empty() => return Err(invalid()),
+                "mode" => {
+                    given.mode = Some(number(8, "an octal mode is wanted, as in mode=0755")?);
+                }
+                "uid" => given.uid = Some(id("user")?),
+                "gid" => given.gid = Some(id("group")?),
+                "env" if value.is_empty() => return Err(invalid("write env=NAME")),
                 "env" => given.env = Some(value),
                 _ => {
                     let message = format!("unexpected key '{key}' in '{text}'");
@@ -206,12 +219,12 @@ impl Given {
     }
 
     /// Looks at what is known only when every field is.
-    fn check(&self, written: &ast::Mount) -> Result<(), String> {
+    fn check(&self, written: &ast::Mount) -> Result<(), Wrong> {
         let kind = self.kind.name();
         if matches!(self.kind, Kind::Bind | Kind::Tmpfs) {
             let keys = [("mode", self.mode), ("uid", self.uid), ("gid", self.gid)];
             if let Some((key, _)) = keys.iter().find(|(_, value)| value.is_some()) {
-                return Err(format!("{key} not allowed for {} type mounts", quote(kind)));
+                return Err(format!("{key} not allowed for {} type mounts", quote(kind)).into());
             }
         }
         let nameless = self.source.is_empty() && self.target.is_empty() && self.id.is_empty();
@@ -222,16 +235,17 @@ impl Given {
             Kind::Secret if self.sharing.is_some() => {
                 Err("secret mount should not define sharing".into())
             }
-            Kind::Secret if nameless => {
-                Err("invalid secret mount. one of source, target required".into())
-            }
+            Kind::Secret if nameless => Err(Wrong {
+                message: "invalid secret mount. one of source, target required".into(),
+                hint: Some("write type=secret,id=ID"),
+            }),
             Kind::Secret if !self.source.is_empty() && !self.id.is_empty() => {
                 Err("both source and id can't be set".into())
             }
             Kind::Ssh if !self.source.is_empty() => Err("ssh does not support source".into()),
             Kind::Cache => Ok(()),
             _ if self.sharing.is_some() => {
-                Err(format!("invalid cache sharing set for {kind} mount"))
+                Err(format!("invalid cache sharing set for {kind} mount").into())
             }
             _ => Ok(()),
         }
@@ -243,7 +257,13 @@ impl Given {
             Kind::Secret | Kind::Ssh => join_path("/", &self.target),
             Kind::Bind | Kind::Cache | Kind::Tmpfs => join_path(place.cwd, &self.target),
         };
-        let at_root = || Err(Error::at(place.span, "invalid mount target \"/\""));
+        let at_root = || {
+            let error = Error::at(place.span, "invalid mount target \"/\"");
+            Err(match self.target.is_empty() {
+                true => error.hint("target= is missing"),
+                false => error,
+            })
+        };
         let from = match written.from() {
             Some(name) if matches!(self.kind, Kind::Bind | Kind::Cache) => {
                 Some(From::Base((place.find)(name, &self.target)?))
@@ -346,6 +366,14 @@ fn type_first(written: &ast::Mount) -> Option<String> {
 
 fn suggested(word: &str, options: &[&str]) -> Option<String> {
     nearest(word, options).map(|meant| format!("did you mean {meant}?"))
+}
+
+/// Says what was meant, or else what there is.
+fn one_of_these(word: &str, options: &[&str]) -> String {
+    suggested(word, options).unwrap_or_else(|| match options.split_last() {
+        Some((last, others)) => format!("{} and {last} are", others.join(", ")),
+        None => String::new(),
+    })
 }
 
 fn one_of<T: Copy>(options: &[(&str, T)], value: &str) -> Option<T> {

@@ -1,6 +1,7 @@
 //! The sources of a COPY or ADD: which are paths, and which are fetched.
 
 use super::{CopySource, Remote};
+use crate::dockerfile::check::{Hide, without_credentials};
 use crate::oci::Digest;
 use crate::request::GitSource;
 
@@ -38,11 +39,11 @@ pub(super) fn sources(paths: &[String], add: Option<&Options>) -> Result<Vec<Cop
             .map(|(path, kind)| match kind {
                 Kind::Path => Ok(CopySource::Path(path.clone())),
                 Kind::Url => Err(Wrong {
-                    message: format!("source can't be a URL for COPY: {path}"),
+                    message: format!("source can't be a URL for COPY: {}", shown(path)),
                     hint: Some("ADD fetches URLs"),
                 }),
                 Kind::Git => Err(Wrong {
-                    message: format!("source can't be a git ref for COPY: {path}"),
+                    message: format!("source can't be a git ref for COPY: {}", shown(path)),
                     hint: Some("ADD fetches repositories"),
                 }),
             })
@@ -58,13 +59,17 @@ pub(super) fn sources(paths: &[String], add: Option<&Options>) -> Result<Vec<Cop
     if add.keep_git_dir.is_some()
         && let Some(at) = kinds.iter().position(|kind| *kind != Kind::Git)
     {
-        return Err(format!("--keep-git-dir requires Git sources: {}", paths[at]).into());
+        return Err(format!("--keep-git-dir requires Git sources: {}", shown(&paths[at])).into());
     }
     paths
         .iter()
         .zip(kinds)
         .map(|(path, kind)| Ok(source(path, kind, add)?))
         .collect()
+}
+
+fn shown(path: &str) -> String {
+    without_credentials(path, Hide::Query)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

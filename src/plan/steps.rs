@@ -1,11 +1,13 @@
-use super::graph::{Found, Name, base_of, trigger};
+use super::graph::{Found, Name, base_of, of_trigger, trigger};
 use super::{
-    Base, CopyOp, Error, From, Mount, Network, Op, Plan, RunOp, Scope, Staged, Step, Unpack, args,
-    check, config, mounts, ports, remote, support,
+    Base, Chmod, CopyOp, CopySource, Error, From, Mount, Network, Op, Plan, RunOp, Scope, Staged,
+    Step, Unpack, args, check, config, mounts, ports, remote, support,
 };
 use crate::dockerfile::ast::{
     self, Add, CommandLine, Copy, Heredoc, Instruction, Item, Kind, Run, Span,
 };
+use crate::dockerfile::check::{Hide, masked_instruction, without_credentials};
+use crate::dockerfile::ignore::{self, Ignore};
 use crate::dockerfile::{is_heredoc, words};
 use crate::oci::Image;
 use crate::request::Request;
@@ -48,9 +50,15 @@ pub fn steps(
     let triggers = base.map_or(&[][..], |base| &base.config.on_build);
     if !this.replaced {
         for text in triggers {
-            let instruction = trigger(text, this.span)?;
-            support::check(&instruction, request)?;
-            walk.take(&instruction)?;
+            let base = match &this.base {
+                Base::Scratch => "scratch",
+                Base::Stage(place) => plan.stages.get(*place).map_or("", |stage| &stage.name),
+                Base::Image(name) | Base::Layout(name) | Base::Files(name) => name,
+            };
+            let of = |error| of_trigger(base, text, error);
+            let instruction = trigger(base, text, this.span)?;
+            support::check(&instruction, request).map_err(of)?;
+            walk.take(&instruction).map_err(of)?;
         }
     }
     for instruction in &this.instructions {
@@ -126,7 +134,7 @@ impl Walk<'_> {
         let (op, history) = carried_out?;
         self.steps.push(Step {
             span: *span,
-            text: text.clone(),
+            text: masked_instruction(text, self.plan.escape),
             op,
             history,
         });
@@ -541,6 +549,16 @@ impl Walk<'_> {
         let chown = self.optional(chown, span)?;
         let chmod = self.optional(chmod, span)?;
         let exclude = self.words(exclude, span)?;
+        let mode = chmod.as_deref().map(Chmod::parse).transpose();
+        let mode = mode.map_err(|why| {
+            Error::at(span, why).hint("octal modes are (644), and symbolic ones (u=rwX,go=rX)")
+        })?;
+        for source in &sources {
+            if let CopySource::Path(path) = source {
+                pattern(path, parents).map_err(|why| Error::at(span, why.to_string()))?;
+            }
+        }
+        Ignore::compile(&exclude).map_err(|why| Error::at(span, why.to_string()))?;
         let mut history = instruction.to_owned();
         if parents {
             history.push_str(" --parents");
@@ -552,6 +570,8 @@ impl Walk<'_> {
             history.push_str(&format!(" --chmod={chmod}"));
         }
         for path in &paths {
+            // A token that a variable brings may be a secret of whoever builds.
+            let path = without_credentials(path, Hide::User);
             history.push_str(&format!(" {path}"));
         }
         for (name, _) in &inline {
@@ -564,7 +584,7 @@ impl Walk<'_> {
             inline,
             dest: config::join_dest(&self.image.config.working_dir, &dest),
             chown,
-            chmod,
+            chmod: mode,
             unpack,
             link,
             parents,
@@ -588,6 +608,20 @@ struct Files<'a> {
     exclude: &'a [String],
     unpack: Unpack,
     remote: Option<remote::Options>,
+}
+
+/// Looks at the pattern that a source may be, long before anything is matched with it.
+fn pattern(source: &str, parents: bool) -> Result<(), ignore::Error> {
+    let (plain, below) = match source.split_once("/./") {
+        Some((root, below)) if parents => (root, below),
+        None if parents => ("", source),
+        _ => (source, ""),
+    };
+    if ignore::has_wildcards(plain) {
+        let clean = config::join_path("/", plain);
+        ignore::Glob::new(clean.trim_start_matches('/').as_bytes())?;
+    }
+    Ignore::compile(&[below.to_owned()]).map(drop)
 }
 
 fn joined(pairs: &[(String, String)]) -> String {

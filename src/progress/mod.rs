@@ -127,6 +127,13 @@ pub enum Event {
         /// When.
         at: Instant,
     },
+    /// Work ended without coming to anything.
+    SpanFailed {
+        /// The span.
+        id: u64,
+        /// When.
+        at: Instant,
+    },
     /// Work was not needed: a layer was in the store already (`Fetch`, `Unpack`), a registry had
     /// the blob (`Push`).
     Reused {
@@ -244,6 +251,16 @@ impl Span {
     pub fn advance(&self, bytes: u64) {
         self.start();
         self.sink.send(Event::SpanProgress { id: self.id, bytes });
+    }
+
+    /// Ends the span of work that came to nothing.
+    pub fn fail(mut self) {
+        if std::mem::take(self.started.get_mut()) {
+            self.sink.send(Event::SpanFailed {
+                id: self.id,
+                at: Instant::now(),
+            });
+        }
     }
 }
 

@@ -15,12 +15,12 @@ pub enum Error {
     #[error("{0}")]
     Refused(Box<Refused>),
     /// There was no answer, or it was cut off.
-    #[error("{what}{hint}")]
+    #[error("{what}")]
     Exchange {
         /// What was tried, on which image or blob.
         what: String,
-        /// What may help, with its separator in front; often empty.
-        hint: String,
+        /// What may help.
+        hint: Option<&'static str>,
         /// What happened on the wire.
         source: Box<net::Error>,
     },
@@ -108,9 +108,6 @@ impl fmt::Display for Refused {
         if matches!(self.status, 401 | 403 | 404) && !self.credentials.is_empty() {
             write!(f, "; {}", self.credentials)?;
         }
-        if let Some(hint) = self.hint {
-            write!(f, "; {hint}")?;
-        }
         Ok(())
     }
 }
@@ -132,6 +129,15 @@ impl Error {
     pub fn status(&self) -> Option<u16> {
         match self {
             Error::Refused(refused) => Some(refused.status),
+            _ => None,
+        }
+    }
+
+    /// Gives what may help.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Error::Refused(refused) => refused.hint,
+            Error::Exchange { hint, .. } => *hint,
             _ => None,
         }
     }
@@ -165,20 +171,20 @@ impl Error {
         let hint = match source.failure() {
             _ if matches!(source, net::Error::Cancelled) => return Error::Cancelled,
             // Some servers of plain HTTP hang up on a handshake.
-            Some(Failure::Connect) if !source.to_string().contains("tls handshake") => "",
-            Some(Failure::Tls | Failure::Connect) => {
-                "; where the registry speaks plain HTTP, --insecure (push), --insecure-pull or \
-                 --insecure-registry HOST allow that"
-            }
-            Some(Failure::Certificate) => {
-                "; --registry-certificate HOST=FILE trusts another certificate, \
-                 --skip-tls-verify-registry HOST does without"
-            }
-            _ => "",
+            Some(Failure::Connect) if !source.to_string().contains("tls handshake") => None,
+            Some(Failure::Tls | Failure::Connect) => Some(
+                "where the registry speaks plain HTTP, --insecure (push), --insecure-pull or \
+                 --insecure-registry HOST allow that",
+            ),
+            Some(Failure::Certificate) => Some(
+                "--registry-certificate HOST=FILE trusts another certificate, \
+                 --skip-tls-verify-registry HOST does without",
+            ),
+            _ => None,
         };
         Error::Exchange {
             what: what.to_owned(),
-            hint: hint.to_owned(),
+            hint,
             source: Box::new(source),
         }
     }

@@ -237,6 +237,20 @@ pub fn parse_epoch(text: &str) -> Option<i64> {
     seconds.filter(|seconds| (0..=253_402_300_799).contains(seconds))
 }
 
+/// Says why a text is no time that an image can be of.
+pub fn wrong_epoch(text: &str) -> String {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_number = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
+    match (is_number, text.starts_with('-')) {
+        (true, false) => format!("`{text}` seconds after 1970 is later than the year 9999"),
+        (true, true) => format!("`{text}` is before 1970"),
+        // BuildKit takes the name of a context or stage for the time of that.
+        (false, _) => format!(
+            "`{text}` is not a number of seconds since 1970; the time of a context or stage is not yet supported"
+        ),
+    }
+}
+
 impl Request {
     /// Makes the request to build a Dockerfile in a directory for this machine and to bring the image
     /// nowhere, with nothing else said.

@@ -1,9 +1,11 @@
 //! The root file system that commands run in, behind one trait.
 
+mod fuse;
 mod live;
 mod overlay;
 mod owners;
 
+pub use fuse::{Contents, Fuse};
 pub use live::{Guard, Live};
 pub use overlay::Overlay;
 pub use owners::Swapped;
@@ -118,16 +120,27 @@ pub fn probe(choice: RootfsChoice, dir: &Path, cancel: &Cancel) -> Result<(), Er
     });
     // The scratch directory goes with the build anyway.
     let _ = std::fs::remove_dir_all(&dir);
-    tried.map_err(|error| Error::Refused {
-        strategy: "overlay",
-        why: format!(
-            "{}; it needs root or CAP_SYS_ADMIN with mount allowed (a privileged pod), and a store \
-             (--cache-dir) that is not on overlayfs: give it a volume or a tmpfs",
-            match &error {
-                Error::Refused { why, .. } => why.clone(),
-                other => chain(other),
-            }
+    let (strategy, remedy) = match choice {
+        RootfsChoice::Fuse => (
+            "fuse",
+            "it needs /dev/fuse (a device plugin, or --device /dev/fuse) and root or CAP_SYS_ADMIN \
+             with mount allowed (a privileged pod, or a user namespace)",
         ),
+        _ => (
+            "overlay",
+            "it needs root or CAP_SYS_ADMIN with mount allowed (a privileged pod), and a store \
+             (--cache-dir) that is not on overlayfs: give it a volume or a tmpfs",
+        ),
+    };
+    tried.map_err(|error| {
+        let why = match &error {
+            Error::Refused { why, .. } => why.clone(),
+            other => chain(other),
+        };
+        Error::Refused {
+            strategy,
+            why: format!("{why}; {remedy}"),
+        }
     })
 }
 
@@ -155,13 +168,10 @@ pub fn create(
             let lowers = lowers.into_iter().map(|lower| lower.dir).collect();
             Ok(Box::new(Overlay::new(dir, lowers)?.with_top(top)))
         }
+        RootfsChoice::Fuse => Ok(Box::new(Fuse::new(dir, lowers, top)?)),
         // In place there is only one root; a further one is a directory.
         RootfsChoice::Chroot | RootfsChoice::InPlace => {
             Ok(Box::new(Live::chroot(dir, &lowers, &top, cancel)?))
         }
-        RootfsChoice::Fuse => Err(Error::Refused {
-            strategy: "this root",
-            why: "it is not yet supported".into(),
-        }),
     }
 }

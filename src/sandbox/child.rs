@@ -1,10 +1,11 @@
 //! The command's own process, from the fork to the exec.
 
 use super::init::Streams;
-use super::wire::{Failure, Job};
+use super::wire::{Failure, Job, Way};
 use crate::sys::{self, Insn};
 use rustix::fs::{Access, FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
+use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::ffi::CString;
 use std::io;
@@ -14,9 +15,23 @@ use std::os::fd::OwnedFd;
 /// SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD, AUDIT_WRITE, SETFCAP.
 const CAPABILITIES: u64 = 0xa804_25fb;
 
+/// Where a command's own process is when it begins.
+pub(super) enum Inside {
+    /// In the command's root.
+    Here,
+    /// Outside; this directory becomes its root.
+    Chroot(OwnedFd),
+}
+
 /// Becomes the command.
-pub(super) fn main(job: &Job, streams: &Streams, stdin: &OwnedFd, filter: &[Insn]) -> ! {
-    match become_command(job, streams, stdin, filter) {
+pub(super) fn main(
+    job: &Job,
+    inside: &Inside,
+    streams: &Streams,
+    stdin: &OwnedFd,
+    filter: &[Insn],
+) -> ! {
+    match become_command(job, inside, streams, stdin, filter) {
         Ok(refusal) => {
             // What a shell would do; nobody is left to tell when this fails.
             let _ = rustix::io::write(rustix::stdio::stderr(), refusal.message.as_bytes());
@@ -38,6 +53,7 @@ struct Refusal {
 
 fn become_command(
     job: &Job,
+    inside: &Inside,
     streams: &Streams,
     stdin: &OwnedFd,
     filter: &[Insn],
@@ -50,11 +66,21 @@ fn become_command(
     };
     let (args, env) = (strings(&job.args)?, strings(&job.env)?);
 
+    let parent = rustix::process::getppid();
     rustix::process::setsid().map_err(Failure::of("start a session"))?;
     connect(job, streams, stdin).map_err(Failure::of("connect the standard streams"))?;
     sys::close_on_exec_from(3).map_err(Failure::of("close what the builder has open"))?;
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    if let Inside::Chroot(root) = inside {
+        // After what reads /proc, which need not be in there.
+        rustix::process::fchdir(root)
+            .and_then(|()| rustix::process::chroot(c"."))
+            .and_then(|()| rustix::process::chdir(c"/"))
+            .map_err(Failure::of(
+                "enter the root by chroot, which takes CAP_SYS_CHROOT",
+            ))?;
+    }
 
     // As runc: a directory that only root may enter is fine, and so is one that only the user may
     // (root squashed on a network file system).
@@ -70,7 +96,11 @@ fn become_command(
     }
     // While there is still the capability it takes: `no_new_privs` stays off, sudo has to work.
     if !job.insecure {
-        sys::install_filter(filter).map_err(Failure::of("install the system call filter"))?;
+        match sys::install_filter(filter) {
+            // Where it cannot be had the container's own has to do.
+            Err(error) if job.way != Way::Pivot && is_refusal(&error) => {}
+            other => other.map_err(Failure::of("install the system call filter"))?,
+        }
     }
     let kept = match job.insecure {
         true => rustix::thread::capabilities(None)
@@ -79,8 +109,20 @@ fn become_command(
             .bits(),
         false => CAPABILITIES,
     };
-    drop_bounding(kept).map_err(Failure::of("drop capabilities"))?;
+    match drop_bounding(kept) {
+        // Without CAP_SETPCAP the bound is the container's; what root holds is less all the same.
+        Err(error) if job.way != Way::Pivot && is_refusal(&error) => {}
+        other => other.map_err(Failure::of("drop capabilities"))?,
+    }
     take_identity(job, kept).map_err(Failure::of("become the user"))?;
+    if job.way != Way::Pivot {
+        // Not earlier: who changes its user loses it.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(Failure::of("tie the command to its parent"))?;
+        if rustix::process::getppid() != parent {
+            sys::exit_now(1);
+        }
+    }
     if entered.is_err() {
         rustix::process::chdir(job.cwd.as_slice()).map_err(|errno| directory()(errno))?;
     }
@@ -133,7 +175,11 @@ fn drop_bounding(kept: u64) -> io::Result<()> {
 fn take_identity(job: &Job, kept: u64) -> io::Result<()> {
     let groups: Vec<Gid> = job.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(job.uid), Gid::from_raw(job.gid));
-    rustix::thread::set_thread_groups(&groups)?;
+    match rustix::thread::set_thread_groups(&groups) {
+        // Who is somebody already need not be able to become it.
+        Err(Errno::PERM) if job.way != Way::Pivot && is_already(job) => {}
+        other => other?,
+    }
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_keep_capabilities(job.insecure)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
@@ -162,6 +208,16 @@ fn take_identity(job: &Job, kept: u64) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tells whether the process has a user and group already.
+fn is_already(job: &Job) -> bool {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    (uid.as_raw(), gid.as_raw()) == (job.uid, job.gid)
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Gives the value of PATH; the last counts.

@@ -1,7 +1,8 @@
 //! The helper: one thread, one `poll`, as many commands as there are.
 
-use super::init;
-use super::wire::{Failure, Report, Status, send};
+use super::plain::{self, hunt};
+use super::wire::{Failure, Job, Report, Status, Way, send};
+use super::{Error, init};
 use crate::plan::Network;
 use crate::sys::{self, Insn, Namespaced, NetworkNamespace};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,14 +25,24 @@ pub(super) struct Request {
     pub(super) err: OwnedFd,
     /// What the processes of the command are in. Of all that a job says this alone matters before
     /// there is a process to read it.
-    network: NetworkNamespace,
+    around: Around,
 }
 
-/// Gives the byte that a request says the network by.
-pub(super) fn network_byte(network: Network) -> u8 {
-    match network {
-        Network::Host => 0,
-        Network::None => 1,
+/// What the processes of a command are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Around {
+    /// Namespaces of their own.
+    Namespaces(NetworkNamespace),
+    /// Nothing of their own.
+    Nothing,
+}
+
+/// Gives the byte that a request says by what the command's processes are in.
+pub(super) fn around_byte(job: &Job) -> u8 {
+    match (job.way, job.network) {
+        (Way::Chroot | Way::Stay, _) => 2,
+        (Way::Pivot, Network::Host) => 0,
+        (Way::Pivot, Network::None) => 1,
     }
 }
 
@@ -40,6 +51,7 @@ struct Run {
     process: Pid,
     descriptor: OwnedFd,
     line: OwnedFd,
+    around: Around,
     killed: bool,
 }
 
@@ -49,7 +61,10 @@ pub(super) fn main(builder: Pid, control: OwnedFd, filter: &[Insn]) -> ! {
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let helper = detach(builder)?;
         match serve(control)? {
-            Some(request) => init::main(request, &helper, filter),
+            Some(request) => match request.around {
+                Around::Namespaces(_) => init::main(request, &helper, filter),
+                Around::Nothing => plain::main(request, &helper, filter),
+            },
             None => Ok::<_, io::Error>(()),
         }
     }));
@@ -68,6 +83,8 @@ fn detach(builder: Pid) -> io::Result<OwnedFd> {
     }
     // The builder decides what a signal means; a terminal's would reach the commands otherwise.
     rustix::process::setsid()?;
+    // What a keeper leaves behind that a command has killed comes to the helper.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     sys::ignore_signals(&[Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT]);
     rustix::thread::set_name(c"shutter-helper")?;
     // The memory is a copy of the builder's: no command may look into it through process 1.
@@ -86,13 +103,19 @@ fn serve(control: OwnedFd) -> io::Result<Option<Request>> {
         let asked = ready.next().is_some_and(|events| !events.is_empty());
         let events: Vec<PollFlags> = ready.collect();
         let mut events = events.chunks(2);
+        let all: Vec<Pid> = runs.iter().map(|run| run.process).collect();
         runs.retain_mut(|run| match events.next() {
             Some([ended, hung_up]) => {
                 if !hung_up.is_empty() && !run.killed {
-                    let _ = rustix::process::pidfd_send_signal(&run.descriptor, Signal::KILL);
+                    let signal = match run.around {
+                        Around::Namespaces(_) => Signal::KILL,
+                        // A keeper sees it itself, unless the command has stopped it.
+                        Around::Nothing => Signal::CONT,
+                    };
+                    let _ = rustix::process::pidfd_send_signal(&run.descriptor, signal);
                     run.killed = true;
                 }
-                ended.is_empty() || !finish(run)
+                ended.is_empty() || !finish(run, &all)
             }
             _ => true,
         });
@@ -102,20 +125,45 @@ fn serve(control: OwnedFd) -> io::Result<Option<Request>> {
         let Some(request) = receive(&control)? else {
             return Ok(None);
         };
-        match sys::clone_into_namespaces(request.network) {
+        let started = match request.around {
+            Around::Namespaces(network) => {
+                sys::clone_into_namespaces(network).map_err(Failure::of(refusal(network)))
+            }
+            Around::Nothing => fork().map_err(Failure::of("fork the command's keeper")),
+        };
+        match started {
             Ok(Namespaced::Child) => return Ok(Some(request)),
             Ok(Namespaced::Parent(process, descriptor)) => runs.push(Run {
                 process,
                 descriptor,
                 line: request.line,
+                around: request.around,
                 killed: false,
             }),
-            Err(error) => {
-                Failure::of(refusal(request.network))(error).report(&request.line);
+            Err(failure) => {
+                failure.report(&request.line);
                 send(&request.line, &Report::Gone(Status::Code(1)));
             }
         }
     }
+}
+
+/// Forks a process that shares everything with the helper.
+fn fork() -> io::Result<Namespaced> {
+    Ok(match sys::fork()? {
+        sys::Fork::Child => Namespaced::Child,
+        sys::Fork::Parent(process) => {
+            // It is not waited for yet, so its id is still its own.
+            match rustix::process::pidfd_open(process, PidfdFlags::empty()) {
+                Ok(descriptor) => Namespaced::Parent(process, descriptor),
+                Err(errno) => {
+                    let _ = rustix::process::kill_process(process, Signal::KILL);
+                    let _ = rustix::process::waitpid(Some(process), WaitOptions::empty());
+                    return Err(errno.into());
+                }
+            }
+        }
+    })
 }
 
 /// Says what was tried when namespaces were refused.
@@ -145,10 +193,18 @@ fn wait(control: &OwnedFd, runs: &[Run]) -> io::Result<Vec<PollFlags>> {
     Ok(watched.iter().map(PollFd::revents).collect())
 }
 
-/// Reaps process 1 of a run, with which its namespaces ended, and says so; tells whether it did.
-fn finish(run: &Run) -> bool {
+/// Reaps process 1 of a run, with which its namespaces ended, or its keeper, and says so; tells
+/// whether it did. `all` are those of all runs.
+fn finish(run: &Run, all: &[Pid]) -> bool {
     match rustix::process::waitpid(Some(run.process), WaitOptions::NOHANG) {
         Ok(Some((_, status))) => {
+            if run.around == Around::Nothing && status.exit_status() != Some(0) {
+                // A keeper that came to its end has seen to this.
+                if let Err(error) = hunt::end_all(all) {
+                    Failure::from(Error::setup("end what a command left running")(error))
+                        .report(&run.line);
+                }
+            }
             send(&run.line, &Report::Gone(Status::of(status)));
             true
         }
@@ -194,9 +250,10 @@ fn receive(control: &OwnedFd) -> io::Result<Option<Request>> {
                 job,
                 out,
                 err,
-                network: match byte {
-                    [0] => NetworkNamespace::Shared,
-                    _ => NetworkNamespace::Own,
+                around: match byte {
+                    [0] => Around::Namespaces(NetworkNamespace::Shared),
+                    [1] => Around::Namespaces(NetworkNamespace::Own),
+                    _ => Around::Nothing,
                 },
             }))
         }

@@ -6,7 +6,7 @@
 use super::attach;
 use super::child;
 use super::helper::Request;
-use super::wire::{Failure, File, Job, Report, Status, send, wipe};
+use super::wire::{Failure, File, Job, Report, Status, Why, send, wipe};
 use crate::fs::mountinfo;
 use crate::plan::Network;
 use crate::sys::{self, Fork, Insn};
@@ -51,7 +51,7 @@ const READ_ONLY: [&str; 5] = [
 ];
 
 /// Device nodes: name, major, minor; mode 0666 (runc's default devices).
-const DEVICES: [(&str, u32, u32); 6] = [
+pub(super) const DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
@@ -82,7 +82,7 @@ const SPARE_LOOPS: u32 = 8;
 const MOST_LOOPS: u32 = 256;
 
 /// Symlinks in `/dev`.
-const LINKS: [(&str, &str); 5] = [
+pub(super) const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
@@ -162,7 +162,7 @@ fn start(
     .map_err(Failure::of("open /dev/null"))?;
     attach::attach(&job.targets, trees)?;
     match sys::fork().map_err(Failure::of("fork the command"))? {
-        Fork::Child => child::main(&job, streams, &stdin, filter),
+        Fork::Child => child::main(&job, &child::Inside::Here, streams, &stdin, filter),
         Fork::Parent(command) => {
             job.env.iter_mut().for_each(|variable| wipe(variable));
             reap(command)
@@ -171,7 +171,7 @@ fn start(
 }
 
 /// Waits for the command, and for its orphans meanwhile.
-fn reap(command: Pid) -> Result<Status, Failure> {
+pub(super) fn reap(command: Pid) -> Result<Status, Failure> {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((process, status))) if process == command => {
@@ -199,7 +199,7 @@ fn outlive_nobody(helper: &OwnedFd) -> io::Result<()> {
 }
 
 /// Reads the job, which nobody else can afterwards: its memory goes with the last descriptor.
-fn read(job: OwnedFd) -> io::Result<Job> {
+pub(super) fn read(job: OwnedFd) -> io::Result<Job> {
     let mut file = std::fs::File::from(job);
     // At once, so that no copy of a secret stays behind where it grew.
     let length = usize::try_from(file.metadata()?.len()).unwrap_or_default();
@@ -426,7 +426,7 @@ fn special_mounts() -> Result<(), Failure> {
             .map_err(Failure::of(format!("make {target}")))?;
         match mount_at(kind, target, flags, options) {
             // A kernel without POSIX message queues.
-            Err(failure) if kind == "mqueue" && failure.errno == libc::ENODEV => {}
+            Err(failure) if kind == "mqueue" && failure.why == Why::Errno(libc::ENODEV) => {}
             other => other?,
         }
     }

@@ -10,6 +10,11 @@
 //! They are chained so that nothing outlives the builder: the helper dies with the builder, process
 //! 1 with the helper, everything in the namespace with process 1, and the mounts with the namespace.
 //!
+//! Where nothing may be mounted and no namespace made, as in an ordinary container, a command takes
+//! another way (`plain`): instead of process 1 there is a keeper outside of the root, which puts what
+//! would be mounted into the root and takes it away again, and ends whatever the command left
+//! running; user, capabilities and exit are as above (`child`).
+//!
 //! Mounts that the Dockerfile asks for are made in the builder, mounted nowhere, and travel as
 //! descriptors from there to process 1 alone. So no path of the builder is looked up in the root or
 //! the other way round, a secret is in no message and no file but the one that is mounted, and all
@@ -20,6 +25,7 @@ mod child;
 mod foreign;
 mod helper;
 mod init;
+mod plain;
 mod prepare;
 mod relay;
 mod scaffold;
@@ -35,10 +41,13 @@ use crate::request::Hidden;
 use crate::rootfs::Entry;
 use crate::sys::{self, Cancel};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, waitid};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What went wrong around a command; a command that ran and failed is an `Exit`, not an error.
 #[derive(Debug, thiserror::Error)]
@@ -104,14 +113,23 @@ pub enum What {
     /// A file, directory or socket, by an open descriptor (`O_PATH` will do), and whatever is mounted
     /// below it. Where the builder's own mount of it is read-only so is this one. A descriptor in a
     /// mount that is mounted nowhere takes Linux 6.15.
+    ///
+    /// Where nothing can be mounted a directory that can be written to is moved into the root and back
+    /// (or copied both ways), so only one command has it at a time; what can only be read is copied and
+    /// thrown away, as is a file; a socket gets a second name on its file system.
     Bind(Arc<OwnedFd>),
-    /// An empty file system in memory, of the mode of the directory it hides, or 1777.
+    /// A copy of a file or directory, which goes with the command. It is what a `Bind` that is
+    /// thrown away is where nothing can be mounted, and refused elsewhere.
+    Copy(Arc<OwnedFd>),
+    /// An empty file system in memory, of the mode of the directory it hides, or 1777. Where nothing
+    /// can be mounted an empty directory.
     Tmpfs {
         /// Its bound in bytes; half of the memory where there is none or it is 0.
         size: Option<u64>,
     },
     /// A file that is in memory alone, and never in swap from Linux 6.4 on. It can only be read, and
-    /// has at most [`MEMORY_LIMIT`] bytes.
+    /// has at most [`MEMORY_LIMIT`] bytes. Where nothing can be mounted it is on a tmpfs that is there,
+    /// or on the root's own file system, and overwritten afterwards.
     Memory {
         /// Its mode; bits other than 0777 are left out.
         mode: u32,
@@ -162,23 +180,30 @@ impl Error {
 pub struct Sandbox {
     control: OwnedFd,
     helper: Pid,
+    /// Why no root can be entered by a mount, where none can.
+    no_mounts: Option<(&'static str, i32)>,
+    /// What has been warned of.
+    warned: Mutex<BTreeSet<i32>>,
+    /// How many commands run that have no namespaces.
+    plain: AtomicUsize,
 }
 
 impl Sandbox {
-    /// Takes a private mount namespace for the whole process and forks the helper. To be called
-    /// once, before any thread.
+    /// Takes a private mount namespace for the whole process, where it may, and forks the helper. To
+    /// be called once, before any thread.
     ///
-    /// Refused where the process has threads already or may not mount. The helper ends with the
-    /// `Sandbox`, or with the calling thread however that ends: it has to be the main thread.
+    /// Refused where the process has threads already. Where it may not mount, roots that are entered
+    /// by a mount are refused later. The helper ends with the `Sandbox`, or with the calling thread
+    /// however that ends: it has to be the main thread.
     pub fn start() -> Result<Sandbox, Error> {
-        sys::private_mount_namespace().map_err(Error::setup(
-            "take a private mount namespace, which takes root with CAP_SYS_ADMIN (in a container: \
-             a privileged one, or that capability and a seccomp profile with mount)",
-        ))?;
-        let private = rustix::mount::MountPropagationFlags::PRIVATE
-            | rustix::mount::MountPropagationFlags::REC;
-        rustix::mount::mount_change(c"/", private)
-            .map_err(Error::setup("make all mounts private"))?;
+        let no_mounts = match private_mounts() {
+            Ok(()) => None,
+            Err((action, error)) => match error.raw_os_error() {
+                Some(errno) => Some((action, errno)),
+                // There are threads.
+                None => return Err(Error::setup(action)(error)),
+            },
+        };
         let filter = seccomp::filter();
         let (control, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
@@ -189,7 +214,13 @@ impl Sandbox {
         .map_err(Error::setup("make the helper's socket"))?;
         let builder = rustix::process::getpid();
         match sys::fork().map_err(Error::setup("fork the helper"))? {
-            sys::Fork::Parent(helper) => Ok(Sandbox { control, helper }),
+            sys::Fork::Parent(helper) => Ok(Sandbox {
+                control,
+                helper,
+                no_mounts,
+                warned: Mutex::default(),
+                plain: AtomicUsize::new(0),
+            }),
             sys::Fork::Child => {
                 drop(control);
                 helper::main(builder, theirs, &filter)
@@ -199,7 +230,8 @@ impl Sandbox {
 
     /// Runs a command to its end, from any thread, several at a time; what it prints is handed on
     /// as it comes. When this returns nothing of it is left running, and every mount made for it is
-    /// gone, and so is every mount point that the root did not have.
+    /// gone, and so is every mount point that the root did not have, and whatever was put into the
+    /// root in a mount's stead.
     ///
     /// A program that cannot be found or executed is no error: as with Docker the reason is printed
     /// on standard error and the exit code is 127, 126 or 255. The host name and the host's name
@@ -207,35 +239,100 @@ impl Sandbox {
     /// that the command makes, or finds anywhere but in `/dev`, is a mere file while it runs, unless
     /// the command is insecure.
     ///
-    /// Two commands in the same root at the same time must find their mount points there.
+    /// Where nothing can be mounted there is less ([`Entry::Chroot`], [`Entry::Stay`]): what is read-only
+    /// elsewhere is a copy that is thrown away, devices are devices, the host name is the builder's,
+    /// and a chroot has no `/proc`. What cannot be as it should is said through `warn`, each kind of
+    /// thing once; a network of the command's own is refused.
+    ///
+    /// Two commands in the same root at the same time must find their mount points there, and be
+    /// able to mount.
     pub fn run(
         &self,
         entry: Entry<'_>,
         command: &Command,
         output: &mut dyn FnMut(Stream, &[u8]),
+        warn: &mut dyn FnMut(&str),
         cancel: &Cancel,
     ) -> Result<Exit, Error> {
         if cancel.is_set() {
             return Ok(Exit::Cancelled);
         }
+        let mut once = |number, text: &str| {
+            let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+            if warned.insert(number) {
+                warn(text);
+            }
+        };
         let path = match entry {
             Entry::Pivot(path) => path,
             Entry::Chroot(_) | Entry::Stay => {
-                return Err(Error::Setup {
-                    action: "enter the root without a mount".into(),
-                    source: io::ErrorKind::Unsupported.into(),
-                });
+                let prepared = plain::prepare(command, entry)?;
+                return self.run_plain(prepared, output, &mut once, cancel);
             }
         };
+        if let Some((action, errno)) = self.no_mounts {
+            return Err(Error::setup(action)(io::Error::from_raw_os_error(errno)));
+        }
         let mut scaffold = scaffold::Scaffold::new(path)?;
         let result = prepare::prepare(command, path, &mut scaffold)
-            .and_then(|prepared| relay::run(&self.control, prepared, output, cancel));
+            .and_then(|prepared| relay::run(&self.control, prepared, output, &mut once, cancel));
         // What the run says comes first; litter in the root must not go unnoticed either.
         let removed = scaffold.remove();
         let exit = result?;
         removed?;
         Ok(exit)
     }
+
+    fn run_plain(
+        &self,
+        prepared: prepare::Prepared,
+        output: &mut dyn FnMut(Stream, &[u8]),
+        warn: relay::Warn<'_>,
+        cancel: &Cancel,
+    ) -> Result<Exit, Error> {
+        // Should the command kill the helper too, what it leaves running comes here. And it is in
+        // the same process id namespace: it shall not look into the builder.
+        let this = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(this))
+            .map_err(Error::setup("adopt what commands leave behind"))?;
+        let _ =
+            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+        self.plain.fetch_add(1, Ordering::SeqCst);
+        let exit = relay::run(&self.control, prepared, output, warn, cancel);
+        let last = self.plain.fetch_sub(1, Ordering::SeqCst) == 1;
+        // The keepers of other commands have to come to their own end first.
+        if last && matches!(exit, Err(Error::Helper(_))) && self.helper_is_dead() {
+            plain::hunt::end_all(&[self.helper])
+                .map_err(Error::setup("end what a command left running"))?;
+        }
+        exit
+    }
+
+    /// Tells whether the helper is there no more. It is not reaped, so that its id stays its own.
+    fn helper_is_dead(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        !matches!(waitid(WaitId::Pid(self.helper), options), Ok(None))
+    }
+}
+
+/// Puts back what builds that were killed with all their processes have left in the builder's own
+/// root ([`Entry::Stay`]); gives the places. To be called before anything of an image is there.
+pub fn repair() -> Result<Vec<PathBuf>, Error> {
+    plain::journal::repair().map_err(Error::setup("put back what a killed build left behind"))
+}
+
+/// Takes a private mount namespace for the whole process; says what was tried where it cannot.
+fn private_mounts() -> Result<(), (&'static str, io::Error)> {
+    sys::private_mount_namespace().map_err(|error| {
+        let action = "take a private mount namespace, which takes root with CAP_SYS_ADMIN (in a \
+                      container: a privileged one, or that capability and a seccomp profile with \
+                      mount)";
+        (action, error)
+    })?;
+    let private =
+        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+    rustix::mount::mount_change(c"/", private)
+        .map_err(|errno| ("make all mounts private", errno.into()))
 }
 
 impl Drop for Sandbox {

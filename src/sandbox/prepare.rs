@@ -26,13 +26,7 @@ pub(super) fn prepare(
     root: &Path,
     scaffold: &mut Scaffold,
 ) -> Result<Prepared, Error> {
-    if command.args.is_empty() {
-        return Err(invalid("execute the command", "it has no program"));
-    }
-    let has_nul = |string: &Vec<u8>| string.contains(&0);
-    if command.args.iter().chain(&command.env).any(has_nul) || has_nul(&command.cwd) {
-        return Err(invalid("execute the command", "it contains a NUL byte"));
-    }
+    check(command)?;
     for directory in ["proc", "sys", "dev"] {
         scaffold.directory(directory)?;
     }
@@ -91,6 +85,18 @@ pub(super) fn prepare(
     Ok(Prepared { job, trees })
 }
 
+/// Refuses what no program can be executed with.
+pub(super) fn check(command: &Command) -> Result<(), Error> {
+    if command.args.is_empty() {
+        return Err(invalid("execute the command", "it has no program"));
+    }
+    let has_nul = |string: &Vec<u8>| string.contains(&0);
+    if command.args.iter().chain(&command.env).any(has_nul) || has_nul(&command.cwd) {
+        return Err(invalid("execute the command", "it contains a NUL byte"));
+    }
+    Ok(())
+}
+
 /// Gives the path of a file in `/dev`, relative to it; `None` for another place. A path with `..`
 /// is another place and refused there.
 fn device(path: &[u8]) -> Option<Vec<u8>> {
@@ -104,7 +110,7 @@ fn device(path: &[u8]) -> Option<Vec<u8>> {
 
 /// Gives the list of name servers. Those of the host answer in there too where the network is the
 /// host's.
-fn resolvers(network: Network) -> Vec<u8> {
+pub(super) fn resolvers(network: Network) -> Vec<u8> {
     let hosts = std::fs::read("/etc/resolv.conf").unwrap_or_default();
     match network {
         Network::Host => hosts,
@@ -144,7 +150,7 @@ fn reachable(list: &[u8]) -> Vec<u8> {
     kept
 }
 
-fn hosts(hostname: &str) -> Vec<u8> {
+pub(super) fn hosts(hostname: &str) -> Vec<u8> {
     format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
         .into_bytes()
 }

@@ -1,9 +1,9 @@
 //! The builder's side of one run: hands a job to the helper and what the command prints on.
 
 use super::attach::BATCH;
-use super::helper::network_byte;
+use super::helper::around_byte;
 use super::prepare::Prepared;
-use super::wire::{REPORT_LIMIT, Report, Status, wipe};
+use super::wire::{REPORT_LIMIT, Report, Status, Way, Why, wipe};
 use super::{Error, Exit};
 use crate::progress::Stream;
 use crate::sys::Cancel;
@@ -28,31 +28,44 @@ struct Line {
     streams: Vec<(Stream, OwnedFd)>,
 }
 
+/// Takes what cannot be as it should, each kind by its number.
+pub(super) type Warn<'a> = &'a mut dyn FnMut(i32, &str);
+
 /// Runs a job to its end.
 pub(super) fn run(
     control: &OwnedFd,
     prepared: Prepared,
     output: &mut dyn FnMut(Stream, &[u8]),
+    warn: Warn<'_>,
     cancel: &Cancel,
 ) -> Result<Exit, Error> {
+    let way = prepared.job.way;
     let line = submit(control, prepared)?;
-    let outcome = line.follow(output, cancel)?;
-    outcome.exit()
+    let outcome = line.follow(output, warn, cancel)?;
+    outcome.exit(way)
 }
 
 /// What was said about a run.
 #[derive(Default)]
 struct Outcome {
-    failed: Option<(String, i32)>,
+    failed: Option<(String, Why)>,
     ended: Option<Status>,
     gone: Option<Status>,
     cancelled: bool,
 }
 
 impl Outcome {
-    fn exit(self) -> Result<Exit, Error> {
-        if let Some((action, errno)) = self.failed {
-            return Err(Error::setup(action)(io::Error::from_raw_os_error(errno)));
+    fn exit(self, way: Way) -> Result<Exit, Error> {
+        if let Some((action, why)) = self.failed {
+            return Err(Error::setup(action)(why.error()));
+        }
+        // What was put into the root for the command is still there then.
+        if way != Way::Pivot && self.gone != Some(Status::Code(0)) {
+            return Err(Error::Helper(
+                "or the command's keeper was killed, by the command or for want of memory; what \
+                 the command was given may still be in its root"
+                    .to_owned(),
+            ));
         }
         Ok(match (self.ended, self.cancelled, self.gone) {
             (Some(Status::Code(code)), ..) => Exit::Code(code),
@@ -95,7 +108,7 @@ fn submit(control: &OwnedFd, prepared: Prepared) -> Result<Line, Error> {
         ))
     };
     let (line, theirs) = connect().map_err(Error::setup("connect the command"))?;
-    send(control, &[network_byte(job.network)], &theirs)
+    send(control, &[around_byte(&job)], &theirs)
         .map_err(|errno| Error::Helper(format!("does not answer: {errno}")))?;
     Ok(line)
 }
@@ -123,6 +136,7 @@ impl Line {
     fn follow(
         mut self,
         output: &mut dyn FnMut(Stream, &[u8]),
+        warn: Warn<'_>,
         cancel: &Cancel,
     ) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
@@ -165,7 +179,7 @@ impl Line {
                 let _ = rustix::net::shutdown(&self.reports, Shutdown::Write);
                 outcome.cancelled = true;
             }
-            if *reports && self.report(&mut outcome)? {
+            if *reports && self.report(&mut outcome, warn)? {
                 self.drain(output, &mut buffer).map_err(failed())?;
                 return Ok(outcome);
             }
@@ -173,7 +187,7 @@ impl Line {
     }
 
     /// Takes one report; tells whether it is the last.
-    fn report(&self, outcome: &mut Outcome) -> Result<bool, Error> {
+    fn report(&self, outcome: &mut Outcome, warn: Warn<'_>) -> Result<bool, Error> {
         let mut message = vec![0; REPORT_LIMIT];
         let received = rustix::io::retry_on_intr(|| {
             rustix::net::recv(&self.reports, message.as_mut_slice(), RecvFlags::empty())
@@ -188,8 +202,12 @@ impl Line {
             return Ok(true);
         }
         match Report::decode(&message) {
-            Some(Report::Failed { action, errno }) => {
-                outcome.failed.get_or_insert((action, errno));
+            Some(Report::Failed { action, why }) => {
+                outcome.failed.get_or_insert((action, why));
+                Ok(false)
+            }
+            Some(Report::Warned { number, text }) => {
+                warn(number, &text);
                 Ok(false)
             }
             Some(Report::Ended(status)) => {

@@ -143,6 +143,22 @@ impl Scaffold {
         )))
     }
 
+    /// The same, for something that is put there and not on it: a last name that had to be made is
+    /// taken away again.
+    pub(super) fn vacant(&mut self, path: &[u8], kind: Kind) -> std::result::Result<Place, Error> {
+        let before = self.made.len();
+        let place = self.place(path, kind)?;
+        if self.made.len() > before
+            && let Some(made) = self.made.pop()
+        {
+            made.remove().map_err(Error::setup(format!(
+                "mount {}",
+                String::from_utf8_lossy(path)
+            )))?;
+        }
+        Ok(place)
+    }
+
     /// Notes that something is to be mounted on a place.
     pub(super) fn cover(&mut self, path: Vec<u8>, ground: Ground) {
         let mut below = path.clone();
@@ -369,7 +385,7 @@ fn directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
     )
 }
 
-fn restore_time(directory: BorrowedFd<'_>, before: &Stat) -> Result<()> {
+pub(super) fn restore_time(directory: BorrowedFd<'_>, before: &Stat) -> Result<()> {
     let omit = Timespec {
         tv_sec: 0,
         tv_nsec: UTIME_OMIT as _,

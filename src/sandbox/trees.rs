@@ -63,6 +63,12 @@ pub(super) fn make(
             let place = scaffold.place(&mount.target, kind)?;
             (tree, kind, place, Part::Whole)
         }
+        What::Copy(_) => {
+            return Err(invalid(
+                &action,
+                "a copy is for roots in which nothing is mounted",
+            ));
+        }
         What::Tmpfs { size } => {
             attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID;
             let place = scaffold.place(&mount.target, Kind::Directory)?;

@@ -3,14 +3,17 @@
 //! A job travels as bytes in a memory file, because a socket message is bounded and an environment
 //! or a script is not. Reports travel back as short messages on a socket of the run's own.
 
+use super::Error;
 use super::scaffold::Kind;
 use crate::plan::Network;
 use std::io;
 
-/// A command and the root it runs in, as process 1 needs it.
+/// A command and the root it runs in, as process 1 or the keeper needs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Job {
-    /// The root: a mount point.
+    /// How the root is entered.
+    pub(super) way: Way,
+    /// The root: a mount point where it is entered by a mount, else a directory.
     pub(super) root: Vec<u8>,
     /// Program and arguments.
     pub(super) args: Vec<Vec<u8>>,
@@ -33,6 +36,63 @@ pub(super) struct Job {
     pub(super) devices: Vec<File>,
     /// What is mounted over all that, in order. The trees themselves come by the run's line.
     pub(super) targets: Vec<Target>,
+    /// Where nothing can be mounted, what stands in for mounts, in order.
+    pub(super) stands: Vec<Stand>,
+    /// Whether a directory among them was to have a bound.
+    pub(super) bounded: bool,
+}
+
+/// How a root is entered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Way {
+    #[default]
+    Pivot,
+    Chroot,
+    Stay,
+}
+
+/// Something that is put into the root itself while the command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stand {
+    /// Where: absolute, inside the root; links are followed inside the root.
+    pub(super) path: Vec<u8>,
+    pub(super) what: StandIn,
+}
+
+/// What stands in for a mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum StandIn {
+    /// What a descriptor is of, which comes by the run's line.
+    Bind(Writes),
+    /// An empty directory.
+    Empty,
+    /// A file.
+    File {
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        content: Vec<u8>,
+        secret: Secrecy,
+    },
+}
+
+/// What becomes of what the command writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// It is thrown away, and nothing can be mounted where there is no place for it.
+    Sealed,
+    /// It is thrown away.
+    Lost,
+    /// It is in the source afterwards.
+    Kept,
+}
+
+/// Whether a file may lie on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Secrecy {
+    Open,
+    /// Not where that can be had.
+    Secret,
 }
 
 /// The place of one mount.
@@ -82,8 +142,21 @@ impl Job {
         };
         let targets = self.targets.iter().map(|target| target.path.len() + 24);
         let room = size(&self.args) + size(&self.env) + files(&self.binds) + files(&self.devices);
+        let stands = self.stands.iter().map(|stand| {
+            let content = match &stand.what {
+                StandIn::File { content, .. } => content.len(),
+                StandIn::Bind(_) | StandIn::Empty => 0,
+            };
+            stand.path.len() + content + 48
+        });
         let room = room + self.root.len() + self.cwd.len() + self.groups.len() * 4 + 256;
-        let mut out = Writer(Vec::with_capacity(room + targets.sum::<usize>()));
+        let room = room + targets.sum::<usize>() + stands.sum::<usize>();
+        let mut out = Writer(Vec::with_capacity(room));
+        out.number(match self.way {
+            Way::Pivot => 0,
+            Way::Chroot => 1,
+            Way::Stay => 2,
+        });
         out.bytes(&self.root);
         out.list(&self.args, |out, arg| out.bytes(arg));
         out.list(&self.env, |out, variable| out.bytes(variable));
@@ -107,6 +180,30 @@ impl Job {
             out.number(target.attributes);
             out.flag(target.part == Part::File);
         });
+        out.list(&self.stands, |out, stand| {
+            out.bytes(&stand.path);
+            match &stand.what {
+                StandIn::Bind(Writes::Sealed) => out.number(0),
+                StandIn::Bind(Writes::Lost) => out.number(1),
+                StandIn::Bind(Writes::Kept) => out.number(2),
+                StandIn::Empty => out.number(3),
+                StandIn::File {
+                    mode,
+                    uid,
+                    gid,
+                    content,
+                    secret,
+                } => {
+                    out.number(4);
+                    for number in [mode, uid, gid] {
+                        out.number(*number);
+                    }
+                    out.bytes(content);
+                    out.flag(*secret == Secrecy::Secret);
+                }
+            }
+        });
+        out.flag(self.bounded);
         out.0
     }
 
@@ -136,7 +233,35 @@ impl Job {
                 },
             })
         };
+        let stand = |from: &mut Reader<'_>| {
+            Some(Stand {
+                path: from.bytes()?,
+                what: match from.number()? {
+                    0 => StandIn::Bind(Writes::Sealed),
+                    1 => StandIn::Bind(Writes::Lost),
+                    2 => StandIn::Bind(Writes::Kept),
+                    3 => StandIn::Empty,
+                    4 => StandIn::File {
+                        mode: from.number()?,
+                        uid: from.number()?,
+                        gid: from.number()?,
+                        content: from.bytes()?,
+                        secret: match from.flag()? {
+                            false => Secrecy::Open,
+                            true => Secrecy::Secret,
+                        },
+                    },
+                    _ => return None,
+                },
+            })
+        };
         let job = Job {
+            way: match from.number()? {
+                0 => Way::Pivot,
+                1 => Way::Chroot,
+                2 => Way::Stay,
+                _ => return None,
+            },
             root: from.bytes()?,
             args: from.list(Reader::bytes)?,
             env: from.list(Reader::bytes)?,
@@ -154,6 +279,8 @@ impl Job {
             binds: from.list(file)?,
             devices: from.list(file)?,
             targets: from.list(target)?,
+            stands: from.list(stand)?,
+            bounded: from.flag()?,
         };
         from.0.is_empty().then_some(job)
     }
@@ -235,12 +362,41 @@ pub(super) fn wipe(bytes: &mut [u8]) {
 /// What comes back during a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    /// A step of the set-up failed; the command does not run.
-    Failed { action: String, errno: i32 },
+    /// A step of the set-up failed and the command does not run, or one of what comes after it.
+    Failed { action: String, why: Why },
+    /// Something cannot be as it should; what the number says is said once in a build.
+    Warned { number: i32, text: String },
     /// The command ended.
     Ended(Status),
     /// The namespace is empty and gone; nothing follows. How process 1 ended.
     Gone(Status),
+}
+
+/// Why a step failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// By this error of the kernel's.
+    Errno(i32),
+    /// In words.
+    Words(String),
+}
+
+impl Why {
+    /// Tells what an error says.
+    pub(super) fn of(error: &io::Error) -> Why {
+        match error.raw_os_error() {
+            Some(errno) => Why::Errno(errno),
+            None => Why::Words(error.to_string()),
+        }
+    }
+
+    /// Gives it as an error again.
+    pub(super) fn error(self) -> io::Error {
+        match self {
+            Why::Errno(errno) => io::Error::from_raw_os_error(errno),
+            Why::Words(words) => io::Error::new(io::ErrorKind::InvalidInput, words),
+        }
+    }
 }
 
 /// How a process ended.
@@ -266,8 +422,22 @@ pub(super) const REPORT_LIMIT: usize = 8192;
 impl Report {
     /// Gives the report as one message.
     pub(super) fn encode(&self) -> Vec<u8> {
+        let both;
         let (tag, number, text) = match self {
-            Report::Failed { action, errno } => (0, *errno, action.as_str()),
+            Report::Failed {
+                action,
+                why: Why::Errno(errno),
+            } => (0, *errno, action.as_str()),
+            Report::Failed {
+                action,
+                why: Why::Words(words),
+            } => {
+                // The length of the first tells where the second begins.
+                let length = action.len().min(REPORT_LIMIT / 2);
+                both = [action.get(..length).unwrap_or_default(), words].concat();
+                (6, i32::try_from(length).unwrap_or(0), both.as_str())
+            }
+            Report::Warned { number, text } => (5, *number, text.as_str()),
             Report::Ended(Status::Code(code)) => (1, *code, ""),
             Report::Ended(Status::Signal(signal)) => (2, *signal, ""),
             Report::Gone(Status::Code(code)) => (3, *code, ""),
@@ -288,8 +458,19 @@ impl Report {
         Some(match tag {
             0 => Report::Failed {
                 action: String::from_utf8_lossy(text).into_owned(),
-                errno: number,
+                why: Why::Errno(number),
             },
+            5 => Report::Warned {
+                number,
+                text: String::from_utf8_lossy(text).into_owned(),
+            },
+            6 => {
+                let (action, words) = text.split_at_checked(usize::try_from(number).ok()?)?;
+                Report::Failed {
+                    action: String::from_utf8_lossy(action).into_owned(),
+                    why: Why::Words(String::from_utf8_lossy(words).into_owned()),
+                }
+            }
             1 => Report::Ended(Status::Code(number)),
             2 => Report::Ended(Status::Signal(number)),
             3 => Report::Gone(Status::Code(number)),
@@ -303,7 +484,22 @@ impl Report {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) action: String,
-    pub(super) errno: i32,
+    pub(super) why: Why,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        match error {
+            Error::Setup { action, source } => Failure {
+                action,
+                why: Why::of(&source),
+            },
+            Error::Helper(words) => Failure {
+                action: "ask the sandbox helper".to_owned(),
+                why: Why::Words(words),
+            },
+        }
+    }
 }
 
 impl Failure {
@@ -312,14 +508,14 @@ impl Failure {
         let action = action.into();
         move |error| Failure {
             action,
-            errno: error.into().raw_os_error().unwrap_or(libc::EINVAL),
+            why: Why::of(&error.into()),
         }
     }
 
     /// Tells the builder.
     pub(super) fn report(self, line: &std::os::fd::OwnedFd) {
-        let Failure { action, errno } = self;
-        send(line, &Report::Failed { action, errno });
+        let Failure { action, why } = self;
+        send(line, &Report::Failed { action, why });
     }
 }
 
@@ -364,6 +560,26 @@ mod tests {
                 target(b"/cache", Kind::Directory, Part::Whole),
                 target(b"/run/secrets/x", Kind::File, Part::File),
             ],
+            way: Way::Stay,
+            stands: [
+                StandIn::Bind(Writes::Sealed),
+                StandIn::Bind(Writes::Lost),
+                StandIn::Bind(Writes::Kept),
+                StandIn::Empty,
+                StandIn::File {
+                    mode: 0o400,
+                    uid: 1,
+                    gid: 2,
+                    content: vec![b's'; 99],
+                    secret: Secrecy::Secret,
+                },
+            ]
+            .map(|what| Stand {
+                path: b"/x".to_vec(),
+                what,
+            })
+            .to_vec(),
+            bounded: true,
         }
     }
 
@@ -383,7 +599,15 @@ mod tests {
         let reports = [
             Report::Failed {
                 action: "mount /proc".to_owned(),
-                errno: 20,
+                why: Why::Errno(20),
+            },
+            Report::Failed {
+                action: "mount /x".to_owned(),
+                why: Why::Words("it is no place".to_owned()),
+            },
+            Report::Warned {
+                number: 3,
+                text: "there is no /proc".to_owned(),
             },
             Report::Ended(Status::Code(255)),
             Report::Ended(Status::Signal(9)),
@@ -393,7 +617,7 @@ mod tests {
         for report in reports {
             assert_eq!(Report::decode(&report.encode()), Some(report));
         }
-        for message in [&b""[..], b"\x00", b"\x05\x00\x00\x00\x00"] {
+        for message in [&b""[..], b"\x00", b"\x07\x00\x00\x00\x00"] {
             assert_eq!(Report::decode(message), None);
         }
     }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 /// What a key begins with, so that another way of making keys makes other ones.
 const FRAME: &str = "shutter cache mount 1";
 
-/// Who else may use a cache meanwhile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who else may use a cache meanwhile; the strictest is last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CacheSharing {
     /// All who share it too.
     Shared,

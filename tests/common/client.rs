@@ -114,6 +114,10 @@ pub fn told(error: &(dyn std::error::Error + 'static)) -> String {
         out += &format!(": {e}");
         next = e.source();
     }
+    let error = error.downcast_ref::<shutter::registry::Error>();
+    if let Some(hint) = error.and_then(shutter::registry::Error::hint) {
+        out += &format!("\nhint: {hint}");
+    }
     out
 }
 

@@ -31,12 +31,23 @@ const CONFIG: [&str; 12] = [
     "OnBuild",
 ];
 
+/// What a comparison says.
+#[derive(Default)]
+pub struct Verdict {
+    /// What differs.
+    pub wrong: Vec<String>,
+    /// Whether there is no image on either side, which says little.
+    pub both_fail: bool,
+}
+
 /// Tells what differs between two outcomes; nothing where they agree.
-pub fn outcomes(own: &Made, other: &Made, what: What) -> Vec<String> {
-    match (own, other) {
+pub fn outcomes(own: &Made, other: &Made, what: What) -> Verdict {
+    let mut both_fail = false;
+    let wrong = match (own, other) {
         (Ok(own), Ok(other)) => images(own, other, what),
         (Err(why), Err(_)) => {
             println!("  both fail: {}", why.lines().last().unwrap_or_default());
+            both_fail = true;
             Vec::new()
         }
         (Ok(_), Err(why)) => vec![format!(
@@ -47,7 +58,8 @@ pub fn outcomes(own: &Made, other: &Made, what: What) -> Vec<String> {
             "the second is built, the first fails: {}",
             end(why)
         )],
-    }
+    };
+    Verdict { wrong, both_fail }
 }
 
 /// What is compared.

@@ -1,6 +1,6 @@
 //! Laws that need no second builder: what may not change an image is changed, and the images compared.
 
-use super::compare::{self, What};
+use super::compare::{self, Verdict, What};
 use super::listing::Listing;
 use super::random::Random;
 use super::rivals::{Bench, Made};
@@ -74,7 +74,7 @@ pub const LAWS: [Law; 19] = [
 ];
 
 /// Tells how a case breaks a law; `None` where the law says nothing of it.
-pub fn check(law: Law, bench: &Bench, case: &Case, seed: u64) -> Option<Vec<String>> {
+pub fn check(law: Law, bench: &Bench, case: &Case, seed: u64) -> Option<Verdict> {
     let mut random = Random::new(seed ^ 0x1a3);
     const SAME: &[&str] = &["--reproducible"];
     let plain = |case: &Case, store: &str, flags: &[&str]| -> Made {
@@ -430,12 +430,12 @@ fn split(step: Step) -> Vec<Step> {
     }
 }
 
-fn same_digest(a: &Made, b: &Made) -> Vec<String> {
+fn same_digest(a: &Made, b: &Made) -> Verdict {
     let mut out = same_layers(a, b);
     if let (Ok(a), Ok(b)) = (a, b)
         && (a.manifest != b.manifest || a.image != b.image)
     {
-        out.push(format!(
+        out.wrong.push(format!(
             "the documents differ:\n  {}\n  {}\n  {}\n  {}",
             a.manifest, b.manifest, a.image, b.image
         ));
@@ -444,12 +444,12 @@ fn same_digest(a: &Made, b: &Made) -> Vec<String> {
 }
 
 /// The same layers, and the same config where instructions decide it.
-fn same_layers(a: &Made, b: &Made) -> Vec<String> {
+fn same_layers(a: &Made, b: &Made) -> Verdict {
     let mut out = compare::outcomes(a, b, What::FilesAndConfig);
     if let (Ok(a), Ok(b)) = (a, b) {
         let layers = |image: &Listing| -> Value { image.image["rootfs"]["diff_ids"].clone() };
         if layers(a) != layers(b) {
-            out.push(format!(
+            out.wrong.push(format!(
                 "the layers differ: {} and {}",
                 layers(a),
                 layers(b)

@@ -347,6 +347,7 @@ pub fn in_chroot(bench: &Bench, case: &Case) -> Made {
             script.push_str(&format!("; {command}\n{text}\n{end}\n"));
         }
         let workdir = if name == "rich" { "/opt" } else { "/" };
+        let home = home_of_root(&root);
         let ran = Command::new("/usr/sbin/chroot")
             .arg(&root)
             .args([
@@ -355,7 +356,7 @@ pub fn in_chroot(bench: &Bench, case: &Case) -> Made {
                 &format!("umask 022; cd {workdir}; {}", script),
             ])
             .env_clear()
-            .envs([("PATH", "/bin"), ("HOME", "/root")])
+            .envs([("PATH", "/bin"), ("HOME", &home)])
             .output()
             .expect("run chroot");
         if !ran.status.success() {
@@ -382,6 +383,25 @@ pub fn in_chroot(bench: &Bench, case: &Case) -> Made {
         manifest: Value::Null,
         files,
     })
+}
+
+/// Gives where root is at home, as engines look it up before each command: `/` where /etc/passwd does
+/// not say, or an earlier command has removed it.
+fn home_of_root(root: &Path) -> String {
+    let shown = Command::new("/usr/sbin/chroot")
+        .arg(root)
+        .args(["/bin/cat", "/etc/passwd"])
+        .output()
+        .expect("run chroot");
+    let users = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let home = users.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        match fields.as_slice() {
+            [_, _, "0", _, _, home, ..] => Some((*home).to_owned()),
+            _ => None,
+        }
+    });
+    home.unwrap_or("/".into())
 }
 
 /// Gives the directory that a base is unpacked in, which is made at the first call.

@@ -75,7 +75,7 @@ pub enum By {
 /// One instruction.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// One that has nothing to it but text.
+    /// One that has nothing to it but text; what its heredocs say is in further lines.
     Line(&'static str, String),
     Copy(Copy),
     Run(Run),
@@ -257,7 +257,10 @@ impl Pen<'_> {
 
     fn step(&self, step: &Step) -> (&'static str, String, String) {
         match step {
-            Step::Line(keyword, rest) => (keyword, rest.clone(), String::new()),
+            Step::Line(keyword, rest) => match rest.split_once('\n') {
+                Some((rest, bodies)) => (keyword, rest.into(), format!("{bodies}\n")),
+                None => (keyword, rest.clone(), String::new()),
+            },
             Step::Copy(copy) => self.copy(copy),
             Step::Run(run) => self.run(run),
             Step::Trigger(step) => {

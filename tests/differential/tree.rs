@@ -3,6 +3,7 @@
 
 use super::features::{Allowed, Feature};
 use super::random::Random;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -45,6 +46,15 @@ pub enum Packing {
     /// gzip, cut in the middle.
     Broken,
 }
+
+const PACKINGS: [Packing; 6] = [
+    Packing::Plain,
+    Packing::Gzip,
+    Packing::Bzip2,
+    Packing::Xz,
+    Packing::Zstd,
+    Packing::Broken,
+];
 
 const NAMES: &[&str] = &[
     "a",
@@ -152,14 +162,7 @@ pub fn random(random: &mut Random, allowed: &Allowed) -> Vec<Entry> {
         tree.push(Entry { path, what });
     }
     for at in 0..random.below(3) {
-        let packing = *random.one(&[
-            Packing::Plain,
-            Packing::Gzip,
-            Packing::Bzip2,
-            Packing::Xz,
-            Packing::Zstd,
-            Packing::Broken,
-        ]);
+        let packing = *random.one(&PACKINGS);
         let content = random.below(ARCHIVES);
         let archive = Archive { packing, content };
         if archive.feature().is_none_or(|feature| allowed.has(feature)) {
@@ -332,21 +335,68 @@ fn contents(which: usize) -> Vec<u8> {
     tar.into_inner().expect("a tar")
 }
 
-/// Shows a tree for a report.
+/// Shows a tree for a report, as JSON that [`from_json`] reads.
 pub fn shown(tree: &[Entry]) -> String {
-    let mut out = String::new();
-    for Entry { path, what } in tree {
-        let what = match what {
-            What::Dir(mode) => format!("dir {mode:o}"),
-            What::File(mode, content) if content.len() < 20 => {
-                format!("file {mode:o} {:?}", String::from_utf8_lossy(content))
+    let line = |Entry { path, what }: &Entry| {
+        let line = match what {
+            What::Dir(mode) => json!(["dir", path, format!("{mode:o}")]),
+            What::File(mode, content) => {
+                let text = String::from_utf8_lossy(content);
+                match content.first() {
+                    Some(first) if content.len() > 20 && content.iter().all(|c| c == first) => {
+                        json!(["file", path, format!("{mode:o}"), text[..1], content.len()])
+                    }
+                    _ => json!(["file", path, format!("{mode:o}"), text]),
+                }
             }
-            What::File(mode, content) => format!("file {mode:o}, {} bytes", content.len()),
-            What::Symlink(target) => format!("-> {target}"),
-            What::Hard(target) => format!("= {target}"),
-            What::Archive(archive) => format!("{archive:?}"),
+            What::Symlink(target) => json!(["link", path, target]),
+            What::Hard(target) => json!(["hard", path, target]),
+            What::Archive(Archive { packing, content }) => {
+                json!(["archive", path, format!("{packing:?}"), content])
+            }
         };
-        out.push_str(&format!("\n  {path:?} {what}"));
-    }
-    out
+        line.to_string()
+    };
+    let lines: Vec<String> = tree.iter().map(line).collect();
+    format!("[{}]", lines.join(",\n "))
+}
+
+/// Reads a tree; an entry is an array:
+///
+/// - `["dir", PATH, MODE]`
+/// - `["file", PATH, MODE, CONTENT]`, or `["file", PATH, MODE, CONTENT, TIMES]`
+/// - `["link", PATH, TARGET]`, a symbolic one; `["hard", PATH, OTHER PATH]`
+/// - `["archive", PATH, PACKING, NUMBER]`, of one of the contents that there are
+pub fn from_json(tree: &Value) -> Vec<Entry> {
+    let entries = tree.as_array().into_iter().flatten();
+    let entry = |entry: &Value| {
+        let text = |at: usize| {
+            let text = entry[at].as_str();
+            text.unwrap_or_else(|| panic!("{entry} lacks a text at {at}"))
+                .to_owned()
+        };
+        let mode = || u32::from_str_radix(&text(2), 8).expect("an octal mode");
+        let what = match text(0).as_str() {
+            "dir" => What::Dir(mode()),
+            "file" => {
+                let times = entry[4].as_u64().unwrap_or(1);
+                What::File(mode(), text(3).repeat(times as usize).into_bytes())
+            }
+            "link" => What::Symlink(text(2)),
+            "hard" => What::Hard(text(2)),
+            "archive" => {
+                let named = |packing: &Packing| format!("{packing:?}") == text(2);
+                What::Archive(Archive {
+                    packing: PACKINGS.into_iter().find(named).expect("a packing"),
+                    content: entry[3].as_u64().expect("a number") as usize,
+                })
+            }
+            other => panic!("there is no {other}"),
+        };
+        Entry {
+            path: text(1),
+            what,
+        }
+    };
+    entries.map(entry).collect()
 }

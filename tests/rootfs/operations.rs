@@ -63,6 +63,16 @@ pub enum Op {
     Unlink(Bytes),
     /// Writes to a file after its name is gone.
     UnlinkOpen(Bytes),
+    /// Writes through a shared mapping, from the beginning.
+    Map(Bytes, Bytes),
+    /// Appends while somebody else has it open and mapped for reading, who reads on.
+    AppendWhileRead(Bytes, Bytes),
+    /// Makes a hole of so many bytes at a place.
+    Punch(Bytes, u64, u64),
+    /// Copies the content of one file to the end of another, in the kernel.
+    CopyRange(Bytes, Bytes),
+    /// Reads a directory while what is in it is removed.
+    RemoveWhileListed(Bytes),
     Rmdir(Bytes),
     RemoveAll(Bytes),
     Mkdir(Bytes),
@@ -134,6 +144,62 @@ impl Op {
                 let mut file = std::fs::OpenOptions::new().append(true).open(&path)?;
                 std::fs::remove_file(&path)?;
                 file.write_all(b"nobody reads this")
+            }
+            Op::Map(path, content) => {
+                let file = std::fs::File::options()
+                    .read(true)
+                    .write(true)
+                    .open(nofollow(&at(path))?)?;
+                // SAFETY: nobody shortens the file meanwhile.
+                let mut map = unsafe { memmap2::MmapMut::map_mut(&file)? };
+                drop(file);
+                let len = map.len().min(content.0.len());
+                map[..len].copy_from_slice(&content.0[..len]);
+                Ok(())
+            }
+            Op::AppendWhileRead(path, content) => {
+                use std::io::Read;
+                let path = nofollow(&at(path))?;
+                let mut reader = std::fs::File::open(&path)?;
+                let mut first = [0; 1];
+                let got = reader.read(&mut first)?;
+                std::fs::OpenOptions::new()
+                    .append(true)
+                    .open(&path)?
+                    .write_all(&content.0)?;
+                let mut rest = Vec::new();
+                reader.read_to_end(&mut rest)?;
+                std::fs::OpenOptions::new()
+                    .append(true)
+                    .open(&path)?
+                    .write_all(&first[..got])
+            }
+            Op::Punch(path, at_byte, len) => {
+                use rustix::fs::{FallocateFlags, fallocate};
+                let file = std::fs::File::options()
+                    .write(true)
+                    .open(nofollow(&at(path))?)?;
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                Ok(fallocate(&file, flags, *at_byte, *len)?)
+            }
+            Op::CopyRange(from, to) => {
+                let from = std::fs::File::open(nofollow(&at(from))?)?;
+                let to = std::fs::File::options()
+                    .write(true)
+                    .open(nofollow(&at(to))?)?;
+                let mut end = to.metadata()?.len();
+                while rustix::fs::copy_file_range(&from, None, &to, Some(&mut end), 1 << 20)? > 0 {}
+                Ok(())
+            }
+            Op::RemoveWhileListed(path) => {
+                let dir = at(path);
+                for entry in std::fs::read_dir(&dir)? {
+                    std::fs::remove_file(entry?.path())?;
+                }
+                match std::fs::read_dir(&dir)?.count() {
+                    0 => Ok(()),
+                    left => Err(io::Error::other(format!("{left} are left"))),
+                }
             }
             Op::Rmdir(path) => std::fs::remove_dir(at(path)),
             Op::RemoveAll(path) => match std::fs::remove_dir_all(at(path)) {
@@ -281,7 +347,7 @@ impl Random {
         let mode = [0o644, 0o755, 0o700, 0o4755, 0o1777, 0o2750][self.below(6) as usize];
         let owner = self.below(3) as u32;
         let path = self.path();
-        match self.below(27) {
+        match self.below(29) {
             0..=3 => Op::Write(path, format!("content {number}").into()),
             4 => Op::Append(path, "more".into()),
             5 => Op::Truncate(path, number % 7),
@@ -298,6 +364,8 @@ impl Random {
             22 => Op::Chmod(path, mode),
             23 => Op::ChownAll(path, owner, 7),
             24 => Op::Xattr(path, "user.note", format!("{number}").into()),
+            26 => Op::Map(path, "mapped".into()),
+            27 => Op::AppendWhileRead(path, "behind".into()),
             25 => Op::Symlink(format!("../{number}").into(), path),
             _ => Op::Fifo(path),
         }

@@ -6,6 +6,25 @@ use crate::operations::{Bytes, Op, Op::*};
 const CAPABILITY: &[u8; 20] =
     b"\x01\x00\x00\x02\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
 
+/// An access control list: the owner all, user 1000 and the mask what is given, the rest to read.
+fn list(user: u8, mask: u8) -> Bytes {
+    let mut value = vec![2, 0, 0, 0];
+    for (tag, perm, id) in [
+        (1, 7, u32::MAX),
+        (2, user, 1000),
+        (4, 5, u32::MAX),
+        (16, mask, u32::MAX),
+        (32, 4, u32::MAX),
+    ] {
+        value.extend([tag, 0, perm, 0]);
+        value.extend(id.to_le_bytes());
+    }
+    Bytes(value)
+}
+
+/// One that says no more than mode 0751.
+const MINIMAL: &[u8; 28] = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x04\0\x05\0\xff\xff\xff\xff\x20\0\x01\0\xff\xff\xff\xff";
+
 pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
     let b = |text: &str| -> Bytes { text.into() };
     let long = "n".repeat(255);
@@ -374,6 +393,112 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
             vec![
                 vec![Sparse(b("s"), 1 << 20), Sparse(b("file"), 5 << 20)],
                 vec![Truncate(b("s"), 4 << 20)],
+            ],
+        ),
+        (
+            "mapped",
+            vec![
+                vec![
+                    Map(b("file"), b("MAP")),
+                    Sparse(b("big"), 3 << 20),
+                    Map(b("big"), b("start")),
+                ],
+                vec![Map(b("big"), b("other")), Map(b("dir/a"), b("A"))],
+            ],
+        ),
+        (
+            "written_while_read",
+            vec![
+                vec![AppendWhileRead(b("file"), b("more"))],
+                vec![
+                    AppendWhileRead(b("file"), b("and more")),
+                    AppendWhileRead(b("links/one"), b("x")),
+                ],
+            ],
+        ),
+        (
+            "holes",
+            vec![
+                vec![Sparse(b("s"), 1 << 20), Punch(b("s"), 0, 4096)],
+                vec![Punch(b("s"), 1 << 20, 4096), Punch(b("file"), 2, 3)],
+            ],
+        ),
+        (
+            "copied_in_the_kernel",
+            vec![
+                vec![CopyRange(b("file"), b("dir/a"))],
+                vec![CopyRange(b("dir/a"), b("file")), Touch(b("file"), 9)],
+            ],
+        ),
+        (
+            "removed_while_listed",
+            vec![
+                vec![
+                    Mkdir(b("many")),
+                    Many(b("many"), 3000),
+                    RemoveWhileListed(b("many")),
+                ],
+                vec![Many(b("many"), 300)],
+                vec![RemoveWhileListed(b("many")), Rmdir(b("many"))],
+            ],
+        ),
+        (
+            "rights_are_lost",
+            vec![
+                vec![
+                    Chmod(b("file"), 0o6755),
+                    Chown(b("file"), 1, 1),
+                    Chmod(b("dir/a"), 0o2644),
+                    Chown(b("dir/a"), 1, 1),
+                ],
+                vec![
+                    Xattr(b("dir/b"), "security.capability", CAPABILITY.into()),
+                    Append(b("dir/b"), b("x")),
+                    Xattr(b("file"), "security.capability", CAPABILITY.into()),
+                    Chown(b("file"), 2, 2),
+                    Xattr(b("dir/a"), "security.capability", CAPABILITY.into()),
+                    Truncate(b("dir/a"), 1),
+                ],
+                vec![Chmod(b("file"), 0o6755), Append(b("file"), b("x"))],
+            ],
+        ),
+        (
+            "access_lists",
+            vec![
+                vec![
+                    Xattr(b("file"), "system.posix_acl_access", list(6, 7)),
+                    Xattr(b("dir/a"), "system.posix_acl_access", MINIMAL.into()),
+                    Xattr(b("dir"), "system.posix_acl_default", list(7, 7)),
+                ],
+                vec![
+                    Write(b("dir/new"), b("x")),
+                    Mkdir(b("dir/below")),
+                    Write(b("dir/below/new"), b("x")),
+                    Fifo(b("dir/fifo")),
+                    Symlink(b("x"), b("dir/symlink")),
+                    Chmod(b("file"), 0o640),
+                ],
+                vec![
+                    NoXattr(b("dir"), "system.posix_acl_default"),
+                    NoXattr(b("file"), "system.posix_acl_access"),
+                    Xattr(b("dir/new"), "system.posix_acl_access", MINIMAL.into()),
+                ],
+            ],
+        ),
+        (
+            "clock_set_back",
+            vec![
+                vec![
+                    Write(b("new"), b("1")),
+                    Touch(b("new"), 1),
+                    Append(b("file"), b("x")),
+                    Touch(b("file"), -5),
+                ],
+                vec![
+                    Append(b("new"), b("2")),
+                    Touch(b("new"), 1),
+                    Touch(b("dir"), 1),
+                ],
             ],
         ),
         (

@@ -1,12 +1,12 @@
 //! A base image of three layers, a root over it and the tree that describes it.
 
 use crate::operations::{Op, Tolerance};
+use rustix::mount::MountFlags;
 use shutter::changeset::{Action, Changeset, full_walk};
 use shutter::fs::{
     self, Content, FileId, Kind, LayerView, Meta, Node, RelPath, Source, Stat, Toc, TocEntry, Tree,
 };
-use shutter::request::RootfsChoice;
-use shutter::rootfs::{Entry, Lower, Rootfs};
+use shutter::rootfs::{Contents, Entry, Fuse, Guard, Live, Lower, Overlay, Rootfs};
 use shutter::sys::Cancel;
 use std::collections::HashMap;
 use std::io::Read;
@@ -14,31 +14,70 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// The ways to have a root.
+/// Every sort of root.
+pub const ALL: [Sort; 5] = [
+    Sort::Overlay,
+    Sort::Fuse,
+    Sort::FusePlain,
+    Sort::Chroot,
+    Sort::InPlace,
+];
+
+/// A sort of root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strategy {
+pub enum Sort {
     Overlay,
+    /// Where the kernel reads and writes contents itself.
+    Fuse,
+    /// Where it does not.
+    FusePlain,
     Chroot,
+    /// In the root of the process, which is a directory that it has locked itself into.
+    InPlace,
 }
 
-pub const STRATEGIES: [Strategy; 2] = [Strategy::Overlay, Strategy::Chroot];
+impl Sort {
+    pub fn name(self) -> &'static str {
+        match self {
+            Sort::Overlay => "overlay",
+            Sort::Fuse => "fuse",
+            Sort::FusePlain => "fuse_plain",
+            Sort::Chroot => "chroot",
+            Sort::InPlace => "in_place",
+        }
+    }
 
-impl Strategy {
-    /// Makes a root of layers, bottom first.
-    pub fn root(self, scratch: PathBuf, layers: Vec<Lower>) -> Box<dyn Rootfs> {
-        let choice = match self {
-            Strategy::Overlay => RootfsChoice::Overlay,
-            Strategy::Chroot => RootfsChoice::Chroot,
+    /// Makes a root over layer directories.
+    pub fn root(self, scratch: PathBuf, layers: Vec<PathBuf>) -> Box<dyn Rootfs> {
+        let fuse = |layers: Vec<PathBuf>| {
+            let top = top_of(layers.last());
+            let lowers = layers.into_iter().map(Lower::from).collect();
+            Fuse::new(scratch.clone(), lowers, top).expect("a root")
         };
-        let top = Meta::dir(0o755, Default::default());
-        let cancel = Cancel::new().expect("a switch");
-        shutter::rootfs::create(choice, scratch, layers, top, &cancel).expect("a root")
+        match self {
+            Sort::Overlay => Box::new(Overlay::new(scratch, layers).expect("a root")),
+            Sort::Fuse => Box::new(fuse(layers)),
+            Sort::FusePlain => Box::new(fuse(layers).with_contents(Contents::Builder)),
+            Sort::Chroot => {
+                let lowers = layers.into_iter().map(|dir| Lower {
+                    view: Some(Arc::new(view_of(&dir))),
+                    dir,
+                });
+                let lowers: Vec<Lower> = lowers.collect();
+                let cancel = Cancel::new().expect("a switch");
+                Box::new(Live::chroot(scratch, &lowers, &top_of(None), &cancel).expect("a root"))
+            }
+            Sort::InPlace => Box::new(in_place(&scratch, &layers)),
+        }
     }
 }
 
 pub struct Stage {
     pub root: Box<dyn Rootfs>,
+    sort: Sort,
     pub tree: Tree,
+    /// Before the directory, which is removed from outside.
+    _out: Option<WayOut>,
     pub dir: tempfile::TempDir,
     base: Tree,
 }
@@ -66,6 +105,47 @@ pub fn thin_layers(dir: &Path, count: usize) -> Vec<PathBuf> {
         .collect()
 }
 
+fn top_of(layer: Option<&PathBuf>) -> Meta {
+    match layer {
+        Some(layer) => {
+            let fd: OwnedFd = std::fs::File::open(layer).expect("a directory").into();
+            let stat = fs::stat_at(fd.as_fd(), b"").expect("stat");
+            stat.expect("a directory").meta
+        }
+        None => Meta::dir(0o755, Default::default()),
+    }
+}
+
+/// Locks the process into a directory, with `/proc` and a directory of the builder's own, and makes
+/// the root there.
+fn in_place(jail: &Path, layers: &[PathBuf]) -> Live {
+    let mut tree = Tree::default();
+    for layer in layers {
+        tree.push(Arc::new(view_of(layer)));
+    }
+    for dir in ["proc", "builder", "left/over"] {
+        std::fs::create_dir_all(jail.join(dir)).expect("a directory");
+    }
+    std::fs::write(jail.join("left/over/file"), "of an earlier build").expect("a file");
+    let proc = jail.join("proc");
+    rustix::mount::mount("proc", &proc, "proc", MountFlags::empty(), None).expect("mount /proc");
+    rustix::process::chroot(jail).expect("chroot");
+    std::env::set_current_dir("/").expect("enter the root");
+    let cancel = Cancel::new().expect("a switch");
+    let guard = Guard::default();
+    Live::in_place("/builder".into(), &tree, &top_of(None), guard, &cancel).expect("a root")
+}
+
+/// The way back from a directory that the process has locked itself into.
+pub struct WayOut(OwnedFd);
+
+impl Drop for WayOut {
+    fn drop(&mut self) {
+        rustix::process::fchdir(&self.0).expect("leave the root");
+        rustix::process::chroot(".").expect("leave the root");
+    }
+}
+
 /// Gives the directory that a step's commands would have as their root.
 pub fn mounted(root: &dyn Rootfs) -> &Path {
     match root.entry() {
@@ -75,31 +155,34 @@ pub fn mounted(root: &dyn Rootfs) -> &Path {
 }
 
 impl Stage {
-    pub fn new(strategy: Strategy) -> Stage {
+    pub fn new(sort: Sort) -> Stage {
         let dir = directory();
+        let layers = base_layers(dir.path());
         let mut tree = Tree::default();
-        let mut layers = Vec::new();
-        for layer in base_layers(dir.path()) {
-            let view = Arc::new(view_of(&layer));
-            tree.push(Arc::clone(&view));
-            layers.push(Lower {
-                dir: layer,
-                view: Some(view),
-            });
+        for layer in &layers {
+            tree.push(Arc::new(view_of(layer)));
         }
         Stage {
-            root: strategy.root(scratch(dir.path()), layers),
+            _out: (sort == Sort::InPlace).then(|| {
+                let root = std::fs::File::open("/").expect("the root");
+                WayOut(root.into())
+            }),
+            root: sort.root(scratch(dir.path()), layers),
+            sort,
             base: tree.clone(),
             tree,
             dir,
         }
     }
 
-    /// Runs steps, and after each one compares what was tracked with a full walk.
-    pub fn run(mut self, steps: &[Vec<Op>], tolerance: Tolerance) {
+    /// Runs steps, and after each one compares what was tracked with a full walk. Gives what the
+    /// layer of each step says.
+    pub fn run(mut self, steps: &[Vec<Op>], tolerance: Tolerance) -> Vec<Vec<String>> {
+        let mut told = Vec::new();
         let mut merged: Option<Changeset> = None;
         for (number, step) in steps.iter().enumerate() {
-            let mut twin = self.root.fork().expect("fork");
+            let mut twin = self.root.fork().ok();
+            assert!(twin.is_some() || self.sort == Sort::InPlace);
             self.root.begin().expect("begin");
             for op in step {
                 match op.run(mounted(&*self.root)) {
@@ -126,6 +209,8 @@ impl Stage {
                 step,
             );
 
+            told.push(describe(&tracked, Detail::Timeless));
+
             // From here on the files are seen through the stack, and the tree says the same.
             let tracked = Arc::new(tracked);
             self.tree.push(Arc::new(tracked.view().expect("a view")));
@@ -138,17 +223,19 @@ impl Stage {
             );
 
             // Another root to which the changeset is applied shows the same.
-            twin.apply(&tracked, &shutter::sys::Cancel::new().expect("a switch"))
-                .expect("apply");
-            let left = describe(&self.walk(&*twin), Detail::All);
-            assert_same(
-                &left,
-                &[],
-                &format!("step {number}, applied to a fork"),
-                step,
-            );
-
+            if let Some(twin) = &mut twin {
+                twin.apply(&tracked, &Cancel::new().expect("a switch"))
+                    .expect("apply");
+                let left = describe(&self.walk(&**twin), Detail::All);
+                assert_same(
+                    &left,
+                    &[],
+                    &format!("step {number}, applied to a fork"),
+                    step,
+                );
+            }
             let tracked = (*tracked).clone();
+
             merged = Some(match merged {
                 None => tracked,
                 Some(merged) => merged.merge(tracked).expect("merge"),
@@ -162,6 +249,7 @@ impl Stage {
         let wanted = describe(&self.walk(&*self.root), Detail::Merged);
         let got = describe(&all, Detail::Merged);
         assert_same(&got, &wanted, "all steps merged", &steps.concat());
+        told
     }
 
     fn walk(&self, root: &dyn Rootfs) -> Changeset {
@@ -170,7 +258,16 @@ impl Stage {
             .expect("a root")
             .try_clone_to_owned()
             .expect("a descriptor");
-        full_walk(&Arc::new(root), &self.tree).expect("a walk")
+        let mut changes = full_walk(&Arc::new(root), &self.tree).expect("a walk");
+        // What is the builder's is not the image's.
+        let own: Vec<RelPath> = ["proc", "builder"]
+            .iter()
+            .filter_map(|name| RelPath::clean(name.as_bytes()))
+            .collect();
+        changes
+            .changes
+            .retain(|change| !own.iter().any(|own| change.path.is_within(own)));
+        changes
     }
 }
 
@@ -204,6 +301,8 @@ enum Detail {
     /// change, so its time may be that of an earlier step; and a name that a later step brings in
     /// is not known to be one of an earlier step's file, so the content stands for the link.
     Merged,
+    /// All but when: the times that a script leaves to the clock differ from run to run.
+    Timeless,
 }
 
 /// Writes a changeset down, a line a change.
@@ -217,6 +316,10 @@ fn describe(changeset: &Changeset, detail: Detail) -> Vec<String> {
             Action::Put { meta, source, link } => {
                 let mut meta = meta.clone();
                 if detail == Detail::Merged && meta.kind == Kind::Dir {
+                    meta.mtime = Default::default();
+                }
+                // What a script sets is long past.
+                if detail == Detail::Timeless && meta.mtime.secs > 1 << 30 {
                     meta.mtime = Default::default();
                 }
                 let (source, link) = match link.as_ref().map(|first| changeset.get(first)) {

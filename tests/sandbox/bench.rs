@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 pub struct Bench {
     pub sandbox: Sandbox,
     pub directory: tempfile::TempDir,
+    pub ground: Ground,
+    /// What was warned of.
+    pub warned: std::sync::Mutex<Vec<String>>,
 }
 
 /// What a root lies on.
@@ -20,8 +23,10 @@ pub struct Bench {
 pub enum Ground {
     /// An overlay.
     Overlay,
-    /// A directory.
+    /// A directory that is mounted.
     Directory,
+    /// A directory, entered without a mount.
+    Plain,
 }
 
 pub struct Done {
@@ -32,7 +37,11 @@ pub struct Done {
 
 impl Bench {
     pub fn new() -> Bench {
-        Bench::with(|lower| {
+        Bench::small(Ground::Overlay)
+    }
+
+    pub fn small(ground: Ground) -> Bench {
+        Bench::on(ground, |lower| {
             fs::create_dir(lower.join("bin")).unwrap();
             fs::create_dir(lower.join("etc")).unwrap();
             fs::create_dir(lower.join("tmp")).unwrap();
@@ -65,6 +74,7 @@ impl Bench {
         }
         fill(&at("lower"));
         match ground {
+            Ground::Plain => {}
             Ground::Directory => rustix::mount::mount_bind(at("lower"), at("root")).unwrap(),
             Ground::Overlay => {
                 let options = format!(
@@ -84,11 +94,26 @@ impl Bench {
                 .unwrap();
             }
         }
-        Bench { sandbox, directory }
+        Bench {
+            sandbox,
+            directory,
+            ground,
+            warned: Default::default(),
+        }
     }
 
     pub fn root(&self) -> PathBuf {
-        self.directory.path().join("root")
+        self.directory.path().join(match self.ground {
+            Ground::Overlay | Ground::Directory => "root",
+            Ground::Plain => "lower",
+        })
+    }
+
+    pub fn entry<'a>(&self, root: &'a Path) -> Entry<'a> {
+        match self.ground {
+            Ground::Overlay | Ground::Directory => Entry::Pivot(root),
+            Ground::Plain => Entry::Chroot(root),
+        }
     }
 
     pub fn try_run(&self, command: &Command) -> Result<Done, Error> {
@@ -97,13 +122,15 @@ impl Bench {
 
     pub fn try_run_until(&self, command: &Command, cancel: &Cancel) -> Result<Done, Error> {
         let (mut out, mut err) = (Vec::new(), Vec::new());
+        let root = self.root();
         let exit = self.sandbox.run(
-            Entry::Pivot(&self.root()),
+            self.entry(&root),
             command,
             &mut |stream, bytes| match stream {
                 Stream::Out => out.extend(bytes),
                 Stream::Err => err.extend(bytes),
             },
+            &mut |text| self.warned.lock().unwrap().push(text.to_owned()),
             cancel,
         )?;
         Ok(Done {
@@ -212,6 +239,17 @@ pub fn listing(directory: &Path) -> BTreeMap<String, String> {
         }
     }
     found
+}
+
+/// Compares listings, and shows of two that differ where.
+pub fn assert_same(after: &BTreeMap<String, String>, before: &BTreeMap<String, String>, of: &str) {
+    let names: BTreeSet<&String> = after.keys().chain(before.keys()).collect();
+    let differ: Vec<_> = names
+        .into_iter()
+        .filter(|name| after.get(*name) != before.get(*name))
+        .map(|name| (name, after.get(name), before.get(name)))
+        .collect();
+    assert!(differ.is_empty(), "{of}: {differ:#?}");
 }
 
 pub fn command(args: &[&str]) -> Command {

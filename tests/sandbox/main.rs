@@ -5,11 +5,13 @@ mod harness;
 
 mod bench;
 mod mounts;
+mod plain;
 mod privileges;
+mod traces;
 
 use bench::{
-    Bench, Killed, busybox, command, in_child, mounts as mount_table, new_mounts, processes_with,
-    sh, tree,
+    Bench, Ground, Killed, busybox, command, in_child, mounts as mount_table, new_mounts,
+    processes_with, sh, tree,
 };
 use shutter::progress::Stream;
 use shutter::rootfs::Entry;
@@ -23,27 +25,50 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const CASES: &[(&str, fn())] = &[
-    ("exit_codes_and_signals", exit_codes_and_signals),
+    ("exit_codes_and_signals", || {
+        exit_codes_and_signals(Ground::Overlay)
+    }),
+    ("exit_codes_and_signals_in_a_chroot", || {
+        exit_codes_and_signals(Ground::Plain)
+    }),
+    ("streams_are_separate_and_whole", || {
+        streams_are_separate_and_whole(Ground::Overlay)
+    }),
+    ("streams_are_separate_and_whole_in_a_chroot", || {
+        streams_are_separate_and_whole(Ground::Plain)
+    }),
+    ("environment_and_arguments_arrive_as_given", || {
+        environment_and_arguments(Ground::Overlay)
+    }),
     (
-        "streams_are_separate_and_whole",
-        streams_are_separate_and_whole,
+        "environment_and_arguments_arrive_as_given_in_a_chroot",
+        || environment_and_arguments(Ground::Plain),
     ),
-    (
-        "environment_and_arguments_arrive_as_given",
-        environment_and_arguments,
-    ),
-    ("working_directory", working_directory),
-    ("programs_that_cannot_run", programs_that_cannot_run),
-    ("users_and_groups", users_and_groups),
+    ("working_directory", || working_directory(Ground::Overlay)),
+    ("working_directory_in_a_chroot", || {
+        working_directory(Ground::Plain)
+    }),
+    ("programs_that_cannot_run", || {
+        programs_that_cannot_run(Ground::Overlay)
+    }),
+    ("programs_that_cannot_run_in_a_chroot", || {
+        programs_that_cannot_run(Ground::Plain)
+    }),
+    ("users_and_groups", || users_and_groups(Ground::Overlay)),
+    ("users_and_groups_in_a_chroot", || {
+        users_and_groups(Ground::Plain)
+    }),
     ("capabilities", capabilities),
     ("system_calls", system_calls),
     ("what_a_command_sees", what_a_command_sees),
     ("process_one_is_out_of_reach", process_one_is_out_of_reach),
     ("orphans_are_reaped", orphans_are_reaped),
-    (
-        "what_runs_in_the_background_ends",
-        what_runs_in_the_background_ends,
-    ),
+    ("what_runs_in_the_background_ends", || {
+        what_runs_in_the_background_ends(Ground::Overlay)
+    }),
+    ("what_runs_in_the_background_ends_in_a_chroot", || {
+        what_runs_in_the_background_ends(Ground::Plain)
+    }),
     ("mount_points_are_taken_away", mount_points_are_taken_away),
     (
         "mount_points_leave_no_trace_in_an_overlay",
@@ -51,14 +76,27 @@ const CASES: &[(&str, fn())] = &[
     ),
     ("a_linked_resolv_conf", a_linked_resolv_conf),
     ("hostile_links", hostile_links),
-    ("files_of_a_command", files_of_a_command),
-    ("cancel_ends_a_command", cancel_ends_a_command),
-    (
-        "a_cancelled_build_starts_nothing",
-        a_cancelled_build_starts_nothing,
-    ),
+    ("files_of_a_command", || files_of_a_command(Ground::Overlay)),
+    ("files_of_a_command_in_a_chroot", || {
+        files_of_a_command(Ground::Plain)
+    }),
+    ("cancel_ends_a_command", || {
+        cancel_ends_a_command(Ground::Overlay)
+    }),
+    ("cancel_ends_a_command_in_a_chroot", || {
+        cancel_ends_a_command(Ground::Plain)
+    }),
+    ("a_cancelled_build_starts_nothing", || {
+        a_cancelled_build_starts_nothing(Ground::Overlay)
+    }),
+    ("a_cancelled_build_starts_nothing_in_a_chroot", || {
+        a_cancelled_build_starts_nothing(Ground::Plain)
+    }),
     ("commands_run_side_by_side", commands_run_side_by_side),
-    ("large_requests", large_requests),
+    ("large_requests", || large_requests(Ground::Overlay)),
+    ("large_requests_in_a_chroot", || {
+        large_requests(Ground::Plain)
+    }),
     ("a_root_that_is_none", a_root_that_is_none),
     (
         "nothing_outlives_a_killed_builder",
@@ -69,30 +107,37 @@ const CASES: &[(&str, fn())] = &[
         the_helper_ends_with_the_sandbox,
     ),
     ("a_process_with_threads_is_refused", starting_with_threads),
-    ("time_of_a_command", time_of_a_command),
+    ("time_of_a_command", || time_of_a_command(Ground::Overlay)),
+    ("time_of_a_command_in_a_chroot", || {
+        time_of_a_command(Ground::Plain)
+    }),
 ];
 
 fn main() -> ExitCode {
-    // The program that a test of `kill -9` kills.
-    if let Some(("builder", seconds)) = std::env::var("SANDBOX_TEST")
-        .ok()
-        .as_deref()
-        .and_then(|value| value.split_once('='))
-    {
-        return builder(seconds);
+    // The programs that tests of `kill -9` kill.
+    let asked = std::env::var("SANDBOX_TEST").unwrap_or_default();
+    match asked.split_once('=') {
+        Some(("builder", seconds)) => return builder(seconds),
+        Some(("plain", rest)) => {
+            let (seconds, root) = rest.split_once(':').unwrap();
+            return plain::builder(seconds, root);
+        }
+        _ => {}
     }
     harness::main(
         CASES
             .iter()
             .chain(mounts::CASES)
+            .chain(traces::CASES)
             .chain(privileges::CASES)
+            .chain(plain::CASES)
             .map(|(name, run)| harness::Case::new(*name, run))
             .collect(),
     )
 }
 
-fn exit_codes_and_signals() {
-    let bench = Bench::new();
+fn exit_codes_and_signals(ground: Ground) {
+    let bench = Bench::small(ground);
     for (script, expected) in [
         ("true", Exit::Code(0)),
         ("exit 1", Exit::Code(1)),
@@ -108,16 +153,21 @@ fn exit_codes_and_signals() {
     }
 }
 
-fn streams_are_separate_and_whole() {
-    let bench = Bench::new();
-    let done = bench.sh("echo a; echo b >&2; echo c > /dev/stdout; echo d > /dev/stderr; cat");
+fn streams_are_separate_and_whole(ground: Ground) {
+    let bench = Bench::small(ground);
+    let script = match ground {
+        Ground::Plain => "echo a; echo b >&2; echo c; echo d >&2; cat",
+        // They lead through /proc.
+        _ => "echo a; echo b >&2; echo c > /dev/stdout; echo d > /dev/stderr; cat",
+    };
+    let done = bench.sh(script);
     assert_eq!((done.out.as_str(), done.err.as_str()), ("a\nc\n", "b\nd\n"));
     let done = bench.sh("head -c 3000000 /dev/zero; head -c 1000000 /dev/zero >&2");
     assert_eq!((done.out.len(), done.err.len()), (3_000_000, 1_000_000));
 }
 
-fn environment_and_arguments() {
-    let bench = Bench::new();
+fn environment_and_arguments(ground: Ground) {
+    let bench = Bench::small(ground);
     let mut printing = command(&["env"]);
     printing.env = [&b"Z=1"[..], b"PATH=/bin", b"A=\xff b", b"Z2="]
         .map(<[u8]>::to_vec)
@@ -127,6 +177,9 @@ fn environment_and_arguments() {
     let done = bench.run(&command(&["printf", "[%s]", "a b", "", "$x", "é"]));
     assert_eq!(done.out, "[a b][][$x][é]");
     assert_eq!(bench.out("umask"), "0022\n");
+    if ground == Ground::Plain {
+        return;
+    }
     // Three streams and the directory that is read.
     let done = bench.run(&command(&["ls", "/proc/self/fd"]));
     assert_eq!(done.out, "0\n1\n2\n3\n");
@@ -140,8 +193,8 @@ fn environment_and_arguments() {
     }
 }
 
-fn working_directory() {
-    let bench = Bench::new();
+fn working_directory(ground: Ground) {
+    let bench = Bench::small(ground);
     let mut there = sh("pwd");
     there.cwd = b"/tmp".to_vec();
     assert_eq!(bench.run(&there).out, "/tmp\n");
@@ -167,8 +220,8 @@ fn working_directory() {
     assert!(!tree(&bench.root()).contains_key("proc"));
 }
 
-fn programs_that_cannot_run() {
-    let bench = Bench::new();
+fn programs_that_cannot_run(ground: Ground) {
+    let bench = Bench::small(ground);
     bench
         .out("echo x > /plain; printf '#!/nowhere\\n' > /lost; echo x > /odd; chmod +x /lost /odd");
     for (program, code, message) in [
@@ -196,8 +249,8 @@ fn programs_that_cannot_run() {
     assert!(bench.try_run(&nothing).is_err());
 }
 
-fn users_and_groups() {
-    let bench = Bench::new();
+fn users_and_groups(ground: Ground) {
+    let bench = Bench::small(ground);
     for (uid, gid, groups, expected) in [
         (0, 0, vec![], "0 0 0"),
         (0, 0, vec![0, 5, 7], "0 0 0 5 7"),
@@ -209,7 +262,7 @@ fn users_and_groups() {
             "1000 1001 1001 20 4000000000",
         ),
     ] {
-        let mut who = sh("echo $(id -u) $(id -g) $(id -G); echo x > /dev/stderr");
+        let mut who = sh("echo $(id -u) $(id -g) $(id -G); echo x >&2");
         who.identity = Identity { uid, gid, groups };
         let done = bench.run(&who);
         assert_eq!((done.out.trim(), done.err.as_str()), (expected, "x\n"));
@@ -319,10 +372,13 @@ fn orphans_are_reaped() {
     assert_eq!(bench.out(script), "reaped\n");
 }
 
-fn what_runs_in_the_background_ends() {
-    let bench = Bench::new();
+fn what_runs_in_the_background_ends(ground: Ground) {
+    let bench = Bench::small(ground);
     let before = Instant::now();
-    let marker = "1234567";
+    let marker = match ground {
+        Ground::Plain => "1234568",
+        _ => "1234567",
+    };
     let done = bench.sh(&format!(
         "sleep {marker} & setsid sleep {marker} & trap '' TERM; echo started"
     ));
@@ -425,8 +481,8 @@ fn hostile_links() {
     assert!(!Path::new("/hosts").exists());
 }
 
-fn files_of_a_command() {
-    let bench = Bench::new();
+fn files_of_a_command(ground: Ground) {
+    let bench = Bench::small(ground);
     let before = tree(&bench.root());
     let mut script = command(&["/dev/pipes/EOF"]);
     script.identity.uid = 1000;
@@ -449,17 +505,20 @@ fn files_of_a_command() {
     assert_eq!(tree(&bench.root()), before);
 }
 
-fn cancel_ends_a_command() {
-    let bench = Bench::new();
+fn cancel_ends_a_command(ground: Ground) {
+    let bench = Bench::small(ground);
     let cancel = Cancel::new().unwrap();
     let before = Instant::now();
-    let marker = "7654321";
+    let marker = match ground {
+        Ground::Plain => "7654322",
+        _ => "7654321",
+    };
     let mut out = Vec::new();
     let switch = cancel.clone();
     let exit = bench
         .sandbox
         .run(
-            Entry::Pivot(&bench.root()),
+            bench.entry(&bench.root()),
             &sh(&format!(
                 "trap '' TERM INT; sleep {marker} & echo started; sleep {marker}"
             )),
@@ -467,6 +526,7 @@ fn cancel_ends_a_command() {
                 out.extend(bytes);
                 switch.cancel();
             },
+            &mut |_| {},
             &cancel,
         )
         .unwrap();
@@ -478,8 +538,8 @@ fn cancel_ends_a_command() {
     assert_eq!(bench.out("echo next"), "next\n");
 }
 
-fn a_cancelled_build_starts_nothing() {
-    let bench = Bench::new();
+fn a_cancelled_build_starts_nothing(ground: Ground) {
+    let bench = Bench::small(ground);
     let cancel = Cancel::new().unwrap();
     cancel.cancel();
     let done = bench.try_run_until(&sh("echo x > /made"), &cancel).unwrap();
@@ -521,8 +581,8 @@ fn commands_run_side_by_side() {
     });
 }
 
-fn large_requests() {
-    let bench = Bench::new();
+fn large_requests(ground: Ground) {
+    let bench = Bench::small(ground);
     let mut large = sh("echo ${#LARGE}; wc -c < /dev/pipes/EOF");
     large
         .env
@@ -551,6 +611,7 @@ fn a_root_that_is_none() {
                 Entry::Pivot(root),
                 &sh("true"),
                 &mut |_, _| {},
+                &mut |_| {},
                 &Cancel::new().unwrap(),
             )
             .unwrap_err()
@@ -587,6 +648,7 @@ fn builder(seconds: &str) -> ExitCode {
             Entry::Pivot(&bench.root()),
             &everything,
             &mut tell,
+            &mut |_| {},
             &Cancel::new().unwrap(),
         )
         .unwrap();
@@ -652,8 +714,8 @@ fn starting_with_threads() {
     let _ = thread.join().unwrap();
 }
 
-fn time_of_a_command() {
-    let bench = Bench::new();
+fn time_of_a_command(ground: Ground) {
+    let bench = Bench::small(ground);
     let mut times: Vec<Duration> = (0..20)
         .map(|_| {
             let before = Instant::now();

@@ -303,6 +303,7 @@ fn a_root_without_pivot_root() {
                     shutter::rootfs::Entry::Pivot(&plain),
                     &sh("true"),
                     &mut |_, _| {},
+                    &mut |_| {},
                     &shutter::sys::Cancel::new().unwrap(),
                 )
                 .unwrap_err()

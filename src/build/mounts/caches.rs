@@ -138,11 +138,15 @@ fn tree(
     let Some(key) = base::key(base, platform) else {
         return Ok((tree, None));
     };
-    let files = shared.files.get(&key).and_then(|files| files.wait());
+    let files = shared.bases.files.get(&key).and_then(|files| files.wait());
     for layer in files.ok_or(Error::Gone)?.iter() {
         tree.push(Arc::clone(&layer.view));
     }
-    let layers = shared.bases.get(&key).map(|base| base.layers.last());
+    let layers = shared
+        .bases
+        .resolved
+        .get(&key)
+        .map(|base| base.layers.last());
     let chain = layers.flatten().map(|layer| layer.chain_id.to_string());
     Ok((tree, chain))
 }

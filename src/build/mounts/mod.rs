@@ -2,34 +2,31 @@
 //! with all that has to be there, and be held, meanwhile.
 
 mod caches;
-mod keys;
 mod mask;
 mod secrets;
-mod ssh;
 mod views;
-mod wire;
 
 pub(super) use mask::Mask;
-pub(super) use secrets::Secrets;
-pub(super) use views::Views;
 
 use super::Shared;
 use super::stage::BoxError;
-use crate::fs::RelPath;
+use crate::fs::{Kind, LastLink, RelPath, Tree};
 use crate::oci::Platform;
 use crate::plan::{Base, From, Mount, MountedFile, RunOp, Sharing};
 use crate::progress::{Level, StepId};
 use crate::request::Hidden;
 use crate::sandbox::{self, What};
+use crate::ssh::{self, Agent};
 use crate::store::{Cache, CacheKey, CacheSharing};
 use caches::Start;
 use mask::Patterns;
 use rustix::fs::{Mode, OFlags, open};
-use ssh::Agent;
+use secrets::Secrets;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use views::{Throwaway, Wanted};
+use views::{Throwaway, Views, Wanted};
 
 /// Why something cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -58,38 +55,9 @@ pub(super) enum Error {
     /// The request lacks an SSH agent that is required.
     #[error("SSH agent {0}: not found; give it by --ssh {0}=SOCKET or --ssh {0}=KEYFILE")]
     NoAgent(String),
-    /// The caller's agent cannot be used.
-    #[error("use the SSH agent {path}")]
-    Agent {
-        /// Its socket.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// A key file cannot be read.
-    #[error("read the SSH key {path}")]
-    ReadKey {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// A key file has no key that can be used.
-    #[error("use the SSH key {path}: {why}")]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, with the remedy.
-        why: String,
-    },
-    /// The socket for a command could not be made.
-    #[error("make a socket for SSH in {dir}")]
-    Socket {
-        /// Where.
-        dir: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    /// No agent can be had for a command.
+    #[error(transparent)]
+    Ssh(#[from] ssh::Error),
     /// A source cannot be opened.
     #[error("open {path}")]
     Source {
@@ -117,12 +85,58 @@ pub(super) enum Error {
     /// A cache cannot begin with a file.
     #[error("\"{0}\": a cache begins with a directory, and this is none")]
     NoDirectory(String),
+    /// A directory cannot be mounted on a file.
+    #[error("`{0}` is a file in the image, and {1} is a directory")]
+    OnFile(String, &'static str),
+    /// A file cannot be mounted on a directory.
+    #[error("`{0}` is a directory in the image, and {1} is a file")]
+    OnDirectory(String, &'static str),
     /// A path that no file can have.
     #[error("\"{0}\" has a NUL byte")]
     Nul(String),
     /// What is needed could not be made, which has been reported already, or the build is cancelled.
     #[error("cancelled")]
     Gone,
+}
+
+/// Says of a command that could not be started what of its mounts does not fit the image, where it is
+/// that.
+pub(super) fn explained(error: sandbox::Error, mounts: &[Mount], tree: &Tree) -> BoxError {
+    let sandbox::Error::Setup { action, source } = &error else {
+        return error.into();
+    };
+    let failed = action.strip_prefix("mount ");
+    let what = mounts.iter().find_map(|mount| {
+        let (target, what) = match mount {
+            Mount::Bind { target, .. } => (target, "what is mounted"),
+            Mount::Cache { target, .. } => (target, "a cache"),
+            Mount::Tmpfs { target, .. } => (target, "a tmpfs"),
+            Mount::Secret { file, .. } => (&file.as_ref()?.target, "a secret"),
+            Mount::Ssh { file, .. } => (&file.target, "an agent's socket"),
+        };
+        (failed == Some(target)).then_some((target, what))
+    });
+    let Some((target, what)) = what else {
+        return error.into();
+    };
+    let kind = RelPath::clean(target.as_bytes())
+        .and_then(|path| tree.resolve(&path, LastLink::Follow).ok())
+        .and_then(|path| tree.get(&path))
+        .map(|found| found.meta.kind);
+    match (source.kind(), kind) {
+        (ErrorKind::NotADirectory, Some(Kind::File)) => Error::OnFile(target.clone(), what).into(),
+        (ErrorKind::IsADirectory, Some(Kind::Dir)) => {
+            Error::OnDirectory(target.clone(), what).into()
+        }
+        _ => error.into(),
+    }
+}
+
+/// What the commands of a build mount in common.
+#[derive(Default)]
+pub(super) struct Common {
+    secrets: Secrets,
+    views: Views,
 }
 
 /// The mounts of one command, to be kept until it has ended.
@@ -183,7 +197,7 @@ pub(super) fn prepare(
     Ok(Ready {
         mounts: mounts.into_iter().map(|(_, mount)| mount).collect(),
         variables,
-        patterns: shared.secrets.patterns(),
+        patterns: shared.mounts.secrets.patterns(),
         held,
     })
 }
@@ -214,7 +228,7 @@ impl<'a> Making<'a, '_> {
                     source,
                     step: self.step,
                 };
-                let views = &self.shared.views;
+                let views = &self.shared.mounts.views;
                 let opened = if *writable {
                     let (opened, throwaway) = views.writable(self.shared, &wanted)?;
                     self.held.throwaways.push(throwaway);
@@ -285,7 +299,11 @@ impl<'a> Making<'a, '_> {
         env: Option<&str>,
         required: bool,
     ) -> Result<(), Error> {
-        let value = self.shared.secrets.get(id, &self.shared.request.secrets)?;
+        let value = self
+            .shared
+            .mounts
+            .secrets
+            .get(id, &self.shared.request.secrets)?;
         if value.is_none() && required {
             return Err(Error::NoSecret(id.to_owned()));
         }
@@ -324,7 +342,13 @@ impl<'a> Making<'a, '_> {
         };
         let StepId { stage, step } = self.step;
         let name = format!("ssh-{stage}-{step}-{}", self.held.agents.len());
-        let agent = Agent::start(source, file, self.shared.scratch.dir.join(name))?;
+        let socket = ssh::Socket {
+            dir: self.shared.scratch.dir.join(name),
+            mode: file.mode,
+            uid: file.uid,
+            gid: file.gid,
+        };
+        let agent = Agent::start(source, socket)?;
         self.mount(
             place,
             &file.target,
@@ -338,7 +362,8 @@ impl<'a> Making<'a, '_> {
     /// Takes the caches, all commands in the same order, so that no two wait for each other.
     fn take_caches(&mut self) -> Result<(), BoxError> {
         let mut wanted = std::mem::take(&mut self.caches);
-        wanted.sort_by(|a, b| a.key.cmp(&b.key));
+        // Of a cache that is mounted more than once, the mount that shares least counts.
+        wanted.sort_by(|a, b| a.key.cmp(&b.key).then(b.sharing.cmp(&a.sharing)));
         let shared = self.shared;
         for cache in wanted {
             let WantedCache {

@@ -188,7 +188,7 @@ impl Views {
         let root = match (of, context) {
             (Of::Files(_, path), Some(context)) => return self.of_files(shared, context, path),
             (Of::Scratch, _) | (Of::Files(..), None) => {
-                let top = Meta::dir(0o755, shared.now);
+                let top = Meta::dir(0o755, shared.clock.now);
                 crate::rootfs::create(
                     shared.request.rootfs,
                     self.dir(shared)?,
@@ -202,7 +202,7 @@ impl Views {
                 done.root(shared, || self.dir(shared))?
             }
             (Of::Image(key), _) => {
-                let files = shared.files.get(key).and_then(|files| files.wait());
+                let files = shared.bases.files.get(key).and_then(|files| files.wait());
                 base_root(shared, &files.ok_or(Error::Gone)?, self.dir(shared)?)?
             }
         };

@@ -52,6 +52,15 @@ pub(super) fn sources(
     let sub_path = typed.context_sub_path.as_deref().unwrap_or(Path::new(""));
     // kaniko appends it whether or not it starts with a slash.
     let sub_path = sub_path.strip_prefix("/").unwrap_or(sub_path);
+    if sub_path
+        .components()
+        .any(|part| part == Component::ParentDir)
+    {
+        return Err(Usage::new(format!(
+            "--context-sub-path: {} leads out of the context",
+            sub_path.display()
+        )));
+    }
     match source {
         ContextSource::Directory(mut dir) => {
             git.unused(warnings);
@@ -70,15 +79,6 @@ pub(super) fn sources(
             match &mut fetched {
                 ContextSource::Git(source) => git.apply(source),
                 _ => git.unused(warnings),
-            }
-            if sub_path
-                .components()
-                .any(|part| part == Component::ParentDir)
-            {
-                return Err(Usage::new(format!(
-                    "--context-sub-path: {} leads out of the context",
-                    sub_path.display()
-                )));
             }
             Ok(Sources {
                 context: fetched,
@@ -331,7 +331,9 @@ pub(super) fn named(
                         "{label}: only --context can be standard input"
                     )));
                 }
-                ContextSource::Directory(dir) => ContextSource::Directory(directory(&label, dir)?),
+                ContextSource::Directory(dir) => {
+                    ContextSource::Directory(directory(&format!("{label}:"), dir)?)
+                }
                 other => other,
             }),
         };

@@ -61,7 +61,7 @@ const ELSEWHERE: [(&str, &str); 5] = [
     ),
     (
         "rewrite-timestamp",
-        "--reproducible does it for the whole image",
+        "SOURCE_DATE_EPOCH does it for the whole image",
     ),
     (
         "registry.insecure",

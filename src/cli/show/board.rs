@@ -272,6 +272,10 @@ impl Board {
                 }
                 Vec::new()
             }
+            Event::SpanFailed { id, at: _ } => {
+                self.active.remove(&id);
+                Vec::new()
+            }
             Event::SpanDone { id, at } => {
                 let Some(active) = self.active.remove(&id) else {
                     return Vec::new();

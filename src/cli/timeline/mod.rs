@@ -127,7 +127,7 @@ impl Timeline {
                     span.bytes = span.bytes.saturating_add(*bytes);
                 }
             }
-            Event::SpanDone { id, at } => {
+            Event::SpanDone { id, at } | Event::SpanFailed { id, at } => {
                 let to = since(*at);
                 if let Some(span) = self.spans.get_mut(id) {
                     span.to = Some(to.max(span.from));

@@ -66,6 +66,27 @@ fn a_date_for_what_is_copied_is_not_for_archives() {
 }
 
 #[test]
+fn a_link_of_an_archive_has_all_permissions() {
+    let dir = context(&[]);
+    let bytes = archive(&[
+        entry("l", b'2', 0o644, "f", ""),
+        entry("h", b'1', 0o600, "l", ""),
+    ]);
+    std::fs::write(dir.path().join("t.tar"), bytes).unwrap();
+    let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
+    let mut op = op(&["t.tar"], "/");
+    op.unpack = Unpack::Local;
+    let scratch = tempfile::tempdir().unwrap();
+    let (from, cancel) = (Origin::Context(&context), Cancel::new().unwrap());
+    let dates = Dates::made(Time::default());
+    let done = copy(&op, &from, &[], &base(), scratch.path(), dates, &cancel).unwrap();
+    match done.get(&RelPath::clean(b"l").unwrap()) {
+        Some(Action::Put { meta, .. }) => assert_eq!(meta.mode, 0o777),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn archives_are_unpacked() {
     let plain = archive(&[
         entry("./", b'5', 0o700, "", ""),
@@ -130,16 +151,7 @@ fn archives_are_unpacked() {
 
 fn carry_out_paths(op: &CopyOp, from: &Origin<'_>) -> Vec<String> {
     let scratch = tempfile::tempdir().unwrap();
-    let changeset = copy(
-        op,
-        from,
-        &[],
-        &base(),
-        scratch.path(),
-        Dates::made(NOW),
-        &Cancel::new().unwrap(),
-    )
-    .unwrap();
+    let changeset = make(op, from, &[], &base(), &scratch).unwrap();
     let path = |change: &crate::changeset::Change| {
         String::from_utf8_lossy(change.path.as_bytes()).into_owned()
     };
@@ -157,15 +169,8 @@ fn a_cancelled_build_unpacks_nothing() {
     let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::new().unwrap());
     cancel.cancel();
     let from = Origin::Context(&context);
-    let done = copy(
-        &op,
-        &from,
-        &[],
-        &base(),
-        scratch.path(),
-        Dates::made(NOW),
-        &cancel,
-    );
+    let dates = Dates::made(NOW);
+    let done = copy(&op, &from, &[], &base(), scratch.path(), dates, &cancel);
     assert!(matches!(done, Err(Error::Cancelled)));
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
@@ -275,17 +280,8 @@ fn unpack(entries: &[Vec<u8>], chown: Option<&str>) -> Result<Vec<String>, Strin
     let mut op = instruction("ADD t.tar /tree");
     op.chown = chown.map(str::to_owned);
     let scratch = tempfile::tempdir().unwrap();
-    let cancel = Cancel::new().unwrap();
     let from = Origin::Context(&context);
-    match copy(
-        &op,
-        &from,
-        &[],
-        &base(),
-        scratch.path(),
-        Dates::made(NOW),
-        &cancel,
-    ) {
+    match make(&op, &from, &[], &base(), &scratch) {
         Ok(changeset) => Ok(lines(&changeset)),
         Err(error) => Err(chain(&error)),
     }
@@ -518,19 +514,10 @@ fn archives_are_bounded() {
         let entries = [pax(&[("mtime", time)]), entry("f", b'0', 0o644, "", "x")];
         std::fs::write(dir.path().join("t.tar"), archive(&entries)).unwrap();
         let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
-        let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::new().unwrap());
+        let scratch = tempfile::tempdir().unwrap();
         let from = Origin::Context(&context);
         let op = instruction("ADD t.tar /");
-        let made = copy(
-            &op,
-            &from,
-            &[],
-            &base(),
-            scratch.path(),
-            Dates::made(NOW),
-            &cancel,
-        )
-        .unwrap();
+        let made = make(&op, &from, &[], &base(), &scratch).unwrap();
         let Some(Action::Put { meta, .. }) = made.get(&clean("f").unwrap()) else {
             panic!("f is put");
         };

@@ -97,41 +97,16 @@ fn what_was_fetched_is_placed() {
                 *source = remote();
             }
         }
-        let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::new().unwrap());
+        let scratch = tempfile::tempdir().unwrap();
         let from = Origin::Context(&context);
-        let made = copy(
-            &op,
-            &from,
-            fetched,
-            &base(),
-            scratch.path(),
-            Dates::made(NOW),
-            &cancel,
-        )
-        .unwrap();
+        let made = make(&op, &from, fetched, &base(), &scratch).unwrap();
         assert_eq!(&lines(&made), expected, "{text}");
         // One that is missing is no reason to go on.
-        let none = copy(
-            &op,
-            &from,
-            &[],
-            &base(),
-            scratch.path(),
-            Dates::made(NOW),
-            &cancel,
-        );
+        let none = make(&op, &from, &[], &base(), &scratch);
         assert!(matches!(none, Err(Error::NotFetched(_))), "{text}");
         // The bytes are there, but are not unpacked unasked.
         op.unpack = Unpack::Local;
-        let made = copy(
-            &op,
-            &from,
-            fetched,
-            &base(),
-            scratch.path(),
-            Dates::made(NOW),
-            &cancel,
-        );
+        let made = make(&op, &from, fetched, &base(), &scratch);
         assert!(made.is_ok(), "{text}");
     }
 }

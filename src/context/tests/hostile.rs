@@ -110,18 +110,9 @@ fn a_context_that_changes_is_noticed() {
     let dir = context(&["a 644 four", "b/c 644 four"]);
     let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
     let from = Origin::Context(&context);
-    let (scratch, cancel) = (tempfile::tempdir().unwrap(), Cancel::new().unwrap());
+    let scratch = tempfile::tempdir().unwrap();
     let op = instruction("COPY a b /x/");
-    let made = copy(
-        &op,
-        &from,
-        &[],
-        &base(),
-        scratch.path(),
-        Dates::made(NOW),
-        &cancel,
-    )
-    .unwrap();
+    let made = make(&op, &from, &[], &base(), &scratch).unwrap();
     let read = |path: &str| {
         let Some(Action::Put { source, .. }) = made.get(&clean(path).unwrap()) else {
             panic!("{path} is put");

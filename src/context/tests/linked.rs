@@ -98,7 +98,6 @@ fn a_linked_layer_goes_over_what_is_below() {
     let context = Context::open(dir.path(), Path::new("/nowhere/Dockerfile")).unwrap();
     let from = Origin::Context(&context);
     let scratch = tempfile::tempdir().unwrap();
-    let cancel = Cancel::new().unwrap();
     let table: &[(&str, &str, &[&str])] = &[
         // A file takes the place of a directory with all that is in it.
         ("COPY --link a.txt /tree", "tree", &["tree 644 0:0 a"]),
@@ -134,16 +133,7 @@ fn a_linked_layer_goes_over_what_is_below() {
     ];
     for (text, top, expected) in table {
         let op = instruction(text);
-        let made = copy(
-            &op,
-            &from,
-            &[],
-            &base(),
-            scratch.path(),
-            Dates::made(NOW),
-            &cancel,
-        )
-        .unwrap();
+        let made = make(&op, &from, &[], &base(), &scratch).unwrap();
         let settled = made.settle(&Tree::default()).unwrap();
         let mut above = base();
         above.push(Arc::new(Arc::new(settled).view().unwrap()));

@@ -12,9 +12,11 @@
 mod options;
 mod secrets;
 pub(crate) mod text;
+mod urls;
 
 pub use options::{Options, Which};
-pub use secrets::{is_secret, masked};
+pub use secrets::{is_secret, masked, masked_instruction};
+pub use urls::{Hide, without_credentials};
 
 use super::ast::Span;
 use std::collections::HashSet;

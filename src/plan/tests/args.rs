@@ -138,9 +138,22 @@ fn the_epoch_may_be_a_default_of_the_dockerfile() {
     }
     let staged = last(text, &request());
     assert_eq!(run(&staged, 0).env, ["PATH=/bin", "SOURCE_DATE_EPOCH=12"]);
-    let error = plan("ARG A\nARG SOURCE_DATE_EPOCH=noon\nFROM base", &request()).unwrap_err();
-    assert_eq!(error.message, "invalid SOURCE_DATE_EPOCH: noon");
-    assert_eq!(error.span.map(|span| span.first), Some(2));
+    for (value, why) in [
+        (
+            "context",
+            "`context` is not a number of seconds since 1970; the time of a context or stage is not yet supported",
+        ),
+        (
+            "99999999999999",
+            "`99999999999999` seconds after 1970 is later than the year 9999",
+        ),
+        ("-5", "`-5` is before 1970"),
+    ] {
+        let text = format!("ARG A\nARG SOURCE_DATE_EPOCH={value}\nFROM base");
+        let error = plan(&text, &request()).unwrap_err();
+        assert_eq!(error.message, format!("invalid SOURCE_DATE_EPOCH: {why}"));
+        assert_eq!(error.span.map(|span| span.first), Some(2));
+    }
 }
 
 #[test]
@@ -172,6 +185,24 @@ fn build_args_without_effect() {
             "no ARG declares the build args A, BUILDKIT_NO_SUCH: they have no effect",
             "the build args BUILDKIT_SYNTAX are not yet supported: they have no effect",
         ]
+    );
+    for (frontend, told) in [
+        ("docker/dockerfile:1", false),
+        ("docker.io/docker/dockerfile", false),
+        ("docker/dockerfile-upstream:master-labs opt", false),
+        ("mirror.example/docker/dockerfile:1", false),
+        ("other/frontend:2 opt=1", true),
+        ("docker/Dockerfile", true),
+    ] {
+        let said = idle(&format!("# syntax={frontend}\nFROM a"), &[]);
+        let name = frontend.split(' ').next().unwrap();
+        let expected =
+            format!("the frontend {name} of `# syntax=` is not yet supported: it has no effect");
+        assert_eq!(said, Vec::from_iter(told.then_some(expected)), "{frontend}");
+    }
+    assert_eq!(
+        idle("FROM a", &[("BUILDKIT_SYNTAX", "docker/dockerfile:1.7")]),
+        none
     );
     assert_eq!(
         idle(

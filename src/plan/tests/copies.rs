@@ -190,7 +190,7 @@ fn copies_are_expanded() {
     );
     let first = copies(&staged)[0];
     assert_eq!(first.chown.as_deref(), Some("app:50"));
-    assert_eq!(first.chmod.as_deref(), Some("710"));
+    assert_eq!(first.chmod, Chmod::parse("710").ok());
     assert_eq!(
         copies(&staged)[3].inline,
         [

@@ -1,4 +1,6 @@
 use super::*;
+use crate::request::ContextSource;
+use std::collections::BTreeMap;
 
 #[test]
 fn mounts_make_needs() {
@@ -77,10 +79,26 @@ fn images_that_may_be_misspelled() {
         ("debian", None),
         ("registry/team/app:1", None),
     ] {
-        let hint = meant(&Base::Image(name.into()), &dockerfile);
+        let hint = meant(
+            &Base::Image(name.into()),
+            dockerfile.stages[0].span,
+            &dockerfile,
+        );
         assert_eq!(hint.as_deref(), expected, "{name}");
     }
-    assert_eq!(meant(&Base::Files("bulider".into()), &dockerfile), None);
+    let named = Span { first: 3, last: 3 };
+    for (name, expected) in [
+        ("bulider", Some("did you mean builder?")),
+        ("bse", Some("no stage and no --build-context is called bse")),
+        ("team/bse", None),
+        ("bse:1", None),
+        ("host.example", None),
+    ] {
+        let hint = meant(&Base::Image(name.into()), named, &dockerfile);
+        assert_eq!(hint.as_deref(), expected, "{name}");
+    }
+    let files = Base::Files("bulider".into());
+    assert_eq!(meant(&files, named, &dockerfile), None);
 }
 
 #[test]
@@ -317,18 +335,16 @@ fn triggers_of_a_base_may_need_what_nothing_else_does() {
         ("RUN --device=x y", "RUN --device is not yet supported"),
         (
             "ONBUILD RUN x",
-            "trigger `ONBUILD RUN x` of the base image: Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
+            "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
         ),
-        (
-            "FROM x",
-            "trigger `FROM x` of the base image: FROM isn't allowed as an ONBUILD trigger",
-        ),
+        ("FROM x", "FROM isn't allowed as an ONBUILD trigger"),
         (
             "RUN a\nRUN b",
-            "trigger `RUN a\nRUN b` of the base image: onbuild trigger should be a single expression",
+            "onbuild trigger should be a single expression",
         ),
     ] {
         let error = with("middle", &[trigger]).unwrap_err();
+        let expected = format!("trigger of parent, `{trigger}`: {expected}");
         assert_eq!(error.message, expected, "{trigger}");
         assert_eq!(error.span.map(|span| span.first), Some(4), "{trigger}");
     }

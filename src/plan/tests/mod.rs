@@ -1,48 +1,20 @@
 mod args;
+mod chmod;
 mod copies;
 mod graph;
+mod idle;
 mod mounts;
 
 use super::*;
 use crate::dockerfile;
 use crate::oci::Config;
-use crate::request::{
-    Compression, ContextSource, Layout, NamedContext, RegistryOptions, Request, RootfsChoice,
-};
-use std::collections::BTreeMap;
+use crate::request::{Layout, NamedContext, Request};
 use std::path::PathBuf;
 
 fn request() -> Request {
     Request {
-        context: ContextSource::Directory(PathBuf::from("/c")),
-        context_sub_path: PathBuf::new(),
-        dockerfile: PathBuf::from("/c/Dockerfile"),
-        contexts: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        ssh: BTreeMap::new(),
-        git: Default::default(),
-        allow_insecure: false,
-        destinations: Vec::new(),
-        names: Vec::new(),
-        build_args: Vec::new(),
-        target: None,
-        labels: Vec::new(),
         platform: "linux/arm64".parse().unwrap(),
-        outputs: Vec::new(),
-        digest_file: None,
-        image_name_with_digest_file: None,
-        image_name_tag_with_digest_file: None,
-        store: PathBuf::from("/s"),
-        compression: Compression::Gzip(1),
-        format: None,
-        single_snapshot: false,
-        reproducible: false,
-        epoch: None,
-        rootfs: RootfsChoice::Auto,
-        keep: Vec::new(),
-        check_push: false,
-        registry: RegistryOptions::default(),
-        threads: None,
+        ..Request::local(PathBuf::from("/c"), PathBuf::from("/c/Dockerfile"))
     }
 }
 
@@ -289,7 +261,7 @@ fn mistakes_have_lines() {
         (
             "FROM base AS a\nONBUILD RUN --device=d true\nFROM a",
             3,
-            "RUN --device is not yet supported",
+            "trigger of a, `RUN --device=d true`: RUN --device is not yet supported",
         ),
     ];
     for (text, line, message) in table {

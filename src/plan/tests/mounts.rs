@@ -189,7 +189,10 @@ fn mounts_that_are_wrong() {
             "type=bnd",
             "unsupported mount type \"bnd\" (did you mean bind?)",
         ),
-        ("type=zzzzzz", "unsupported mount type \"zzzzzz\""),
+        (
+            "type=zzzzzz",
+            "unsupported mount type \"zzzzzz\" (bind, cache, secret, ssh and tmpfs are)",
+        ),
         (
             "tpye=bind",
             "unexpected key 'tpye' in 'tpye=bind' (did you mean type?)",
@@ -209,23 +212,38 @@ fn mounts_that_are_wrong() {
             "type=cache,size=1m",
             "unexpected key 'size' for mount type 'cache'",
         ),
-        ("target=/x,ro=maybe", "invalid value for ro: maybe"),
-        ("target=/x,readwrite=", "invalid value for readwrite: "),
+        (
+            "target=/x,ro=maybe",
+            "invalid value for ro: maybe (true and false are)",
+        ),
+        (
+            "target=/x,readwrite=",
+            "invalid value for readwrite:  (true and false are)",
+        ),
         (
             "type=secret,id=x,required=2",
-            "invalid value for required: 2",
+            "invalid value for required: 2 (true and false are)",
         ),
         (
             "type=tmpfs,target=/x,size=big",
-            "invalid value for size: big",
+            "invalid value for size: big (a size is written as in 64m or 1.5g)",
         ),
         (
             "type=cache,target=/x,sharing=lockd",
             "unsupported sharing value \"lockd\" (did you mean locked?)",
         ),
-        ("type=cache,target=/x,mode=9", "invalid value 9 for mode"),
-        ("type=cache,target=/x,uid=-1", "invalid value -1 for uid"),
-        ("type=cache,target=/x,gid=x", "invalid value x for gid"),
+        (
+            "type=cache,target=/x,mode=9",
+            "invalid value 9 for mode (an octal mode is wanted, as in mode=0755)",
+        ),
+        (
+            "type=cache,target=/x,uid=-1",
+            "invalid value -1 for uid (the number of a user is wanted)",
+        ),
+        (
+            "type=cache,target=/x,gid=x",
+            "invalid value x for gid (the number of a group is wanted)",
+        ),
         (
             "type=cache,target=/x,uid=4294967295",
             "invalid value 4294967295 for uid (4294967294 is the highest)",
@@ -256,19 +274,26 @@ fn mounts_that_are_wrong() {
         ),
         (
             "type=secret",
-            "invalid secret mount. one of source, target required",
+            "invalid secret mount. one of source, target required (write type=secret,id=ID)",
         ),
         (
             "type=secret,id=a,source=b",
             "both source and id can't be set",
         ),
-        ("type=secret,id=x,env=", "invalid value for env: "),
+        (
+            "type=secret,id=x,env=",
+            "invalid value for env:  (write env=NAME)",
+        ),
         ("type=ssh,source=x", "ssh does not support source"),
         (
             "target=/x,sharing=private",
             "invalid cache sharing set for bind mount",
         ),
         ("target=/", "invalid mount target \"/\""),
+        (
+            "type=cache,target=/x,sharing=x",
+            "unsupported sharing value \"x\" (locked, private and shared are)",
+        ),
         ("type=cache,target=..", "invalid mount target \"/\""),
         ("type=tmpfs,target=/a/..", "invalid mount target \"/\""),
         (

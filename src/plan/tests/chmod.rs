@@ -1,4 +1,4 @@
-use crate::context::chmod::Chmod;
+use crate::plan::Chmod;
 
 /// Symbolic modes as BuildKit has them: BSD's, with `X` behind `=` too and no mask.
 #[test]
@@ -65,5 +65,16 @@ fn symbolic_modes() {
     for (mode, text, expected) in directories {
         let got = Chmod::parse(text).expect(text).apply(*mode, true);
         assert_eq!(got, *expected, "{mode:o} {text}: {got:o}");
+    }
+}
+
+#[test]
+fn modes_that_are_none() {
+    for wrong in [
+        "888", "10000", "99999", "u=q", "u+q", "rwx", "u", "0x7", "0o755", "7_7", "+7", ",", "+x,",
+        "u+r,a", "u=a", "",
+    ] {
+        let error = Chmod::parse(wrong).unwrap_err();
+        assert!(error.contains(&format!("'{wrong}'")), "{wrong}: {error}");
     }
 }

@@ -5,9 +5,8 @@
 //! (adding, removing and locking keys, extensions) fails.
 
 use super::Error;
-use super::keys::{self, Key};
+use super::key::{self, Key};
 use super::wire::{Reader, number, string};
-use crate::plan::MountedFile;
 use crate::request::SshSource;
 use crate::sys::Cancel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,10 +32,23 @@ const IDENTITIES_ANSWER: u8 = 12;
 const SIGN_REQUEST: u8 = 13;
 const SIGN_RESPONSE: u8 = 14;
 
+/// Where an agent listens, and who may reach it.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    /// The directory that it lies in, which must not be there yet.
+    pub dir: PathBuf,
+    /// Its mode.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
 /// A socket for one command, gone when this is dropped.
-pub(super) struct Agent {
+pub struct Agent {
     /// The socket, for mounting.
-    pub(super) socket: Arc<OwnedFd>,
+    pub socket: Arc<OwnedFd>,
     dir: PathBuf,
     end: Cancel,
     thread: Option<JoinHandle<()>>,
@@ -49,15 +61,13 @@ enum Behind {
 }
 
 impl Agent {
-    /// Starts to answer at a new socket in `dir`, which must not be there yet.
-    pub(super) fn start(
-        source: &SshSource,
-        file: &MountedFile,
-        dir: PathBuf,
-    ) -> Result<Agent, Error> {
+    /// Starts to answer at a new socket.
+    ///
+    /// Fails where the caller's agent is none, and where a file holds no key that can be used.
+    pub fn start(source: &SshSource, at: Socket) -> Result<Agent, Error> {
         let behind = match source {
             SshSource::Keys(files) => {
-                let keys: Result<Vec<Key>, Error> = files.iter().map(|f| keys::read(f)).collect();
+                let keys: Result<Vec<Key>, Error> = files.iter().map(|f| key::read(f)).collect();
                 Behind::Keys(keys?)
             }
             SshSource::Agent(path) => {
@@ -69,11 +79,11 @@ impl Agent {
             }
         };
         let failed = |source| Error::Socket {
-            dir: dir.clone(),
+            dir: at.dir.clone(),
             source,
         };
-        std::fs::create_dir(&dir).map_err(failed)?;
-        let (listener, socket) = listen(&dir, file).map_err(failed)?;
+        std::fs::create_dir(&at.dir).map_err(failed)?;
+        let (listener, socket) = listen(&at).map_err(failed)?;
         let end = Cancel::new().map_err(failed)?;
         let switch = end.clone();
         let thread = Builder::new()
@@ -82,7 +92,7 @@ impl Agent {
             .map_err(failed)?;
         Ok(Agent {
             socket: Arc::new(socket),
-            dir,
+            dir: at.dir,
             end,
             thread: Some(thread),
         })
@@ -109,14 +119,14 @@ fn check(path: &Path) -> io::Result<()> {
     }
 }
 
-fn listen(dir: &Path, file: &MountedFile) -> io::Result<(UnixListener, OwnedFd)> {
+fn listen(at: &Socket) -> io::Result<(UnixListener, OwnedFd)> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let opened = open(dir, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let opened = open(&at.dir, flags | OFlags::DIRECTORY, Mode::empty())?;
     // The name of a socket may have no more than 107 bytes; a store's has as many as it likes.
     let path = PathBuf::from(format!("/proc/self/fd/{}/agent", opened.as_raw_fd()));
     let listener = UnixListener::bind(&path)?;
-    std::os::unix::fs::chown(&path, Some(file.uid), Some(file.gid))?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(file.mode & 0o777))?;
+    std::os::unix::fs::chown(&path, Some(at.uid), Some(at.gid))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(at.mode & 0o777))?;
     listener.set_nonblocking(true)?;
     let socket = open(&path, flags | OFlags::NOFOLLOW, Mode::empty())?;
     Ok((listener, socket))
@@ -200,8 +210,9 @@ fn reach(path: &Path, end: &Cancel) -> io::Result<UnixStream> {
     }
 }
 
-/// Is the agent of some keys; `None` where a request cannot be fulfilled.
-fn answer(request: &[u8], keys: &[Key]) -> Option<Vec<u8>> {
+/// Answers one message, its length taken off, as the agent of some keys; `None` where the request
+/// cannot be fulfilled.
+pub fn answer(request: &[u8], keys: &[Key]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     match request.split_first()? {
         (&REQUEST_IDENTITIES, _) => {
@@ -316,9 +327,9 @@ mod tests {
     use super::*;
     use std::process::{Child, Command, Stdio};
 
-    fn file() -> MountedFile {
-        MountedFile {
-            target: "/agent".into(),
+    fn at(dir: PathBuf) -> Socket {
+        Socket {
+            dir,
             mode: 0o640,
             uid: 5,
             gid: 6,
@@ -408,7 +419,7 @@ mod tests {
         for (args, listed) in table {
             generate(&key, args);
             let source = SshSource::Keys(vec![key.clone()]);
-            let agent = Agent::start(&source, &file(), dir.path().join("socket")).unwrap();
+            let agent = Agent::start(&source, at(dir.path().join("socket"))).unwrap();
             let (ok, list) = run(&agent, "ssh-add", &["-l"], b"");
             assert!(ok && list.contains(listed), "{args:?}: {list}");
             for _ in 0..3 {
@@ -440,7 +451,7 @@ mod tests {
         for (args, why) in table {
             generate(&key, args);
             let source = SshSource::Keys(vec![key.clone()]);
-            let started = Agent::start(&source, &file(), dir.path().join("socket"));
+            let started = Agent::start(&source, at(dir.path().join("socket")));
             let error = started.err().unwrap().to_string();
             assert!(error.contains(key.to_str().unwrap()), "{error}");
             assert!(error.contains(why), "{args:?}: {error}");
@@ -493,7 +504,7 @@ mod tests {
         let source = SshSource::Agent(system.1.clone());
         // Longer than the name of a socket may be.
         let long = dir.path().join("long".repeat(30));
-        let agent = Agent::start(&source, &file(), long).unwrap();
+        let agent = Agent::start(&source, at(long)).unwrap();
         assert_eq!(sign_and_verify(&agent, &key), Ok(()));
         for args in [&["-D"][..], &["-x"], &[other.to_str().unwrap()]] {
             assert!(!run(&agent, "ssh-add", args, b"x\nx\n").0, "{args:?}");
@@ -508,7 +519,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let source = SshSource::Keys(Vec::new());
         let place = dir.path().join("socket");
-        let agent = Agent::start(&source, &file(), place.clone()).unwrap();
+        let agent = Agent::start(&source, at(place.clone())).unwrap();
         let meta = std::fs::metadata(place.join("agent")).unwrap();
         let has = (meta.mode() & 0o7777, meta.uid(), meta.gid());
         assert_eq!(has, (0o640, 5, 6));

@@ -3,6 +3,7 @@
 //! The formats are OpenSSH's own (`PROTOCOL.key`), PKCS#1 and PKCS#8; the cryptography is ring's.
 
 use super::Error;
+use super::number::{less_one, remainder, strip};
 use super::wire::{Reader, string};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -24,11 +25,11 @@ const RSA_SHA2_256: u32 = 2;
 const RSA_SHA2_512: u32 = 4;
 
 /// A private key.
-pub(super) struct Key {
+pub struct Key {
     /// The public half as SSH writes it.
-    pub(super) public: Vec<u8>,
+    pub public: Vec<u8>,
     /// What people call it.
-    pub(super) comment: Vec<u8>,
+    pub comment: Vec<u8>,
     pair: Pair,
 }
 
@@ -70,8 +71,9 @@ impl Curve {
     }
 }
 
-/// Why a file holds no key that can be used.
-struct Unusable(String);
+/// Why a file holds no key that can be used, with the remedy.
+#[derive(Debug)]
+pub struct Unusable(pub String);
 
 impl From<&str> for Unusable {
     fn from(why: &str) -> Unusable {
@@ -98,7 +100,8 @@ pub(super) fn read(path: &Path) -> Result<Key, Error> {
     })
 }
 
-fn parse(text: &[u8]) -> Result<Key, Unusable> {
+/// Reads a private key from a file's content.
+pub fn parse(text: &[u8]) -> Result<Key, Unusable> {
     let text = std::str::from_utf8(text).map_err(|_| "it is no private key")?;
     let (label, headers, body) = armor(text).ok_or("it is no private key in PEM form")?;
     let encrypted = headers.contains("ENCRYPTED") || label == "ENCRYPTED PRIVATE KEY";
@@ -121,6 +124,11 @@ fn parse(text: &[u8]) -> Result<Key, Unusable> {
         ))),
     }
 }
+
+/// The bytes of the longest number of an RSA key that is used.
+const LONGEST: usize = 4096 / 8;
+
+const USABLE: &str = "Ed25519, ECDSA with P-256 or P-384, and RSA of 2048 to 4096 bits can";
 
 const ENCRYPTED: &str = "it is encrypted with a passphrase, which nobody can be asked for here; \
                          load it into an SSH agent and give the agent's socket";
@@ -180,6 +188,10 @@ fn private(kind: &[u8], reader: &mut Reader<'_>) -> Result<Key, Unusable> {
         let mut next = || next().map(strip);
         let (n, e, d) = (next()?, next()?, next()?);
         let (inverse, p, q) = (next()?, next()?, next()?);
+        // Ring refuses them too, but after the divisions, which take long for long numbers.
+        if [n, d, p, q].iter().any(|number| number.len() > LONGEST) {
+            return Err(Unusable(format!("it cannot be used (TooLarge); {USABLE}")));
+        }
         let components = KeyPairComponents {
             public_key: PublicKeyComponents { n, e },
             d,
@@ -227,10 +239,7 @@ fn pkcs8(bytes: &[u8]) -> Result<Key, Unusable> {
 }
 
 fn rejected(why: ring::error::KeyRejected) -> Unusable {
-    Unusable(format!(
-        "it cannot be used ({why}); Ed25519, ECDSA with P-256 or P-384, and RSA of 2048 to 4096 \
-         bits can"
-    ))
+    Unusable(format!("it cannot be used ({why}); {USABLE}"))
 }
 
 fn ed25519(pair: Ed25519KeyPair) -> Key {
@@ -271,7 +280,7 @@ impl Key {
 
     /// Signs, and gives the signature as SSH writes it; `None` where that is not done: RSA with
     /// SHA-1, which servers have not taken for years.
-    pub(super) fn sign(&self, message: &[u8], flags: u32) -> Option<Vec<u8>> {
+    pub fn sign(&self, message: &[u8], flags: u32) -> Option<Vec<u8>> {
         let random = SystemRandom::new();
         let (name, signature) = match &self.pair {
             Pair::Ed25519(pair) => ("ssh-ed25519".into(), pair.sign(message).as_ref().to_vec()),
@@ -313,61 +322,9 @@ fn integer(out: &mut Vec<u8>, number: &[u8]) {
     }
 }
 
-/// Takes zeroes in front away.
-fn strip(number: &[u8]) -> &[u8] {
-    let zeroes = number.iter().take_while(|byte| **byte == 0).count();
-    number.get(zeroes..).unwrap_or_default()
-}
-
-/// Gives an odd number less one; `None` for an even one, which no prime is.
-fn less_one(number: &[u8]) -> Option<Vec<u8>> {
-    let mut out = number.to_vec();
-    let last = out.last_mut()?;
-    *last = last.checked_sub(1).filter(|last| last & 1 == 0)?;
-    Some(out)
-}
-
-/// Gives the remainder of a division, bit by bit; numbers are big-endian. OpenSSH's form leaves
-/// out the exponents that RSA signs with, which are remainders of the private one.
-fn remainder(number: &[u8], by: &[u8]) -> Vec<u8> {
-    let width = by.len() + 1;
-    let by = [&[0], by].concat();
-    let mut rest = vec![0_u8; width];
-    for bit in number
-        .iter()
-        .flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1))
-    {
-        let mut carry = bit;
-        for byte in rest.iter_mut().rev() {
-            (*byte, carry) = (*byte << 1 | carry, *byte >> 7);
-        }
-        if rest >= by {
-            let mut borrow = false;
-            for (byte, less) in rest.iter_mut().zip(&by).rev() {
-                let (first, one) = byte.overflowing_sub(*less);
-                let (second, two) = first.overflowing_sub(u8::from(borrow));
-                *byte = second;
-                borrow = one || two;
-            }
-        }
-    }
-    strip(&rest).to_vec()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn remainders_are_right() {
-        for number in [0_u32, 1, 255, 256, 65_537, 0xdead_beef, u32::MAX] {
-            for by in [1_u32, 2, 3, 255, 256, 257, 0x00de_adbf, u32::MAX] {
-                let got = remainder(&number.to_be_bytes(), strip(&by.to_be_bytes()));
-                let expected = (number % by).to_be_bytes();
-                assert_eq!(got, strip(&expected), "{number} by {by}");
-            }
-        }
-    }
 
     #[test]
     fn files_that_hold_no_usable_key_say_why() {
@@ -415,5 +372,24 @@ mod tests {
                 "{text}: {why:?}"
             );
         }
+    }
+
+    /// Numbers that no key has end before anything is computed with them.
+    #[test]
+    fn long_numbers_cost_nothing() {
+        let mut private = [0; 8].to_vec();
+        string(&mut private, b"ssh-rsa");
+        for _ in 0..6 {
+            string(&mut private, &[0xff; 10_000]);
+        }
+        let mut bytes = b"openssh-key-v1\0".to_vec();
+        string(&mut bytes, b"none");
+        string(&mut bytes, b"none");
+        string(&mut bytes, b"");
+        bytes.extend([0, 0, 0, 1]);
+        string(&mut bytes, b"");
+        string(&mut bytes, &private);
+        let why = openssh(&bytes).err().map(|Unusable(why)| why);
+        assert!(why.is_some_and(|why| why.contains("TooLarge")));
     }
 }

@@ -1,8 +1,11 @@
-use super::Error;
+//! `--chmod`: octal and symbolic modes.
 
 /// What `--chmod` does to a mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Chmod {
+pub struct Chmod(How);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum How {
     /// Puts this in its place.
     Set(u32),
     /// Changes it, one step after the other.
@@ -11,7 +14,7 @@ pub(super) enum Chmod {
 
 /// A step of a symbolic mode: `u=rwX` is three.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+enum Step {
     /// Takes these bits away.
     Clear(u32),
     /// Adds these bits.
@@ -39,29 +42,29 @@ const STICKY: u32 = 0o1000;
 
 impl Chmod {
     /// Reads an octal mode, or a symbolic one as BSD's `setmode` does with an empty file mode
-    /// creation mask: BuildKit clears its own.
-    pub(super) fn parse(text: &str) -> Result<Chmod, Error> {
+    /// creation mask: BuildKit clears its own. The error is what is wrong.
+    pub fn parse(text: &str) -> Result<Chmod, String> {
         if text.bytes().next().is_some_and(|c| c.is_ascii_digit()) {
             return match u32::from_str_radix(text, 8) {
-                Ok(mode) if mode <= 0o7777 => Ok(Chmod::Set(mode)),
-                _ => Err(Error::Chmod(format!(
+                Ok(mode) if mode <= 0o7777 => Ok(Chmod(How::Set(mode))),
+                _ => Err(format!(
                     "invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
-                ))),
+                )),
             };
         }
         let mut steps = Vec::new();
         for part in text.split(',') {
             clause(part.as_bytes(), &mut steps)
-                .ok_or_else(|| Error::Chmod(format!("invalid chmod parameter: '{text}'")))?;
+                .ok_or_else(|| format!("invalid chmod parameter: '{text}'"))?;
         }
-        Ok(Chmod::Change(steps))
+        Ok(Chmod(How::Change(steps)))
     }
 
     /// Gives the mode of a copied file or directory after it.
-    pub(super) fn apply(&self, mode: u32, is_dir: bool) -> u32 {
-        match self {
-            Chmod::Set(mode) => *mode,
-            Chmod::Change(steps) => {
+    pub fn apply(&self, mode: u32, is_dir: bool) -> u32 {
+        match &self.0 {
+            How::Set(mode) => *mode,
+            How::Change(steps) => {
                 let search = is_dir || mode & 0o111 != 0;
                 steps.iter().fold(mode, |now, step| step.apply(now, search))
             }
@@ -70,10 +73,10 @@ impl Chmod {
 
     /// Gives the mode of a directory that has to be made: the permissions of an octal mode, and
     /// nothing of a symbolic one.
-    pub(super) fn made(&self) -> u32 {
-        match self {
-            Chmod::Set(mode) => mode & 0o777,
-            Chmod::Change(_) => 0o755,
+    pub fn made(&self) -> u32 {
+        match self.0 {
+            How::Set(mode) => mode & 0o777,
+            How::Change(_) => 0o755,
         }
     }
 }
