@@ -1,7 +1,7 @@
 //! A base image of three layers, a root over it and the tree that describes it.
 
 use crate::operations::{Op, Tolerance};
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, OpenTreeFlags};
 use shutter::changeset::{Action, Changeset, full_walk};
 use shutter::fs::{
     self, Content, FileId, Kind, LayerView, Meta, Node, RelPath, Source, Stat, Toc, TocEntry, Tree,
@@ -258,6 +258,14 @@ impl Stage {
             .expect("a root")
             .try_clone_to_owned()
             .expect("a descriptor");
+        // Without what is mounted in it, which is not the root's.
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        let root = match self.sort {
+            Sort::InPlace => rustix::mount::open_tree(&root, "", flags).expect("a clone"),
+            _ => root,
+        };
         let mut changes = full_walk(&Arc::new(root), &self.tree).expect("a walk");
         // What is the builder's is not the image's.
         let own: Vec<RelPath> = ["proc", "builder"]
