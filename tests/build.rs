@@ -185,6 +185,50 @@ fn a_refused_machine_is_told_once_and_what_to_do() {
     assert!(text.contains("--cache-dir"), "{text}");
 }
 
+/// Without the right to mount a Dockerfile is built that has no commands; one that has some is told
+/// what it takes.
+#[test]
+fn only_commands_need_the_right_to_mount() {
+    let project = Project::new();
+    project
+        .file("a", "a")
+        .file("Plain", "FROM base\nCOPY a /new/a\nWORKDIR /w\n");
+    project.file("Dockerfile", "FROM base\nCOPY a /new/a\nRUN true\n");
+    let plain = project.path("context/Plain");
+    let whole = project.build(
+        "whole",
+        &["--reproducible", "--dockerfile", path_text(&plain)],
+    );
+    let fewer = |args: &[&str]| {
+        let command = project.command();
+        let mut less = std::process::Command::new("setpriv");
+        less.args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]);
+        less.arg(command.get_program()).args(command.get_args());
+        less.args(args).output().expect("run setpriv (util-linux)")
+    };
+    let out = project.path("less");
+    let built = fewer(&[
+        "--reproducible",
+        "--no-push",
+        "--dockerfile",
+        path_text(&plain),
+        "--oci-layout-path",
+        path_text(&out),
+    ]);
+    let said = String::from_utf8_lossy(&built.stderr).into_owned();
+    assert!(built.status.success(), "{said}");
+    assert_eq!(read_layout(&out).manifest, read_layout(&whole).manifest);
+    let refused = fewer(&["--no-push"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("overlay cannot be used here"), "{said}");
+    assert!(said.contains("CAP_SYS_ADMIN"), "{said}");
+}
+
+fn path_text(path: &std::path::Path) -> &str {
+    path.to_str().expect("text")
+}
+
 #[test]
 fn a_failed_run_shows_its_lines_and_its_exit_code() {
     let project = Project::new();
