@@ -330,6 +330,12 @@ impl Maker {
             let at = target(self, "/mounted", "/other");
             let from = (id > 0 && self.random.chance(50))
                 .then(|| From::Stage(self.random.below(id), self.by()));
+            let from = from.map(|from| match from {
+                From::Stage(id, By::Number) if !self.may(Feature::MountFromNumber) => {
+                    From::Stage(id, By::Name)
+                }
+                from => from,
+            });
             let source = self.text(&["dir", "", ".", "dir/sub"]);
             let mut text = match from {
                 Some(_) => format!("type=bind,from=@,target={at}"),
