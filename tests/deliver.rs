@@ -297,6 +297,8 @@ fn small() -> Project {
 #[test]
 fn standard_output_has_the_image_and_nothing_else() {
     let project = small();
+    let dockerfile = "FROM base\nCOPY --chown=1:2 a /dir/a\nRUN echo printed; echo too >&2\n";
+    project.file("Dockerfile", dockerfile);
     for (to_stdout, to_file) in [
         (&["-o", "-"][..], "type=tar"),
         (&["-o", "type=oci,dest=-"], "type=oci"),

@@ -51,6 +51,15 @@ pub(super) enum Stamp {
     Clock,
 }
 
+/// Where what commands print goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Printed {
+    /// To standard output.
+    Stdout,
+    /// To standard error, since an image is on standard output.
+    Stderr,
+}
+
 /// What is asked of `cli` itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Options {
@@ -60,6 +69,8 @@ pub(super) struct Options {
     pub format: LogFormat,
     /// What a line starts with.
     pub stamp: Stamp,
+    /// Where what commands print goes.
+    pub printed: Printed,
     /// Where the page of spans goes.
     pub timeline: Option<PathBuf>,
     /// Gets what was built as JSON.
@@ -189,6 +200,10 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
             Stamp::Clock
         } else {
             Stamp::Elapsed
+        },
+        printed: match export::on_stdout(&request.outputs) {
+            0 => Printed::Stdout,
+            _ => Printed::Stderr,
         },
         timeline: absolute(&typed.timeline),
         metadata_file: absolute(&typed.metadata_file),

@@ -288,9 +288,9 @@ fn is_stdout(path: &Path) -> bool {
         .any(|name| path == Path::new(name))
 }
 
-/// Refuses outputs that get in each other's way, and a terminal.
-fn check(exports: &Exports, typed: &Typed, around: &Surroundings) -> Result<(), Usage> {
-    let on_stdout = exports.outputs.iter().filter(|output| {
+/// Counts the outputs that go to standard output.
+pub(super) fn on_stdout(outputs: &[Output]) -> usize {
+    let on_stdout = outputs.iter().filter(|output| {
         matches!(
             output,
             Output::DockerTar(Place::Stdout)
@@ -298,7 +298,12 @@ fn check(exports: &Exports, typed: &Typed, around: &Surroundings) -> Result<(), 
                 | Output::RootTar(Place::Stdout)
         )
     });
-    let on_stdout = on_stdout.count();
+    on_stdout.count()
+}
+
+/// Refuses outputs that get in each other's way, and a terminal.
+fn check(exports: &Exports, typed: &Typed, around: &Surroundings) -> Result<(), Usage> {
+    let on_stdout = on_stdout(&exports.outputs);
     if on_stdout > 1 {
         return Err(Usage::new("two outputs cannot both go to standard output"));
     }

@@ -5,7 +5,7 @@ mod live;
 pub(super) mod log;
 pub(super) mod text;
 
-use super::meaning::{LogFormat, Options, Verbosity};
+use super::meaning::{LogFormat, Options, Printed, Verbosity};
 use super::report::Report;
 use super::timeline::{self, Timeline};
 use crate::build::Built;
@@ -97,8 +97,9 @@ struct Painter {
     stamp: super::meaning::Stamp,
     screen: live::Screen,
     timeline: Option<(Timeline, PathBuf)>,
-    /// Output of commands that is not on stdout yet.
+    /// Output of commands that is not printed yet.
     output: Vec<u8>,
+    printed: Printed,
     /// The number of the signal that ended the build, or 0.
     signal: Arc<AtomicI32>,
     /// Bytes that commands printed and that are not shown for that.
@@ -125,6 +126,7 @@ impl Painter {
                 .as_ref()
                 .map(|file| (Timeline::new(begun), file.clone())),
             output: Vec::new(),
+            printed: options.printed,
             signal,
             dropped: 0,
         }
@@ -184,6 +186,7 @@ impl Painter {
 
     fn live(&mut self, note: &Note, stay: &mut Vec<String>) {
         if let Note::Line(..) = note
+            && self.printed == Printed::Stdout
             && !std::io::stdout().is_terminal()
         {
             self.line(note, Colours::Drop, Instant::now());
@@ -242,10 +245,13 @@ impl Painter {
         }
     }
 
-    /// Puts the output of commands on stdout; a closed pipe is not our business.
+    /// Prints the output of commands; a closed pipe is not our business.
     fn flush(&mut self) {
         if !self.output.is_empty() {
-            let mut out = std::io::stdout().lock();
+            let mut out: Box<dyn Write> = match self.printed {
+                Printed::Stdout => Box::new(std::io::stdout().lock()),
+                Printed::Stderr => Box::new(std::io::stderr().lock()),
+            };
             let _ = out.write_all(&self.output).and_then(|()| out.flush());
             self.output.clear();
         }
