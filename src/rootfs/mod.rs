@@ -129,7 +129,7 @@ pub fn probe(choice: RootfsChoice, dir: &Path, cancel: &Cancel) -> Result<(), Er
         _ => (
             "overlay",
             "it needs root or CAP_SYS_ADMIN with mount allowed (a privileged pod), and a store \
-             (--cache-dir) that is not on overlayfs: give it a volume or a tmpfs",
+             (--cache-dir) that is not on overlayfs: give it a volume or a tmpfs, or try --rootfs=fuse",
         ),
     };
     tried.map_err(|error| {
