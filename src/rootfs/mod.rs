@@ -1,5 +1,6 @@
 //! The root file system that commands run in, behind one trait.
 
+mod dirs;
 mod fuse;
 mod live;
 mod overlay;
@@ -62,6 +63,16 @@ pub struct Lower {
     pub dir: PathBuf,
     /// What is known of them without looking at the directory.
     pub view: Option<Arc<LayerView>>,
+}
+
+impl Lower {
+    /// Gives what is known of the files; where that is nothing yet, by one walk.
+    fn view(&self) -> Result<Arc<LayerView>, Error> {
+        match &self.view {
+            Some(view) => Ok(Arc::clone(view)),
+            None => Ok(Arc::new(dirs::view_of(&self.dir)?)),
+        }
+    }
 }
 
 impl From<PathBuf> for Lower {

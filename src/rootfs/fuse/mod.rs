@@ -9,19 +9,19 @@ mod node;
 mod serve;
 mod table;
 
+use super::dirs::{at, detach, make_dir, open_dir, remove};
 use super::{Entry, Error, Lower, Rootfs};
 use crate::changeset::{Action, Change, Changeset, State};
-use crate::fs::{self, Content, FileId, Kind, LayerView, Meta, Node, RelPath, Stat, Toc, TocEntry};
+use crate::fs::{Content, Meta, RelPath};
 use crate::sys::Cancel;
 use content::{Files, Truth, Upper};
-use mount::{Access, at, attach, detach, open_dir, serve};
+use mount::{Access, attach, serve};
 use rayon::prelude::*;
 use serve::Server;
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use table::{Base, Table};
 
 /// A root whose files are shown by the builder itself.
@@ -83,10 +83,7 @@ impl Fuse {
     pub fn new(scratch: PathBuf, lowers: Vec<Lower>, top: Meta) -> Result<Fuse, Error> {
         let mut base = Base::default();
         for lower in lowers {
-            base.push(match lower.view {
-                Some(view) => view,
-                None => Arc::new(view_of(&lower.dir)?),
-            });
+            base.push(lower.view()?);
         }
         Fuse::over(scratch, base, top, Contents::Kernel)
     }
@@ -308,60 +305,4 @@ fn copied(
         changes: changes?,
         state: State::Frozen,
     })
-}
-
-/// Describes a directory of which nothing is known, by one walk; it may be in overlay form.
-fn view_of(dir: &Path) -> Result<LayerView, Error> {
-    let fd = open_dir(dir)?;
-    let all: Mutex<Vec<(RelPath, Stat)>> = Mutex::default();
-    let visit = |_: &RelPath, entries: Vec<(RelPath, Stat)>| {
-        all.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(entries);
-        Ok(())
-    };
-    fs::walk(fd.as_fd(), &RelPath::root(), &visit).map_err(|error| Error::Io {
-        action: "look at",
-        path: dir.join(error.path.as_path()),
-        source: error.source,
-    })?;
-    let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut firsts: HashMap<FileId, RelPath> = HashMap::new();
-    let mut entries = Vec::with_capacity(all.len());
-    for (path, stat) in all {
-        let node = if stat.is_whiteout() {
-            Node::Delete
-        } else if stat.is_opaque() {
-            Node::Opaque(stat.meta)
-        } else {
-            let mut link = None;
-            if stat.links > 1 && stat.meta.kind != Kind::Dir {
-                let first = firsts.entry(stat.id).or_insert_with(|| path.clone());
-                link = (*first != path).then(|| first.clone());
-            }
-            Node::Put {
-                meta: stat.meta,
-                content: None,
-                link,
-            }
-        };
-        entries.push(TocEntry { path, node });
-    }
-    Ok(LayerView {
-        toc: Toc::new(entries),
-        content: Content::Dir(Arc::new(fd)),
-    })
-}
-
-fn make_dir(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .mode(0o755)
-        .create(path)
-        .map_err(at("create", path))
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    crate::store::remove_tree(path).map_err(at("remove", path))
 }

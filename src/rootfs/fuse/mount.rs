@@ -3,18 +3,18 @@
 
 use super::serve::Server;
 use crate::rootfs::Error;
+use crate::rootfs::dirs::{at, detach, open_dir};
 use fuser::{Config, Session, SessionACL};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount,
-    unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount,
 };
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How many threads answer one mount. More of them made every load slower on two processors, since
 /// a thread that is awake takes the next question without being woken.
@@ -89,15 +89,6 @@ pub(super) fn attach(root: &OwnedFd, target: &Path) -> Result<(), Error> {
     move_mount(root, c"", CWD, target, flags).map_err(at("mount on", target))
 }
 
-/// Takes a mount away. What still holds a file of it open keeps it alive unseen.
-pub(super) fn detach(target: &Path) -> Result<(), Error> {
-    match unmount(target, UnmountFlags::NOFOLLOW) {
-        Err(Errno::BUSY) => unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH),
-        other => other,
-    }
-    .map_err(at("unmount", target))
-}
-
 fn open_device() -> Result<OwnedFd, Error> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     openat(CWD, "/dev/fuse", flags, Mode::empty()).map_err(|error| refused("/dev/fuse", error))
@@ -158,22 +149,6 @@ fn refused(what: &str, error: Errno) -> Error {
     Error::Refused {
         strategy: "fuse",
         why: format!("{what}: {}", io::Error::from(error)),
-    }
-}
-
-/// Opens a directory for reading.
-pub(super) fn open_dir(path: &Path) -> Result<OwnedFd, Error> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    openat(CWD, path, flags, Mode::empty()).map_err(at("open", path))
-}
-
-/// Makes an error of a system call on a path.
-pub(super) fn at<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> Error {
-    let path = PathBuf::from(path);
-    move |source| Error::Io {
-        action,
-        path,
-        source: source.into(),
     }
 }
 

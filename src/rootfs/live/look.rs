@@ -85,6 +85,24 @@ impl Look<'_> {
     /// the step began, all of a directory that is another one than before, and what is gone. Nothing
     /// but metadata is read. Directories are watched from here on.
     pub(super) fn at(&self, dirs: &BTreeSet<RelPath>) -> Result<Seen, Failure> {
+        self.all_of(dirs.iter().cloned(), Which::Known)
+    }
+
+    /// Looks at the names of everything, and begins to watch it.
+    pub(super) fn names(&self) -> Result<Seen, Failure> {
+        self.all_of(std::iter::once(RelPath::root()), Which::Unread)
+    }
+
+    /// Looks at everything.
+    pub(super) fn everything(&self) -> Result<Seen, Failure> {
+        self.all_of(std::iter::once(RelPath::root()), Which::New)
+    }
+
+    fn all_of(
+        &self,
+        dirs: impl Iterator<Item = RelPath> + Send,
+        which: Which,
+    ) -> Result<Seen, Failure> {
         let state = State {
             look: self,
             mount: self.mount()?,
@@ -95,31 +113,9 @@ impl Look<'_> {
         rayon::scope(|scope| {
             for dir in dirs {
                 let state = &state;
-                scope.spawn(move |scope| state.directory(scope, dir.clone(), Which::Known));
+                scope.spawn(move |scope| state.directory(scope, dir, which));
             }
         });
-        state.end()
-    }
-
-    /// Looks at the names of everything, and begins to watch it.
-    pub(super) fn names(&self) -> Result<Seen, Failure> {
-        self.whole(Which::Unread)
-    }
-
-    /// Looks at everything.
-    pub(super) fn everything(&self) -> Result<Seen, Failure> {
-        self.whole(Which::New)
-    }
-
-    fn whole(&self, which: Which) -> Result<Seen, Failure> {
-        let state = State {
-            look: self,
-            mount: self.mount()?,
-            seen: Mutex::default(),
-            failed: AtomicBool::new(false),
-            error: Mutex::default(),
-        };
-        rayon::scope(|scope| state.directory(scope, RelPath::root(), which));
         state.end()
     }
 

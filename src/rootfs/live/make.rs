@@ -1,28 +1,23 @@
 //! Filling the directory, and emptying it.
 
+use super::Guard;
 use super::look::Failure;
-use super::{Guard, at};
 use crate::changeset::{self, Action, Change};
-use crate::fs::{
-    self, Content, Deletions, Kind, LayerView, Meta, Node, Placer, RelPath, Stat, Toc, TocEntry,
-    Tree,
-};
+use crate::fs::{self, Deletions, Kind, Meta, Placer, RelPath, Tree};
+use crate::rootfs::dirs::at;
 use crate::rootfs::{Error, Lower};
 use crate::sys::Cancel;
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Gives the tree that unpacked layers make, bottom first.
 pub(super) fn tree(lowers: &[Lower]) -> Result<Tree, Error> {
     let mut tree = Tree::default();
     for lower in lowers {
-        tree.push(match &lower.view {
-            Some(view) => Arc::clone(view),
-            None => Arc::new(seen(&lower.dir)?),
-        });
+        tree.push(lower.view()?);
     }
     Ok(tree)
 }
@@ -68,38 +63,6 @@ pub(super) fn copy(root: &Arc<OwnedFd>, changes: &[Change], cancel: &Cancel) -> 
     changeset::place(changes, &mut placer, cancel, &|_| ())?;
     placer.finish().map_err(at("finish", top))?;
     Ok(())
-}
-
-/// Makes a layer's table by looking at its directory, in which nothing is hidden.
-fn seen(dir: &Path) -> Result<LayerView, Error> {
-    let fd = std::fs::File::open(dir).map_err(at("open", dir))?;
-    let fd: Arc<OwnedFd> = Arc::new(fd.into());
-    let entries: Mutex<Vec<TocEntry>> = Mutex::default();
-    let visit = |_: &RelPath, found: Vec<(RelPath, Stat)>| {
-        let found = found.into_iter().map(|(path, stat)| TocEntry {
-            path,
-            node: Node::Put {
-                meta: stat.meta,
-                content: None,
-                link: None,
-            },
-        });
-        let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.extend(found);
-        Ok(())
-    };
-    fs::walk(fd.as_fd(), &RelPath::root(), &visit).map_err(|error| {
-        Error::Changeset(changeset::Error::Io {
-            action: "look at",
-            path: error.path,
-            source: error.source,
-        })
-    })?;
-    let entries = entries.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(LayerView {
-        toc: Toc::new(entries),
-        content: Content::Dir(fd),
-    })
 }
 
 /// Removes all that is in the root directory and that `guard` does not keep.

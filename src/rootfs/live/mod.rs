@@ -8,6 +8,7 @@ mod watch;
 
 pub use guard::Guard;
 
+use super::dirs::at;
 use super::{Entry, Error, Lower, Rootfs};
 use crate::changeset::{self, Changeset, State};
 use crate::fs::{Deletions, Meta, Placer, Tree};
@@ -15,7 +16,7 @@ use crate::sys::Cancel;
 use clock::{Clock, Since};
 use look::{Failure, Index, Look, Seen};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use watch::{Touched, Watch};
@@ -268,15 +269,6 @@ impl Rootfs for Live {
         let cancel = Cancel::new().map_err(at("make a switch for", &self.path))?;
         make::copy(&fork.root, &seen.changes(&self.root), &cancel)?;
         Ok(Box::new(fork))
-    }
-}
-
-fn at(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Io {
-        action,
-        path,
-        source,
     }
 }
 

@@ -1,9 +1,9 @@
 //! Writing a changeset as a layer directory in overlay form.
 
-use super::mount::{at, open_dir};
 use crate::changeset::{self, Changeset};
 use crate::fs::{Meta, Placer, RelPath};
 use crate::rootfs::Error;
+use crate::rootfs::dirs::{at, open_dir};
 use crate::sys::Cancel;
 use std::os::fd::AsFd;
 use std::path::Path;

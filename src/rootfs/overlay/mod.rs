@@ -4,11 +4,12 @@ mod apply;
 mod mount;
 mod upper;
 
+use super::dirs::{at, detach, make_dir, open_dir, remove};
 use super::{Entry, Error, Rootfs};
 use crate::changeset::{Action, Change, Changeset, State};
 use crate::fs::{Meta, RelPath};
 use crate::sys::Cancel;
-use mount::{Mounter, Stack, at, detach, open_dir};
+use mount::{Mounter, Stack};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -297,19 +298,6 @@ pub(super) fn write(
 ) -> Result<(), Error> {
     apply::write(changeset, dir, cancel)?;
     apply::set_root(dir, top)
-}
-
-fn make_dir(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .mode(0o755)
-        .create(path)
-        .map_err(at("create", path))
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    // A command may have left a tree of any depth, and directories that nobody may write to.
-    crate::store::remove_tree(path).map_err(at("remove", path))
 }
 
 fn meta_of(dir: &Path) -> Result<Meta, Error> {

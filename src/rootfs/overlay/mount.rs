@@ -1,7 +1,8 @@
 //! Overlay mounts: what the kernel here takes, tried once and remembered.
 
 use crate::rootfs::Error;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use crate::rootfs::dirs::{at, open_dir};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags,
@@ -11,7 +12,7 @@ use rustix::mount::{
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
@@ -296,31 +297,6 @@ impl Mounter {
         };
         let data = CString::new(data).map_err(|_| Errno::INVAL)?;
         Ok(mount("overlay", target, "overlay", flags, data.as_c_str())?)
-    }
-}
-
-/// Takes a mount away. What still holds a file of it open keeps it alive unseen.
-pub(super) fn detach(target: &Path) -> Result<(), Error> {
-    match unmount(target, UnmountFlags::NOFOLLOW) {
-        Err(Errno::BUSY) => unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH),
-        other => other,
-    }
-    .map_err(at("unmount", target))
-}
-
-/// Opens a directory for reading.
-pub(super) fn open_dir(path: &Path) -> Result<OwnedFd, Error> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    openat(CWD, path, flags, Mode::empty()).map_err(at("open", path))
-}
-
-/// Makes an error of a system call on a path.
-pub(super) fn at<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> Error {
-    let path = PathBuf::from(path);
-    move |source| Error::Io {
-        action,
-        path,
-        source: source.into(),
     }
 }
 
