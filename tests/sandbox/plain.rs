@@ -26,6 +26,7 @@ pub const CASES: &[(&str, fn())] = &[
     ("nothing_plain_outlives_its_run", nothing_outlives_a_run),
     ("nothing_plain_outlives_a_killed_builder", killed_builder),
     ("a_killed_helper_ends_a_command", killed_helper),
+    ("a_session_that_began_outside", session_from_outside),
     ("staying_where_the_builder_is", staying),
     ("what_a_killed_keeper_left_is_repaired", repaired),
     ("what_takes_a_namespace_is_refused", refused),
@@ -378,7 +379,7 @@ fn named(name: &str) -> Vec<rustix::process::Pid> {
             let comm = fs::read_to_string(path.join("comm")).ok()?;
             let id = path.file_name()?.to_str()?.parse().ok()?;
             let mut at: i32 = id;
-            while at > 1 && u32::try_from(at).ok()? != std::process::id() {
+            while at > 0 && u32::try_from(at).ok()? != std::process::id() {
                 let stat = fs::read_to_string(format!("/proc/{at}/stat")).ok()?;
                 at = stat
                     .rsplit_once(')')?
@@ -388,7 +389,7 @@ fn named(name: &str) -> Vec<rustix::process::Pid> {
                     .parse()
                     .ok()?;
             }
-            (at > 1 && comm.trim() == name)
+            (at > 0 && comm.trim() == name)
                 .then(|| rustix::process::Pid::from_raw(id))
                 .flatten()
         })
@@ -472,6 +473,24 @@ fn killed_helper() {
     assert!(error.contains("helper"), "{error}");
     assert_eq!(processes_with(marker), Vec::<String>::new());
     assert_same(&inodes(&bench.root()), &before, "");
+}
+
+/// In a PID namespace without a session of its own, as a pod's debugger or `nsenter` has it, the
+/// kernel calls the session 0.
+fn session_from_outside() {
+    for name in [
+        "a_killed_helper_ends_a_command",
+        "nothing_plain_outlives_its_run",
+    ] {
+        let done = std::process::Command::new("unshare")
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{name}: {said}");
+    }
 }
 
 fn staying() {

@@ -7,7 +7,7 @@
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, getsid, kill_process, kill_process_group, wait, waitpid,
+    Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, wait, waitpid,
 };
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -70,7 +70,7 @@ pub(in crate::sandbox) fn end_all(except: &[Pid]) -> io::Result<()> {
 
 /// Stops the descendants until no more appear; gives them.
 fn stop(except: &[Pid]) -> io::Result<HashSet<Pid>> {
-    let session = getsid(None)?.as_raw_pid();
+    let session = session()?;
     let mut stopped = HashSet::new();
     loop {
         let seen = descendants(except)?;
@@ -92,6 +92,14 @@ fn stop(except: &[Pid]) -> io::Result<HashSet<Pid>> {
             return Ok(stopped);
         }
     }
+}
+
+/// Gives this process's session; 0 where that was begun outside of this PID namespace, as the kernel
+/// has it. `getsid` of rustix takes no 0.
+fn session() -> io::Result<i32> {
+    let own = parse(getpid().as_raw_pid(), &std::fs::read("/proc/self/stat")?);
+    let own = own.ok_or_else(|| io::Error::other("/proc/self/stat does not say the session"))?;
+    Ok(own.session)
 }
 
 fn descendants(except: &[Pid]) -> io::Result<Seen> {
