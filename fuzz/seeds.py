@@ -1,16 +1,22 @@
 #!/usr/bin/env python3
 """Makes the seeds of the fuzz targets from testdata, in fuzz/seeds/TARGET; called by scripts/fuzz."""
-import base64, bz2, gzip, hashlib, io, json, lzma, pathlib, shutil, subprocess, tarfile, tempfile
+import base64, bz2, gzip, hashlib, io, json, lzma, os, pathlib, shutil, subprocess, tarfile, tempfile
 
 FUZZ = pathlib.Path(__file__).resolve().parent
 DATA = FUZZ.parent / 'testdata'
+MADE = set()
 
 
 def put(target, content):
     content = content if isinstance(content, bytes) else content.encode()
-    folder = FUZZ / 'seeds' / target
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / hashlib.sha256(content).hexdigest()[:16]).write_bytes(content)
+    seed = FUZZ / 'seeds' / target / hashlib.sha256(content).hexdigest()[:16]
+    MADE.add(seed)
+    if not seed.exists():
+        seed.parent.mkdir(parents=True, exist_ok=True)
+        # Another run may be reading the seeds.
+        part = seed.with_name(f'.{seed.name}.{os.getpid()}')
+        part.write_bytes(content)
+        part.rename(seed)
 
 
 def dockerfiles():
@@ -144,7 +150,6 @@ def ssh_requests():
 
 
 def main():
-    shutil.rmtree(FUZZ / 'seeds', ignore_errors=True)
     for text in dockerfiles():
         for target in ('dockerfile', 'plan'):
             put(target, text.replace(b'@BASE@', b'base'))
@@ -178,6 +183,9 @@ def main():
     put('toc', bytes(range(256)))
     put('unpack', bytes(range(0, 200)))
     put('unpack', bytes([3, 0, 0, 9, 5, 1, 0, 9, 0, 4, 0, 9, 255, 0, 6, 0, 9, 6, 3, 2, 9, 3, 9, 0, 9, 0, 2, 0, 4]))
+    for seed in (FUZZ / 'seeds').glob('*/*'):
+        if seed not in MADE:
+            seed.unlink(missing_ok=True)
 
 
 main()

@@ -282,6 +282,17 @@ fn keeps_what_it_does_not_know_in_a_config() {
     let value: serde_json::Value = serde_json::from_slice(&read.to_bytes()).unwrap();
     let wanted: serde_json::Value = serde_json::from_str(text).unwrap();
     assert_eq!(value, wanted);
+    for number in [
+        &"4".repeat(105),
+        "0.1",
+        "123456789012345678901",
+        "1.7976931348623157e308",
+    ] {
+        let text = format!(r#"{{"architecture":"a","os":"o","x":[{number}]}}"#);
+        let read: Image = serde_json::from_str(&text).unwrap();
+        let again: Image = serde_json::from_slice(&read.to_bytes()).unwrap();
+        assert_eq!(again, read, "{number}");
+    }
 }
 
 #[test]
