@@ -1,6 +1,7 @@
 //! Files of an image: paths inside a root, metadata, tables of contents, trees, safe unpacking.
 
 pub mod archive;
+mod firsts;
 mod header;
 mod levels;
 mod meta;
@@ -18,6 +19,7 @@ mod tree;
 mod walk;
 mod xattr;
 
+pub use firsts::Firsts;
 pub use levels::{Below, Levels};
 pub use meta::{Kind, Meta, Time};
 pub use path::RelPath;

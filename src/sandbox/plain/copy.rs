@@ -1,10 +1,9 @@
 //! Copies of files and directories with all their metadata, on a few threads.
 
 use super::Watch;
-use crate::fs::{Dir, FileId, Holes, Kind, Meta, Placer, RelPath, Time, stat_at};
+use crate::fs::{Dir, Firsts, Holes, Kind, Meta, Placer, RelPath, Time, stat_at};
 use crossbeam_channel::{Receiver, bounded};
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -42,7 +41,7 @@ pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, watch: &Watch<'_>) 
         drop(work);
         let mut walk = Walk {
             placer: &mut placer,
-            links: HashMap::new(),
+            firsts: Firsts::default(),
             hand: &|job| jobs.send(job).map_err(|_| gone()),
             watch,
         };
@@ -139,7 +138,7 @@ fn stat_at_file(of: BorrowedFd<'_>) -> io::Result<Meta> {
 
 struct Walk<'a> {
     placer: &'a mut Placer,
-    links: HashMap<FileId, RelPath>,
+    firsts: Firsts,
     hand: &'a dyn Fn(Job) -> io::Result<()>,
     watch: &'a Watch<'a>,
 }
@@ -158,12 +157,9 @@ impl Walk<'_> {
                 let Some(stat) = stat_at(from.as_fd(), &name)? else {
                     continue;
                 };
-                if let Some(first) = self.links.get(&stat.id) {
-                    self.placer.link(first, &below)?;
+                if let Some(first) = stat.shared().and_then(|file| self.firsts.tie(file, &below)) {
+                    self.placer.link(&first, &below)?;
                     continue;
-                }
-                if stat.links > 1 && stat.meta.kind != Kind::Dir {
-                    self.links.insert(stat.id, below.clone());
                 }
                 match stat.meta.kind {
                     Kind::Dir => {
