@@ -23,7 +23,7 @@ pub use firsts::Firsts;
 pub use levels::{Below, Levels};
 pub use meta::{Kind, Meta, Time};
 pub use path::RelPath;
-pub use place::{Deletions, Dir, Placer};
+pub use place::{Deletions, Dir, Placer, modified};
 pub use source::{Seen, Source};
 pub use sparse::Holes;
 pub use stat::{FileId, Glance, Stamp, Stat, glance_at, kind_of, open_dir, stat, stat_at};

@@ -3,10 +3,10 @@
 mod answers;
 
 use super::acl;
-use super::content::{Files, Truth, errno, set_mtime};
+use super::content::{Files, Truth, errno};
 use super::node::{Body, Content, Ino, Node, Writer, now};
 use super::table::{Table, new_dir};
-use crate::fs::{Kind, Meta, Time};
+use crate::fs::{Kind, Meta, Time, modified};
 use fuser::{
     BackingId, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags,
@@ -262,7 +262,7 @@ impl Server {
         {
             let mtime = node.meta.mtime;
             let file = self.files.file(&table, ino)?;
-            set_mtime(&file, mtime)?;
+            rustix::fs::futimens(&file, &modified(mtime))?;
         }
         table.touch(ino)?;
         let node = table.node_mut(ino)?;
