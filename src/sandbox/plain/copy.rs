@@ -1,6 +1,7 @@
 //! Copies of files and directories with all their metadata, on a few threads.
 
 use super::Watch;
+use super::spot::{self, DIRECTORY};
 use crate::fs::{Dir, Firsts, Holes, Kind, Meta, Placer, RelPath, Time, stat_at};
 use crossbeam_channel::{Receiver, bounded};
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
@@ -88,11 +89,6 @@ pub(super) fn file(
     Ok(())
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-
 fn gone() -> io::Error {
     io::ErrorKind::Interrupted.into()
 }
@@ -152,7 +148,7 @@ impl Walk<'_> {
         while let Some(path) = todo.pop() {
             self.watch.check()?;
             let from = crate::fs::open_dir(top.as_fd(), &path)?;
-            for name in super::places::names(from.as_fd())? {
+            for name in spot::names(from.as_fd())? {
                 let below = path.join(&name);
                 let Some(stat) = stat_at(from.as_fd(), &name)? else {
                     continue;
@@ -220,8 +216,8 @@ pub(super) fn back(from: BorrowedFd<'_>, to: BorrowedFd<'_>, since: Time) -> io:
         let meta = stat_at(here.as_fd(), b"")?.ok_or(io::ErrorKind::NotADirectory)?;
         placer.put(&path, &meta.meta, None)?;
         let there = crate::fs::open_dir(to, &path)?;
-        let names = super::places::names(here.as_fd())?;
-        for name in super::places::names(there.as_fd())? {
+        let names = spot::names(here.as_fd())?;
+        for name in spot::names(there.as_fd())? {
             if !names.contains(&name) {
                 placer.remove(&path.join(&name))?;
             }

@@ -15,7 +15,9 @@ mod copy;
 mod device;
 pub(super) mod hunt;
 pub(super) mod journal;
+mod placed;
 mod places;
+mod spot;
 
 use super::helper::Request;
 use super::init::{self, Streams};
