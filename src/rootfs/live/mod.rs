@@ -8,7 +8,7 @@ mod watch;
 
 pub use guard::Guard;
 
-use super::dirs::at;
+use super::dirs::{Scratch, at};
 use super::{Entry, Error, Lower, Rootfs};
 use crate::changeset::{self, Changeset, State};
 use crate::fs::{Deletions, Meta, Placer, Tree};
@@ -18,7 +18,6 @@ use look::{Failure, Index, Look, Seen};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use watch::{Touched, Watch};
 
 /// A root whose files lie in one directory, where every step changes them.
@@ -38,8 +37,7 @@ use watch::{Touched, Watch};
 /// ```
 #[derive(Debug)]
 pub struct Live {
-    /// Where forks lie.
-    dir: PathBuf,
+    scratch: Scratch,
     /// The directory.
     path: PathBuf,
     root: Arc<OwnedFd>,
@@ -47,7 +45,6 @@ pub struct Live {
     guard: Guard,
     tracker: Option<Tracker>,
     phase: Phase,
-    forks: AtomicUsize,
 }
 
 /// How a command gets in.
@@ -109,14 +106,13 @@ impl Live {
     fn open(dir: PathBuf, path: PathBuf, way: Way, guard: Guard) -> Result<Live, Error> {
         let root = std::fs::File::open(&path).map_err(at("open", &path))?;
         Ok(Live {
-            dir,
+            scratch: Scratch::new(dir),
             path,
             root: Arc::new(root.into()),
             way,
             guard,
             tracker: None,
             phase: Phase::Resting,
-            forks: AtomicUsize::new(0),
         })
     }
 
@@ -250,9 +246,7 @@ impl Rootfs for Live {
                 why: "there is only one".into(),
             });
         }
-        let number = self.forks.fetch_add(1, Ordering::Relaxed);
-        let dir = self.dir.join("forks").join(number.to_string());
-        std::fs::create_dir_all(&dir).map_err(at("create", &dir))?;
+        let dir = self.scratch.fork()?;
         let path = dir.join("root");
         std::fs::create_dir(&path).map_err(at("create", &path))?;
         let look = Look {
