@@ -18,8 +18,8 @@ use std::process::{Command, Output};
 enum Way<'a> {
     Registry(&'a str),
     Layout(&'a Path),
-    /// The same, built on the builder's own file system.
-    Fuse(&'a Path),
+    /// The same, built on another root.
+    On(&'static str, &'a Path),
 }
 
 #[test]
@@ -47,9 +47,18 @@ fn images_in_a_layout_are_as_recorded() {
 
 #[test]
 fn images_built_on_fuse_are_as_recorded() {
+    on_root("fuse");
+}
+
+#[test]
+fn images_built_in_a_chroot_are_as_recorded() {
+    on_root("chroot");
+}
+
+fn on_root(root: &'static str) {
     let work = tempfile::tempdir().expect("a directory");
     let layout = base::make(work.path());
-    run_all(work.path(), &layout, &Way::Fuse(&layout));
+    run_all(work.path(), &layout, &Way::On(root, &layout));
 }
 
 fn run_all(work: &Path, layout: &Path, way: &Way<'_>) {
@@ -103,7 +112,7 @@ fn run_one(
     copy_tree(&case.join("context"), &context);
     let reference = match way {
         Way::Registry(host) => format!("{host}/base:1"),
-        Way::Layout(_) | Way::Fuse(_) => "base".into(),
+        Way::Layout(_) | Way::On(..) => "base".into(),
     };
     let dockerfile = context.join("Dockerfile");
     let text = std::fs::read(&dockerfile).expect("the Dockerfile");
@@ -128,7 +137,7 @@ fn run_one(
         let wanted = call["exit_code"].as_i64().map_or(1, |code| code as i32);
         let nothing = match way {
             Way::Registry(host) => !fetch(host, name, &out),
-            Way::Layout(_) | Way::Fuse(_) => !out.exists(),
+            Way::Layout(_) | Way::On(..) => !out.exists(),
         };
         let message = call["message"].as_str().expect("a message");
         // Behind the excerpt, which has the words of the Dockerfile.
@@ -237,9 +246,9 @@ fn build(
                 .arg(format!("{host}/case/{name}:latest"));
             command.args(["--insecure", "--insecure-pull"]);
         }
-        Way::Layout(base) | Way::Fuse(base) => {
-            if let Way::Fuse(_) = way {
-                command.arg("--rootfs=fuse");
+        Way::Layout(base) | Way::On(_, base) => {
+            if let Way::On(root, _) = way {
+                command.args(["--rootfs", root]);
             }
             command.arg("--no-push").arg("--oci-layout-path").arg(out);
             command
