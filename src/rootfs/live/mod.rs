@@ -18,7 +18,7 @@ use borrowed::Borrowed;
 use clock::{Clock, Since};
 use look::{Failure, Index, Look, Seen};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use watch::{Touched, Watch};
@@ -108,6 +108,14 @@ impl Live {
         make::fill(&live.root, tree, top, &live.guard, cancel)?;
         live.borrowed = Borrowed::of(&live.guard, tree);
         Ok(live)
+    }
+
+    /// Removes from the root that the builder itself is in all that `guard` does not keep and that
+    /// is no mount.
+    pub fn clean(guard: Guard) -> Result<(), Error> {
+        let path = Path::new("/");
+        let root = std::fs::File::open(path).map_err(at("open", path))?;
+        make::clear(&Arc::new(root.into()), &guard.with_mounts()).map_err(failed("clear"))
     }
 
     fn open(dir: PathBuf, path: PathBuf, way: Way, guard: Guard) -> Result<Live, Error> {
