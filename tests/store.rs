@@ -177,7 +177,7 @@ fn what_an_overlay_shows_of_lower_layers_is_removed() {
     let options = std::ffi::CString::new(options).unwrap();
     mount(
         "overlay",
-        &at("merged"),
+        at("merged"),
         "overlay",
         MountFlags::empty(),
         &*options,
