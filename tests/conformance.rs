@@ -126,7 +126,7 @@ fn in_container(root: &'static str, engine: impl Fn(&Path) -> Engine) {
     let layout = base::make(&work);
     let inside = work.display().to_string();
     let volumes = [(work.as_path(), inside.as_str()), (&program, "/program")];
-    let container = Container::start(engine(dir.path()), &agent, &volumes);
+    let container = Container::start(engine(dir.path()), &agent, &volumes, &[]);
     run_all(&work, &layout, &Way::In(&container, &called, root, &layout));
 }
 
