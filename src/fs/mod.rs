@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod header;
+mod ids;
 mod levels;
 mod meta;
 pub mod mountinfo;
@@ -18,6 +19,7 @@ mod tree;
 mod walk;
 mod xattr;
 
+pub use ids::{Ids, Range};
 pub use levels::{Below, Levels};
 pub use meta::{Kind, Meta, Time};
 pub use path::RelPath;

@@ -4,7 +4,8 @@
 use super::scaffold::{Kind, Scaffold};
 use super::trees::{self, Tree};
 use super::wire::{File, Job};
-use super::{Command, Error};
+use super::{Command, Error, Identity};
+use crate::fs::Ids;
 use crate::plan::Network;
 use std::io;
 use std::net::IpAddr;
@@ -27,6 +28,15 @@ pub(super) fn prepare(
     scaffold: &mut Scaffold,
 ) -> Result<Prepared, Error> {
     check(command)?;
+    let ids = Ids::here();
+    let Identity { uid, gid, groups } = &command.identity;
+    if !ids.hold(*uid, *gid) {
+        return Err(invalid(
+            &format!("run as user {uid} and group {gid}"),
+            "there is no such id in this user namespace; more of them take a range in /etc/subuid and \
+             /etc/subgid, and newuidmap",
+        ));
+    }
     for directory in ["proc", "sys", "dev"] {
         scaffold.directory(directory)?;
     }
@@ -36,9 +46,13 @@ pub(super) fn prepare(
         env: command.env.clone(),
         cwd: command.cwd.clone(),
         hostname: command.hostname.clone().into_bytes(),
-        uid: command.identity.uid,
-        gid: command.identity.gid,
-        groups: command.identity.groups.clone(),
+        uid: *uid,
+        gid: *gid,
+        groups: groups
+            .iter()
+            .copied()
+            .filter(|group| ids.holds_group(*group))
+            .collect(),
         network: command.network,
         insecure: command.insecure,
         ..Job::default()
