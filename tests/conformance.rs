@@ -7,6 +7,8 @@ mod base;
 mod listing;
 #[path = "common/registry.rs"]
 mod registry;
+#[path = "common/user.rs"]
+mod user;
 
 use listing::{Listing, compare, read_layout};
 use serde_json::{Value, json};
@@ -20,6 +22,8 @@ enum Way<'a> {
     Layout(&'a Path),
     /// The same, built on the builder's own file system.
     Fuse(&'a Path),
+    /// The same, by a user of no rights.
+    User(&'a Path, user::Ids, &'static str),
 }
 
 #[test]
@@ -50,6 +54,30 @@ fn images_built_on_fuse_are_as_recorded() {
     let work = tempfile::tempdir().expect("a directory");
     let layout = base::make(work.path());
     run_all(work.path(), &layout, &Way::Fuse(&layout));
+}
+
+#[test]
+fn images_built_by_a_user_are_as_recorded() {
+    let work = tempfile::tempdir().expect("a directory");
+    user::settle(work.path());
+    let layout = base::make(work.path());
+    run_all(
+        work.path(),
+        &layout,
+        &Way::User(&layout, user::Ids::Range, "overlay"),
+    );
+}
+
+#[test]
+fn images_built_by_a_user_on_fuse_are_as_recorded() {
+    let work = tempfile::tempdir().expect("a directory");
+    user::settle(work.path());
+    let layout = base::make(work.path());
+    run_all(
+        work.path(),
+        &layout,
+        &Way::User(&layout, user::Ids::Range, "fuse"),
+    );
 }
 
 fn run_all(work: &Path, layout: &Path, way: &Way<'_>) {
@@ -103,7 +131,7 @@ fn run_one(
     copy_tree(&case.join("context"), &context);
     let reference = match way {
         Way::Registry(host) => format!("{host}/base:1"),
-        Way::Layout(_) | Way::Fuse(_) => "base".into(),
+        Way::Layout(_) | Way::Fuse(_) | Way::User(..) => "base".into(),
     };
     let dockerfile = context.join("Dockerfile");
     let text = std::fs::read(&dockerfile).expect("the Dockerfile");
@@ -128,7 +156,7 @@ fn run_one(
         let wanted = call["exit_code"].as_i64().map_or(1, |code| code as i32);
         let nothing = match way {
             Way::Registry(host) => !fetch(host, name, &out),
-            Way::Layout(_) | Way::Fuse(_) => !out.exists(),
+            Way::Layout(_) | Way::Fuse(_) | Way::User(..) => !out.exists(),
         };
         let message = call["message"].as_str().expect("a message");
         // Behind the excerpt, which has the words of the Dockerfile.
@@ -204,7 +232,13 @@ fn build(
     name: &str,
     out: &Path,
 ) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shutter"));
+    let mut command = match way {
+        Way::User(_, ids, _) => {
+            give(context);
+            user::command(&work.join("shutter"), *ids, work)
+        }
+        _ => Command::new(env!("CARGO_BIN_EXE_shutter")),
+    };
     command.arg("build").arg("--context").arg(context);
     command
         .arg("--cache-dir")
@@ -237,9 +271,11 @@ fn build(
                 .arg(format!("{host}/case/{name}:latest"));
             command.args(["--insecure", "--insecure-pull"]);
         }
-        Way::Layout(base) | Way::Fuse(base) => {
-            if let Way::Fuse(_) = way {
-                command.arg("--rootfs=fuse");
+        Way::Layout(base) | Way::Fuse(base) | Way::User(base, _, _) => {
+            match way {
+                Way::Fuse(_) => drop(command.arg("--rootfs=fuse")),
+                Way::User(_, _, rootfs) => drop(command.arg(format!("--rootfs={rootfs}"))),
+                _ => {}
             }
             command.arg("--no-push").arg("--oci-layout-path").arg(out);
             command
@@ -248,6 +284,17 @@ fn build(
         }
     }
     command.output().expect("run shutter")
+}
+
+/// Gives a directory with all that is in it to the user.
+fn give(dir: &Path) {
+    let owner = format!("{0}:{0}", user::UID);
+    let status = Command::new("chown")
+        .args(["-hR", &owner])
+        .arg(dir)
+        .status()
+        .expect("run chown");
+    assert!(status.success(), "chown {}", dir.display());
 }
 
 fn fetch(host: &str, name: &str, out: &Path) -> bool {
