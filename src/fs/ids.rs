@@ -61,6 +61,12 @@ impl Ids {
         self.holds_user(uid) && self.holds_group(gid)
     }
 
+    /// Tells whether every user and group exists.
+    pub fn hold_all(&self) -> bool {
+        let all = |ranges: &[Range]| ranges.iter().any(|r| (r.first, r.count) == (0, u32::MAX));
+        all(&self.users) && all(&self.groups)
+    }
+
     /// Gives a short name that those with the same maps have in common.
     pub fn mark(&self) -> String {
         let mut hash = blake3::Hasher::new();

@@ -8,6 +8,7 @@ use super::prepare::invalid;
 use super::scaffold::{Ground, Kind, Land, Scaffold};
 use super::wire::{Part, Target};
 use super::{Command, Error, MEMORY_LIMIT, Mount, What};
+use crate::fs::Ids;
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -191,7 +192,11 @@ fn memory(mode: u32, (uid, gid): (Uid, Gid), content: &[u8]) -> io::Result<Owned
     let file = openat(&tree, Part::NAME, flags, Mode::from_raw_mode(0o600))?;
     let mut file = std::fs::File::from(file);
     file.write_all(content)?;
-    fchown(&file, Some(uid), Some(gid))?;
+    // Who is not there cannot be who reads it.
+    let ids = Ids::here();
+    let uid = Some(uid).filter(|uid| ids.holds_user(uid.as_raw()));
+    let gid = Some(gid).filter(|gid| ids.holds_group(gid.as_raw()));
+    fchown(&file, uid, gid)?;
     fchmod(&file, Mode::from_raw_mode(mode))?;
     Ok(tree)
 }

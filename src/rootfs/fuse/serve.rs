@@ -6,7 +6,7 @@ use super::acl;
 use super::content::{Files, Truth, errno, set_mtime};
 use super::node::{Body, Content, Ino, Node, Writer, now};
 use super::table::{Table, new_dir};
-use crate::fs::{Kind, Meta, Time};
+use crate::fs::{Ids, Kind, Meta, Time};
 use fuser::{
     BackingId, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags,
@@ -442,6 +442,18 @@ fn kind_of(node: &Node) -> FileType {
 
 fn attr_of(node: &Node, ino: Ino) -> FileAttr {
     let meta = &node.meta;
+    // The kernel lets nobody write to a file whose owner it does not know.
+    let ids = Ids::here();
+    let uid = if ids.holds_user(meta.uid) {
+        meta.uid
+    } else {
+        0
+    };
+    let gid = if ids.holds_group(meta.gid) {
+        meta.gid
+    } else {
+        0
+    };
     let size = match meta.kind {
         Kind::File => meta.size,
         Kind::Symlink => meta.target.len() as u64,
@@ -464,8 +476,8 @@ fn attr_of(node: &Node, ino: Ino) -> FileAttr {
         kind: kind_of(node),
         perm: (meta.mode & 0o7777) as u16,
         nlink: node.links(),
-        uid: meta.uid,
-        gid: meta.gid,
+        uid,
+        gid,
         rdev: device(meta.device),
         blksize: 4096,
         flags: 0,
