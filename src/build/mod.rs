@@ -28,8 +28,8 @@ use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
 use crate::plan::{self, Base, Op, Plan, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId};
 use crate::registry::Registry;
-use crate::request::{Compression, ContextSource, Request};
-use crate::sandbox::Sandbox;
+use crate::request::{Compression, ContextSource, Request, RootfsChoice};
+use crate::sandbox::{self, Sandbox};
 use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
@@ -260,6 +260,17 @@ pub fn build(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<Built, Error> {
+    if request.rootfs == RootfsChoice::InPlace {
+        for path in sandbox::repair()
+            .map_err(|e| Error::other("put back what a killed build left behind", e))?
+        {
+            let text = format!(
+                "put back {}, which a killed build left behind",
+                path.display()
+            );
+            sink.message(Level::Info, text);
+        }
+    }
     let mut early = None;
     let remote::Begun { text, context } = match remote::is_elsewhere(request) {
         true => {

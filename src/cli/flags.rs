@@ -553,7 +553,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "rootfs",
         "NAME",
         Text(|t| &mut t.rootfs),
-        "What commands run on: auto, overlay or fuse (default: auto)",
+        "What commands run on: auto, overlay, fuse, inplace or chroot (default: auto)",
     ),
     works(
         Run,

@@ -460,11 +460,10 @@ fn rootfs(given: Option<&str>) -> Result<RootfsChoice, Usage> {
         None | Some("auto") => Ok(RootfsChoice::Auto),
         Some("overlay") => Ok(RootfsChoice::Overlay),
         Some("fuse") => Ok(RootfsChoice::Fuse),
-        Some(name @ ("inplace" | "chroot")) => {
-            Err(Usage::new(format!("--rootfs: {name} is not yet supported")))
-        }
+        Some("inplace") => Ok(RootfsChoice::InPlace),
+        Some("chroot") => Ok(RootfsChoice::Chroot),
         Some(name) => Err(Usage::new(format!(
-            "--rootfs: `{name}` is neither auto, overlay nor fuse"
+            "--rootfs: `{name}` is neither auto, overlay, fuse, inplace nor chroot"
         ))),
     }
 }

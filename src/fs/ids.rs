@@ -61,6 +61,14 @@ impl Ids {
         self.holds_user(uid) && self.holds_group(gid)
     }
 
+    /// Gives what of an owner exists: the user and the group that a file can be given to.
+    pub fn known(&self, uid: u32, gid: u32) -> (Option<u32>, Option<u32>) {
+        (
+            Some(uid).filter(|uid| self.holds_user(*uid)),
+            Some(gid).filter(|gid| self.holds_group(*gid)),
+        )
+    }
+
     /// Tells whether every user and group exists.
     pub fn hold_all(&self) -> bool {
         let all = |ranges: &[Range]| ranges.iter().any(|r| (r.first, r.count) == (0, u32::MAX));

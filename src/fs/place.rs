@@ -443,14 +443,8 @@ impl Dir {
 impl Own {
     /// Gives the owner and group that a file can be given.
     fn owner(&self, meta: &Meta) -> (Option<Uid>, Option<Gid>) {
-        (
-            self.ids
-                .holds_user(meta.uid)
-                .then(|| Uid::from_raw(meta.uid)),
-            self.ids
-                .holds_group(meta.gid)
-                .then(|| Gid::from_raw(meta.gid)),
-        )
+        let (uid, gid) = self.ids.known(meta.uid, meta.gid);
+        (uid.map(Uid::from_raw), gid.map(Gid::from_raw))
     }
 
     fn chown(&self, fd: BorrowedFd<'_>, meta: &Meta) -> io::Result<()> {

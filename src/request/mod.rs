@@ -32,6 +32,13 @@ pub enum RootfsChoice {
     InPlace,
 }
 
+impl RootfsChoice {
+    /// Tells whether commands change files where they are, with nothing mounted.
+    pub fn is_live(self) -> bool {
+        matches!(self, RootfsChoice::Chroot | RootfsChoice::InPlace)
+    }
+}
+
 /// How registries are talked to; hosts are compared with the registry part of a reference.
 #[derive(Clone, Debug, Default)]
 pub struct RegistryOptions {

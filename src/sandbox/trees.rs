@@ -98,7 +98,7 @@ pub(super) fn make(
                 attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
             }
             let place = scaffold.place(&mount.target, Kind::File)?;
-            let owner = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+            let owner = (*uid, *gid);
             let tree = memory(*mode & 0o777, owner, &content.0).map_err(Error::setup(&*action))?;
             (tree, Kind::File, place, Part::File)
         }
@@ -186,17 +186,15 @@ fn tmpfs(size: Option<u64>, mode: u32, swap: Swap) -> io::Result<OwnedFd> {
 }
 
 /// Makes a file system in memory with one file in it.
-fn memory(mode: u32, (uid, gid): (Uid, Gid), content: &[u8]) -> io::Result<OwnedFd> {
+fn memory(mode: u32, (uid, gid): (u32, u32), content: &[u8]) -> io::Result<OwnedFd> {
     let tree = tmpfs(None, 0o700, Swap::No)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = openat(&tree, Part::NAME, flags, Mode::from_raw_mode(0o600))?;
     let mut file = std::fs::File::from(file);
     file.write_all(content)?;
     // Who is not there cannot be who reads it.
-    let ids = Ids::here();
-    let uid = Some(uid).filter(|uid| ids.holds_user(uid.as_raw()));
-    let gid = Some(gid).filter(|gid| ids.holds_group(gid.as_raw()));
-    fchown(&file, uid, gid)?;
+    let (uid, gid) = Ids::here().known(uid, gid);
+    fchown(&file, uid.map(Uid::from_raw), gid.map(Gid::from_raw))?;
     fchmod(&file, Mode::from_raw_mode(mode))?;
     Ok(tree)
 }

@@ -443,17 +443,7 @@ fn kind_of(node: &Node) -> FileType {
 fn attr_of(node: &Node, ino: Ino) -> FileAttr {
     let meta = &node.meta;
     // The kernel lets nobody write to a file whose owner it does not know.
-    let ids = Ids::here();
-    let uid = if ids.holds_user(meta.uid) {
-        meta.uid
-    } else {
-        0
-    };
-    let gid = if ids.holds_group(meta.gid) {
-        meta.gid
-    } else {
-        0
-    };
+    let (uid, gid) = Ids::here().known(meta.uid, meta.gid);
     let size = match meta.kind {
         Kind::File => meta.size,
         Kind::Symlink => meta.target.len() as u64,
@@ -476,8 +466,8 @@ fn attr_of(node: &Node, ino: Ino) -> FileAttr {
         kind: kind_of(node),
         perm: (meta.mode & 0o7777) as u16,
         nlink: node.links(),
-        uid,
-        gid,
+        uid: uid.unwrap_or(0),
+        gid: gid.unwrap_or(0),
         rdev: device(meta.device),
         blksize: 4096,
         flags: 0,

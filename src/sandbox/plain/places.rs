@@ -7,7 +7,7 @@
 
 use super::super::scaffold::{Ground, Kind, Land, Scaffold, restore_time};
 use super::super::wire::{Failure, Job, Secrecy, Stand, StandIn, Way, Writes, wipe};
-use super::aside::{self, Stages};
+use super::aside::{self, Lacking, Stages};
 use super::journal::Record;
 use super::{Lack, Watch, copy, device};
 use crate::fs::{Meta, Placer, RelPath, Time, stat_at};
@@ -328,12 +328,21 @@ impl Places {
         };
         let (parent, name) = placed.spot.at();
         if secret == Secrecy::Open {
-            file.make(parent, name)?;
-            return Ok(());
+            if self.way == Way::Stay
+                && file.mode & 0o111 != 0
+                && !aside::executes(parent)?
+                && let Some((dir, number, path)) =
+                    self.stages.elsewhere(Lacking::Execution, file.mode)?
+            {
+                file.make(dir.as_fd(), &number)?;
+                return Ok(symlinkat(path, parent, name)?);
+            }
+            return file.make(parent, name);
         }
         if !aside::is_memory(parent)? {
             if self.way == Way::Stay
-                && let Some((dir, number, path)) = self.stages.in_memory(file.mode)?
+                && let Some((dir, number, path)) =
+                    self.stages.elsewhere(Lacking::Memory, file.mode)?
             {
                 file.make(dir.as_fd(), &number)?;
                 let made = openat(&dir, number.as_slice(), PATH, Mode::empty())?;
