@@ -60,7 +60,44 @@ const WITHOUT_MOUNTS: &[(&[&str], &str, &str)] = &[
 ];
 
 /// What cannot be as recorded where there is one id alone.
-const WITH_ONE_ID: &[(&[&str], &str, &str)] = &[];
+const WITH_ONE_ID: &[(&[&str], &str, &str)] = &[
+    // Nothing can be given to who is not there.
+    (BOTH, "copy-from-stage", "chown: /o/p/f: Invalid argument"),
+    (BOTH, "run-chown-base", "chown: /tree: Invalid argument"),
+    (BOTH, "run-modes", "chown: /t: Invalid argument"),
+    // A cache and a secret that say whose they are belong to root.
+    (BOTH, "mount-cache", "/changed/st/sha256: recorded"),
+    (BOTH, "mount-secret", "/changed/st/sha256: recorded"),
+    // Nobody else can run anything.
+    (
+        BOTH,
+        "run-user",
+        "run as user 1000 and group 1000: there is no",
+    ),
+    (
+        BOTH,
+        "run-user-group",
+        "run as user 1000 and group 50: there is no",
+    ),
+    (
+        BOTH,
+        "run-user-num",
+        "run as user 1234 and group 4321: there is no",
+    ),
+    (
+        BOTH,
+        "stage-from-stage-config",
+        "run as user 1000 and group 1000",
+    ),
+    (
+        BOTH,
+        "workdir-user",
+        "run as user 1000 and group 1000: there is no",
+    ),
+];
+
+/// The roots of builds with one id.
+const BOTH: &[&str] = &["one id", "one id on fuse"];
 
 #[test]
 fn images_pushed_to_a_registry_are_as_recorded() {
