@@ -202,7 +202,7 @@ fn images_built_with_one_id_on_fuse_are_as_recorded() {
 
 fn by_user(ids: user::Ids, root: &'static str) {
     let work = tempfile::tempdir().expect("a directory");
-    user::settle(work.path());
+    user::settle(work.path(), Path::new(env!("CARGO_BIN_EXE_shutter")));
     let layout = base::make(work.path());
     run_all(work.path(), &layout, &Way::User(ids, root, &layout));
 }

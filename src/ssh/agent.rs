@@ -8,7 +8,6 @@ use super::Error;
 use super::key::{self, Key};
 use super::wire::{Reader, number, string};
 use crate::fs::Ids;
-use crate::fs::Ids;
 use crate::request::SshSource;
 use crate::sys::Cancel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -65,12 +65,12 @@ pub fn command(program: &Path, ids: Ids, room: &Path) -> Command {
     command
 }
 
-/// Copies the program to where the user can reach it, and gives the directory to the user.
-pub fn settle(work: &Path) -> PathBuf {
+/// Copies a program to where the user can reach it, and gives the directory to the user.
+pub fn settle(work: &Path, program: &Path) -> PathBuf {
     use std::os::unix::fs::{PermissionsExt, chown};
     std::fs::set_permissions(work, PermissionsExt::from_mode(0o755)).expect("a mode");
     chown(work, Some(UID), Some(UID)).expect("an owner");
-    let program = work.join("shutter");
-    std::fs::copy(env!("CARGO_BIN_EXE_shutter"), &program).expect("copy the program");
-    program
+    let copy = work.join("shutter");
+    std::fs::copy(program, &copy).expect("copy the program");
+    copy
 }
