@@ -364,9 +364,9 @@ pub fn repair() -> Result<Vec<PathBuf>, Error> {
 
 fn one_id_note(why: &str) -> String {
     format!(
-        "there is one user id for this build ({why}): files of other owners keep them in the image, \
-         but no command can give a file away or run as another user; it takes a range of ids in \
-         /etc/subuid and /etc/subgid, and newuidmap"
+        "there is one user id for this build ({why}): commands cannot give files to others or run as \
+         another user, and what they copy is root's; more ids take a range in /etc/subuid and \
+         /etc/subgid, and newuidmap"
     )
 }
 
