@@ -154,7 +154,9 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
     };
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(|path| around.cwd.join(path));
     let request = Request {
-        keep: Vec::new(),
+        keep: kept(&typed, around),
+        ignore: ignored(&typed)?,
+        cleanup: typed.cleanup || switch_of(around, "KANIKO_CLEANUP")?,
         contexts: context::named(&typed.build_contexts, around)?,
         secrets: secret::secrets(&typed.secrets, around, &mut warnings)?,
         ssh: secret::ssh(&typed.ssh, around)?,
@@ -453,6 +455,42 @@ fn epoch(
         build_args.push((EPOCH.to_owned(), text));
     }
     Ok(Some(seconds))
+}
+
+/// Gives what the program itself writes in the end.
+fn kept(typed: &Typed, around: &Surroundings) -> Vec<PathBuf> {
+    let files = [&typed.timeline, &typed.metadata_file];
+    let files = files
+        .into_iter()
+        .flatten()
+        .map(|path| around.cwd.join(path));
+    files
+        .chain(around.path("BUILDER_OUTPUT"))
+        .chain([PathBuf::from("/dev/termination-log")])
+        .collect()
+}
+
+fn ignored(typed: &Typed) -> Result<Vec<PathBuf>, Usage> {
+    let var_run = typed.ignore_var_run.then(|| PathBuf::from("/var/run"));
+    let mut out: Vec<PathBuf> = var_run.into_iter().collect();
+    for text in &typed.ignore_paths {
+        let path = PathBuf::from(text);
+        if !path.is_absolute() || path.parent().is_none() {
+            let text = format!("--ignore-path: `{text}` is no absolute path below /");
+            return Err(Usage::new(text));
+        }
+        out.push(path);
+    }
+    Ok(out)
+}
+
+fn switch_of(around: &Surroundings, name: &str) -> Result<bool, Usage> {
+    match around.text(name) {
+        Some(text) => {
+            truth(text).ok_or_else(|| Usage::new(format!("{name}: `{text}` is no truth value")))
+        }
+        None => Ok(false),
+    }
 }
 
 fn rootfs(given: Option<&str>) -> Result<RootfsChoice, Usage> {

@@ -225,8 +225,12 @@ pub struct Request {
     /// Which root file system.
     pub rootfs: RootfsChoice,
     /// Paths of this machine that a build in place leaves as they are, with all below them, besides
-    /// the store, the contexts and the program itself.
+    /// the store, the contexts, the program itself and all else that is named here.
     pub keep: Vec<PathBuf>,
+    /// Paths of the image that no step changes there, with all below them; in place they are kept too.
+    pub ignore: Vec<PathBuf>,
+    /// Whether a build in place removes its image's files from the root at the end.
+    pub cleanup: bool,
     /// Whether destinations are asked for push permission first.
     pub check_push: bool,
     /// How registries are talked to.
@@ -289,6 +293,8 @@ impl Request {
             epoch: None,
             rootfs: RootfsChoice::Auto,
             keep: Vec::new(),
+            ignore: Vec::new(),
+            cleanup: false,
             check_push: false,
             registry: RegistryOptions::default(),
             threads: None,

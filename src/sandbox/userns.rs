@@ -293,7 +293,8 @@ mod tests {
     fn ranges_are_found_by_name_and_by_number() {
         let list = "# a comment\nann:100000:65536\nbob:165536:65536\n1001:500000:10\n\
                     ann:900000:5\nbob:x:1\nann:7:0\n";
-        let table: [(Option<&str>, u32, &[(u32, u32)]); 4] = [
+        type Case<'a> = (Option<&'a str>, u32, &'a [(u32, u32)]);
+        let table: [Case<'_>; 4] = [
             (Some("ann"), 1000, &[(100_000, 65536), (900_000, 5)]),
             (Some("bob"), 1001, &[(165_536, 65536), (500_000, 10)]),
             (None, 1001, &[(500_000, 10)]),

@@ -18,7 +18,7 @@ use borrowed::Borrowed;
 use clock::{Clock, Since};
 use look::{Failure, Index, Look, Seen};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use watch::{Touched, Watch};
@@ -108,6 +108,20 @@ impl Live {
         make::fill(&live.root, tree, top, &live.guard, cancel)?;
         live.borrowed = Borrowed::of(&live.guard, tree);
         Ok(live)
+    }
+
+    /// Removes from the root that the builder itself is in all that `guard` does not keep and that
+    /// is no mount.
+    pub fn clean(guard: Guard) -> Result<(), Error> {
+        let path = Path::new("/");
+        let root = std::fs::File::open(path).map_err(at("open", path))?;
+        make::clear(&Arc::new(root.into()), &guard.with_mounts()).map_err(failed("clear"))
+    }
+
+    /// Copies what changes put into an empty directory. What they delete leaves nothing there: where
+    /// a root has to be one directory, whiteouts can seldom be made.
+    pub fn copy_out(dir: &Arc<OwnedFd>, changes: &Changeset, cancel: &Cancel) -> Result<(), Error> {
+        make::copy(dir, &changes.changes, cancel)
     }
 
     fn open(dir: PathBuf, path: PathBuf, way: Way, guard: Guard) -> Result<Live, Error> {

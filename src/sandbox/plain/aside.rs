@@ -3,7 +3,8 @@
 use super::super::scaffold::restore_time;
 use super::super::wire::Way;
 use super::journal::{Journal, Record};
-use super::places::{Spot, names, words};
+use super::places::words;
+use super::spot::{DIRECTORY, Spot, names};
 use crate::fs::{Kind, Meta, Placer, RelPath, stat_at};
 use rustix::fs::{
     AtFlags, CWD, FsWord, Mode, OFlags, StatVfsMountFlags, fstat, fstatfs, fstatvfs, mkdirat,
@@ -26,11 +27,6 @@ const ELSEWHERE: [&str; 5] = ["/dev/shm", "/run", "/dev", "/tmp", ""];
 
 const TMPFS: FsWord = 0x0102_1994;
 const RAMFS: FsWord = 0x8584_58f6;
-
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
 
 /// Directories of a run's own, each made when it is first needed.
 pub(super) struct Stages {
