@@ -249,14 +249,24 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
             "--custom-platform: \" x\" is an invalid component of \"linux/amd64/ x\"",
         ),
         (
-            &["ctx", "-d=x", "--rootfs=chroot"],
+            &["ctx", "-d=x", "--ignore-path=relative"],
             &[],
-            "--rootfs: chroot is not yet supported",
+            "--ignore-path: `relative` is no absolute path below /",
+        ),
+        (
+            &["ctx", "-d=x", "--ignore-path=/"],
+            &[],
+            "--ignore-path: `/` is no absolute path below /",
+        ),
+        (
+            &["ctx", "-d=x"],
+            &[("KANIKO_CLEANUP", "maybe")],
+            "KANIKO_CLEANUP: `maybe` is no truth value",
         ),
         (
             &["ctx", "-d=x", "--rootfs=floppy"],
             &[],
-            "--rootfs: `floppy` is neither auto, overlay nor fuse",
+            "--rootfs: `floppy` is neither auto, overlay, fuse, inplace nor chroot",
         ),
         (
             &["ctx", "-d=x", "--threads=0"],
