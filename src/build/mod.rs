@@ -358,6 +358,9 @@ pub fn build(
         .flatten()
         .any(|step| matches!(step.op, Op::Run(_)))
     {
+        for text in sandbox.notes() {
+            sink.message(Level::Warn, text.clone());
+        }
         crate::rootfs::probe(request.rootfs, &scratch.dir, cancel)
             .map_err(|e| Error::other("find a root file system to build on", e))?;
     }

@@ -12,7 +12,7 @@ pub use overlay::Overlay;
 pub use owners::Swapped;
 
 use crate::changeset::Changeset;
-use crate::fs::{LayerView, Meta, Time};
+use crate::fs::{Ids, LayerView, Meta, Time};
 use crate::request::RootfsChoice;
 use crate::sys::Cancel;
 use std::os::fd::BorrowedFd;
@@ -109,9 +109,21 @@ pub fn write(changeset: &Changeset, dir: &Path, top: &Meta, cancel: &Cancel) -> 
     overlay::write(changeset, dir, top, cancel)
 }
 
+/// Gives what is better than overlay where that is left open: with one id alone only the builder's own
+/// file system knows whose a file is.
+fn preferred(choice: RootfsChoice) -> RootfsChoice {
+    use std::fs::File;
+    let opens = || File::options().read(true).write(true).open("/dev/fuse");
+    match choice {
+        RootfsChoice::Auto if Ids::here().are_one() && opens().is_ok() => RootfsChoice::Fuse,
+        other => other,
+    }
+}
+
 /// Finds out whether the strategy asked for works here, by really trying it in a scratch directory.
 /// Nothing is left there.
 pub fn probe(choice: RootfsChoice, dir: &Path, cancel: &Cancel) -> Result<(), Error> {
+    let choice = preferred(choice);
     let dir = dir.join("probe");
     std::fs::create_dir(&dir).map_err(|source| Error::Io {
         action: "create",
@@ -174,7 +186,7 @@ pub fn create(
     top: Meta,
     cancel: &Cancel,
 ) -> Result<Box<dyn Rootfs>, Error> {
-    match choice {
+    match preferred(choice) {
         RootfsChoice::Auto | RootfsChoice::Overlay => {
             let lowers = lowers.into_iter().map(|lower| lower.dir).collect();
             Ok(Box::new(Overlay::new(dir, lowers)?.with_top(top)))

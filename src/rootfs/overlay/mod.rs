@@ -155,7 +155,7 @@ impl Overlay {
             over.push(upper.into());
             self.view(&over)
         };
-        let mut changes = upper::read(&dir, &make_view)?;
+        let mut changes = upper::read(&dir, self.mounter.notes, &make_view)?;
         let top = meta_of(upper)?;
         // The time of the root changes with whatever is made in it and says nothing by itself.
         let with_old_time = Meta {
