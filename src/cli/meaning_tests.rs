@@ -35,6 +35,8 @@ pub(super) fn mean_in(
         uid: 0,
         stdout: crate::cli::surroundings::Stdout::Open,
         container: Some("a test".into()),
+        program: None,
+        volumes: Vec::new(),
     };
     mean(*typed, &around)
 }
@@ -249,14 +251,14 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
             "--custom-platform: \" x\" is an invalid component of \"linux/amd64/ x\"",
         ),
         (
-            &["ctx", "-d=x", "--rootfs=chroot"],
+            &["ctx", "-d=x", "--rootfs=chroot", "--threads=0"],
             &[],
-            "--rootfs: chroot is not yet supported",
+            "--threads: 0",
         ),
         (
             &["ctx", "-d=x", "--rootfs=floppy"],
             &[],
-            "--rootfs: `floppy` is neither auto, overlay nor fuse",
+            "--rootfs: `floppy` is none of auto, overlay, fuse, inplace, chroot",
         ),
         (
             &["ctx", "-d=x", "--threads=0"],
@@ -473,6 +475,8 @@ fn the_executor_stays_inside_containers_unless_forced() {
             uid: 0,
             stdout: crate::cli::surroundings::Stdout::Open,
             container: None,
+            program: None,
+            volumes: Vec::new(),
         };
         mean(*typed, &around)
     };

@@ -10,7 +10,6 @@ use rustix::mount::{
     mount, move_mount, unmount,
 };
 use std::ffi::CString;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -194,11 +193,15 @@ impl Mounter {
                 return Ok(());
             }
         }
-        let what = match refusal.what.as_str() {
-            "mount" => String::new(),
-            what => format!(" ({what})"),
+        let action = match refusal.what.as_str() {
+            "mount" => "mount".to_owned(),
+            what => format!("mount ({what})"),
         };
-        Err(refused(format!("{}{what}", io::Error::from(refusal.error))))
+        Err(Error::Mount {
+            strategy: "overlay",
+            action,
+            source: refusal.error.into(),
+        })
     }
 
     /// Gives the options that are wanted and not yet refused.
@@ -208,6 +211,16 @@ impl Mounter {
             .iter()
             .enumerate()
             .filter(move |(at, wish)| refused & (1 << at) == 0 && (upper || !wish.upper_only))
+    }
+
+    /// Gives the names of the options that the kernel refused.
+    pub fn left_off(&self) -> Vec<&'static str> {
+        let refused = self.refused.load(Ordering::Relaxed);
+        let wishes = WISHES.iter().enumerate();
+        wishes
+            .filter(|(at, _)| refused & (1 << at) != 0)
+            .map(|(_, wish)| wish.key)
+            .collect()
     }
 
     fn refuse(&self, at: usize) {
