@@ -158,7 +158,8 @@ fn a_refused_machine_is_told_once_and_what_to_do() {
     command.args(["--bounding-set", "-sys_admin"]);
     let built = project.command();
     command.arg(built.get_program()).args(built.get_args());
-    let output = command.arg("--no-push").output().expect("run setpriv");
+    command.args(["--rootfs=overlay", "--no-push"]);
+    let output = command.output().expect("run setpriv");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("CAP_SYS_ADMIN"), "{text}");
@@ -178,7 +179,8 @@ fn a_refused_machine_is_told_once_and_what_to_do() {
             false => drop(command.arg(argument)),
         }
     }
-    let output = command.arg("--no-push").output().expect("run unshare");
+    command.args(["--rootfs=overlay", "--no-push"]);
+    let output = command.output().expect("run unshare");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert_eq!(text.matches("cannot be used here").count(), 1, "{text}");
@@ -218,7 +220,7 @@ fn only_commands_need_the_right_to_mount() {
     let said = String::from_utf8_lossy(&built.stderr).into_owned();
     assert!(built.status.success(), "{said}");
     assert_eq!(read_layout(&out).manifest, read_layout(&whole).manifest);
-    let refused = fewer(&["--no-push"]);
+    let refused = fewer(&["--no-push", "--rootfs=overlay"]);
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("overlay cannot be used here"), "{said}");

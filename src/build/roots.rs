@@ -24,7 +24,8 @@ pub struct Diagnosis {
 /// a command started in each. No store is made and nothing is left; what a build in place would
 /// replace is not touched.
 pub fn diagnose(request: &Request, sandbox: &Sandbox, cancel: &Cancel) -> Result<Diagnosis, Error> {
-    let trial = Trial::new(&request.store).map_err(|e| Error::other("try roots", e))?;
+    let trial = Trial::new(&request.store)
+        .map_err(|e| Error::other(format!("use {} as the store", request.store.display()), e))?;
     let rights = Rights::read(&trial.dir);
     let roots: &[RootfsChoice] = match request.rootfs {
         RootfsChoice::Auto => &RootfsChoice::ROOTS,

@@ -14,10 +14,14 @@
 
 use super::FAILURE;
 use super::flags::Typed;
+use super::help;
 use super::meaning::place::Chosen;
 use super::meaning::{self, LogFormat};
 use super::report::{self, Report};
-use super::show::text::{self, Colours};
+use super::show::{
+    self,
+    text::{self, Colours},
+};
 use super::surroundings::Surroundings;
 use crate::build::{self, Diagnosis};
 use crate::request::Request;
@@ -56,7 +60,11 @@ pub(super) fn run(typed: Typed, around: &Surroundings) -> u8 {
     let diagnosis = match build::diagnose(&request, &sandbox, &cancel) {
         Ok(diagnosis) => diagnosis,
         Err(error) => {
-            return failed(&Report::error("try what commands could run on", &error));
+            let hint = Some("--cache-dir names another directory".to_owned());
+            return failed(&Report {
+                hint,
+                ..Report::error("", &error)
+            });
         }
     };
     let room = space(&request.store).ok();
@@ -82,12 +90,15 @@ fn for_people(
     room: Option<&Space>,
 ) -> String {
     let mut out = String::new();
+    // A line that goes elsewhere stays a line.
+    let columns =
+        show::terminal_size(&std::io::stdout()).map_or(usize::MAX, |(columns, _)| columns);
     for finding in &diagnosis.findings {
-        let name = finding.root.name();
-        let mut rows = rows(finding).into_iter();
-        let _ = writeln!(out, "{name:8} {}", rows.next().unwrap_or_default());
-        for row in rows {
-            let _ = writeln!(out, "{:8} {row}", "");
+        for (head, text) in rows(finding) {
+            match text.is_empty() {
+                true => out.push_str(&format!("{head}\n")),
+                false => row(&mut out, &head, &text, columns),
+            }
         }
     }
     let _ = match (diagnosis.takes, request.rootfs.name()) {
@@ -108,6 +119,14 @@ fn for_people(
     out
 }
 
+/// Appends a text behind its head, further lines below it.
+fn row(out: &mut String, head: &str, text: &str, columns: usize) {
+    let mut lines = String::new();
+    help::wrap(text, INDENT, columns.max(2 * INDENT), &mut lines);
+    out.push_str(head);
+    out.push_str(lines.get(INDENT..).unwrap_or_default());
+}
+
 fn on(room: Option<&Space>) -> String {
     let Some(room) = room else {
         return String::new();
@@ -126,15 +145,21 @@ fn on(room: Option<&Space>) -> String {
     )
 }
 
-/// Gives the lines on one root, without its name.
-fn rows(finding: &Finding) -> Vec<String> {
+/// How far what is said of a root is indented.
+const INDENT: usize = 14;
+
+/// Gives the lines on one root: what stands in front, and the text.
+fn rows(finding: &Finding) -> Vec<(String, String)> {
+    let name = finding.root.name();
     let mut out = match &finding.verdict {
-        Verdict::Works => vec!["yes".to_owned()],
-        Verdict::Refused(Refusal { why, remedy }) => {
-            vec![format!("no   {why}"), format!("     remedy: {remedy}")]
-        }
+        Verdict::Works => vec![(format!("{name:8} yes"), String::new())],
+        Verdict::Refused(Refusal { why, remedy }) => vec![
+            (format!("{name:8} no   "), why.clone()),
+            (" ".repeat(INDENT), format!("remedy: {remedy}")),
+        ],
     };
-    out.extend(finding.notes.iter().map(|note| format!("     {note}")));
+    let notes = finding.notes.iter();
+    out.extend(notes.map(|note| (" ".repeat(INDENT), note.clone())));
     out
 }
 
@@ -146,9 +171,8 @@ pub(super) fn refusals(findings: &[Finding]) -> Vec<String> {
     }
     let mut out = Vec::new();
     for finding in findings {
-        let rows = rows(finding);
-        let names = std::iter::once(finding.root.name()).chain(std::iter::repeat(""));
-        out.extend(names.zip(rows).map(|(name, row)| format!("{name:8} {row}")));
+        let rows = rows(finding).into_iter();
+        out.extend(rows.map(|(head, text)| head + &text));
     }
     out
 }

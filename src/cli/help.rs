@@ -115,7 +115,7 @@ fn describe(flag: &Flag, verb: Verb, columns: usize, out: &mut String) {
 }
 
 /// Appends a text as indented lines that break between words.
-fn wrap(text: &str, indent: usize, columns: usize, out: &mut String) {
+pub(super) fn wrap(text: &str, indent: usize, columns: usize, out: &mut String) {
     let mut used = 0;
     for word in text.split_whitespace() {
         let wide = word.chars().count();

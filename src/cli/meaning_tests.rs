@@ -250,11 +250,7 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
             &[],
             "--custom-platform: \" x\" is an invalid component of \"linux/amd64/ x\"",
         ),
-        (
-            &["ctx", "-d=x", "--rootfs=chroot", "--threads=0"],
-            &[],
-            "--threads: 0",
-        ),
+        (&["ctx", "-d=x", "--threads=0"], &[], "--threads: 0"),
         (
             &["ctx", "-d=x", "--rootfs=floppy"],
             &[],
@@ -484,4 +480,18 @@ fn the_executor_stays_inside_containers_unless_forced() {
     assert!(error.hint.unwrap().contains("--force"));
     assert!(run(Called::Executor, &["-c=ctx", "--no-push", "--force"]).is_ok());
     assert!(run(Called::Shutter, &["build", "ctx", "--no-push"]).is_ok());
+
+    // Nor is a machine's own root ever built in, unless forced.
+    let shutter = |args: &[&str]| {
+        let mut words = vec!["build", "ctx", "--no-push"];
+        words.extend(args);
+        run(Called::Shutter, &words)
+    };
+    let error = shutter(&["--rootfs=inplace"]).unwrap_err();
+    assert!(error.message.contains("no sign of a container"));
+    assert!(error.hint.unwrap().contains("--force"));
+    let (request, _) = shutter(&["--rootfs=inplace", "--force"]).unwrap();
+    assert_eq!(request.rootfs, RootfsChoice::InPlace);
+    let (request, _) = shutter(&["--rootfs=chroot"]).unwrap();
+    assert_eq!(request.rootfs, RootfsChoice::Chroot);
 }

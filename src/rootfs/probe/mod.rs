@@ -304,8 +304,8 @@ fn mount_refused(root: RootfsChoice, error: &Error, place: &Place<'_>) -> Refusa
 fn live_refused(root: RootfsChoice, error: &Error, place: &Place<'_>) -> Refusal {
     // The path would be one that is gone by now.
     let tried = match error {
-        Error::Io { action, .. } => format!("to {action} files"),
-        Error::Changeset(_) => "to give files their owners and modes".to_owned(),
+        Error::Io { action, .. } => format!("{action} files"),
+        Error::Changeset(_) => "give files their owners and modes".to_owned(),
         other => other.to_string(),
     };
     words::live(

@@ -58,9 +58,10 @@ pub(super) fn mount(
         ),
         (Some(Errno::PERM), _) if rights.is_nested => Refusal::new(
             format!("the kernel refuses to {tried} in a user namespace"),
-            match root {
-                RootfsChoice::Overlay => "Linux 5.11 or later, or no user namespace",
-                _ => "Linux 4.18 or later, or no user namespace",
+            match (root, tried == "mount") {
+                (RootfsChoice::Overlay, true) => "Linux 5.11 or later, or no user namespace",
+                (_, true) => "Linux 4.18 or later, or no user namespace",
+                _ => "no user namespace, and there the right to mount",
             },
         ),
         (Some(Errno::NOSYS), _) => Refusal::new(
@@ -127,8 +128,11 @@ fn device(error: &io::Error, errno: Option<Errno>, rights: &Rights) -> Refusal {
             DEVICE,
         ),
         Some(Errno::ACCESS) => Refusal::new(
-            "/dev/fuse is there, and nobody but others may open it",
-            "mode 0666 for /dev/fuse, or root",
+            format!(
+                "/dev/fuse is there, and user {} may not open it",
+                rights.uid
+            ),
+            "root, or mode 0666 for /dev/fuse",
         ),
         _ => Refusal::new(
             format!("/dev/fuse cannot be opened: {}", plain(error)),
@@ -160,7 +164,7 @@ pub(super) fn live(
     if errno == Some(Errno::INVAL) && rights.is_nested {
         return Refusal::new(
             format!(
-                "{tried} is refused, since this user namespace has not the users that images have"
+                "nobody can {tried} here: this user namespace has not the users that images have"
             ),
             "a user namespace with a range of users (/etc/subuid and newuidmap), or none",
         );
@@ -176,7 +180,7 @@ pub(super) fn live(
     let names = names.join(", ");
     match rights.uid {
         0 => Refusal::new(
-            format!("{tried} is refused, since root here has no {names}"),
+            format!("root here cannot {tried}, for want of {names}"),
             format!(
                 "in a pod no capabilities.drop: [ALL], or besides it capabilities.add: [{0}]; docker run \
                  --cap-add for each of them",
@@ -184,7 +188,7 @@ pub(super) fn live(
             ),
         ),
         uid => Refusal::new(
-            format!("{tried} is refused, since user {uid} has not the rights of root"),
+            format!("user {uid} cannot {tried}, which takes the rights of root"),
             "in a pod securityContext.runAsUser: 0 (OpenShift: an SCC such as anyuid); docker run --user 0",
         ),
     }

@@ -267,7 +267,7 @@ fn what_a_root_without_mounts_lacks_is_named() {
     };
     let none = || without(CapabilitySet::all());
     let chroot = || without(CapabilitySet::SYS_CHROOT);
-    let (chown, enter) = ("to give away files", "to enter the root");
+    let (chown, enter) = ("give away files", "enter the root");
     type Case = (
         RootfsChoice,
         &'static str,
@@ -282,7 +282,7 @@ fn what_a_root_without_mounts_lacks_is_named() {
             enter,
             Errno::PERM,
             chroot(),
-            "to enter the root is refused, since root here has no CAP_SYS_CHROOT",
+            "root here cannot enter the root, for want of CAP_SYS_CHROOT",
             "capabilities.add: [SYS_CHROOT]",
         ),
         (
@@ -306,12 +306,12 @@ fn what_a_root_without_mounts_lacks_is_named() {
             chown,
             Errno::PERM,
             nobody(),
-            "since user 1000 has not the rights of root",
+            "user 1000 cannot give away files, which takes the rights of root",
             "runAsUser: 0",
         ),
         (
             InPlace,
-            "to create files",
+            "create files",
             Errno::ROFS,
             ordinary(),
             "the file system can only be read",
@@ -333,12 +333,12 @@ fn what_a_root_without_mounts_lacks_is_named() {
             chown,
             Errno::PERM,
             chroot(),
-            "to give away files: operation not permitted",
+            "give away files: operation not permitted",
             "runAsUser: 0",
         ),
         (
             Chroot,
-            "to write files",
+            "write files",
             Errno::NOSPC,
             ordinary(),
             "no space is left in /kaniko/store",
