@@ -12,6 +12,11 @@ const FEW_BYTES: u64 = 1 << 30;
 /// Room for fewer files than so many is warned of: about what a small distribution has.
 const FEW_FILES: u64 = 20_000;
 
+/// What fails for want of space may leave so much.
+const FULL_BYTES: u64 = 4 << 20;
+/// Or room for so many files.
+const FULL_FILES: u64 = 8;
+
 /// Warns where the store's file system is nearly full.
 pub(super) fn warn(store: &Store, sink: &Sink) {
     let Ok(found) = space(store.dir()) else {
@@ -28,6 +33,22 @@ pub(super) fn warn(store: &Store, sink: &Sink) {
          larger volume (--cache-dir)"
     );
     sink.message(Level::Warn, text);
+}
+
+/// Says that the store's file system is full, where it is: commands that fail for it do not all say so.
+pub(super) fn tell_if_full(store: &Store, sink: &Sink) {
+    let Ok(found) = space(store.dir()) else {
+        return;
+    };
+    let is_full = found.free < FULL_BYTES || found.inodes.is_some_and(|files| files < FULL_FILES);
+    if is_full {
+        let dir = store.dir().display();
+        let text = format!(
+            "the store {dir}, which commands write to, is full: free some or put it on a larger volume \
+             (--cache-dir)"
+        );
+        sink.message(Level::Warn, text);
+    }
 }
 
 /// Fails where the bases that are wanted do not fit into what is free.

@@ -250,7 +250,6 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
             &[],
             "--custom-platform: \" x\" is an invalid component of \"linux/amd64/ x\"",
         ),
-        (&["ctx", "-d=x", "--threads=0"], &[], "--threads: 0"),
         (
             &["ctx", "-d=x", "--rootfs=floppy"],
             &[],
