@@ -151,7 +151,7 @@ def ssh_requests():
 
 def main():
     for text in dockerfiles():
-        for target in ('dockerfile', 'plan'):
+        for target in ('dockerfile', 'plan', 'checks'):
             put(target, text.replace(b'@BASE@', b'base'))
     for word in words():
         put('words', word)

@@ -23,16 +23,16 @@ mod wait;
 use crate::context::Context;
 use crate::context::fetch::Fetcher;
 use crate::dockerfile::ast::Span;
-use crate::fs::Time;
+use crate::fs::{RelPath, Time};
 use crate::layer::{Permits, Times, Unpacked};
 use crate::net::{Notice, Settings};
-use crate::oci::{Descriptor, Digest, Format, Platform, Reference};
+use crate::oci::{Descriptor, Digest, Format, Image, Platform, Reference};
 use crate::plan::{self, Base, Op, Plan, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId};
 use crate::registry::Registry;
-use crate::request::{Compression, ContextSource, Request};
+use crate::request::{Compression, ContextSource, Request, RootOwner, RootfsChoice};
 use crate::rootfs::probe::Finding;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{self, Sandbox};
 use crate::store::{Bytes, Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
@@ -190,6 +190,8 @@ struct Shared<'a> {
     in_image: Vec<bool>,
     /// By place of the stage: whether the files of its base are wanted.
     needs_files: Vec<bool>,
+    /// What no step changes.
+    ignored: Vec<RelPath>,
     /// One reference a repository that is pushed to.
     repositories: Vec<Reference>,
     format: Format,
@@ -286,6 +288,22 @@ pub fn build(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<Built, Error> {
+    let may_be_in_place = match request.rootfs {
+        RootfsChoice::InPlace => true,
+        RootfsChoice::Auto => request.root_owner == RootOwner::Builder,
+        _ => false,
+    };
+    if may_be_in_place {
+        for path in sandbox::repair()
+            .map_err(|e| Error::other("put back what a killed build left behind", e))?
+        {
+            let text = format!(
+                "put back {}, which a killed build left behind",
+                path.display()
+            );
+            sink.message(Level::Info, text);
+        }
+    }
     let mut early = None;
     let remote::Begun { text, context } = match remote::is_elsewhere(request) {
         true => {
@@ -427,10 +445,23 @@ pub fn build(
         scratch,
         plan,
         steps,
+        ignored: ignored(request),
         repositories,
     };
     space::check(&shared, &wanted(&shared))?;
-    run_stages(&shared);
+    let result = carry_out(&shared, base.as_deref(), last);
+    if !(request.cleanup && one_root::is_one(&shared)) {
+        return result;
+    }
+    let cleaned = one_root::clean(&shared);
+    // What failed first is what is told.
+    result.and_then(|built| cleaned.map(|()| built))
+}
+
+/// Carries the plan out and delivers the image, of which `last` is the config.
+fn carry_out(shared: &Shared<'_>, base: Option<&Resolved>, last: Image) -> Result<Built, Error> {
+    let (request, cancel) = (shared.request, shared.cancel);
+    run_stages(shared);
     if let Some(error) = shared.failure.take() {
         return Err(error);
     }
@@ -441,11 +472,11 @@ pub fn build(
         true => {
             let done = shared.done[shared.plan.target].wait();
             let records = done.map(|done| done.records.clone()).unwrap_or_default();
-            Some(image::assemble(&shared, base.as_deref(), last, &records)?)
+            Some(image::assemble(shared, base, last, &records)?)
         }
         false => None,
     };
-    deliver::deliver(&shared, image.as_ref())
+    deliver::deliver(shared, image.as_ref())
 }
 
 fn announce(plan: &Plan, steps: &[Vec<Step>], sink: &Sink) {
@@ -498,6 +529,16 @@ fn needs_files(plan: &Plan, steps: &[Vec<Step>], of_target: bool) -> Vec<bool> {
         }
     }
     out
+}
+
+/// Gives the paths that no step changes.
+fn ignored(request: &Request) -> Vec<RelPath> {
+    use std::os::unix::ffi::OsStrExt;
+    let paths = request
+        .ignore
+        .iter()
+        .map(|path| path.as_os_str().as_bytes());
+    paths.filter_map(RelPath::clean).collect()
 }
 
 /// One reference a repository; several tags of one repository share blobs.

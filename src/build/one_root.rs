@@ -5,12 +5,12 @@
 //! hands. What a later one still wants of its files is copied to a directory before it gives it up.
 
 use super::wait::lock;
-use super::{BoxError, Shared};
+use super::{BoxError, Error, Shared};
 use crate::changeset::{Action, Changeset, State};
 use crate::context::Context;
 use crate::fs::{Meta, RelPath, Source, Tree};
 use crate::plan::{self, Base};
-use crate::request::RootfsChoice;
+use crate::request::{NamedContext, Output, Place, Request, RootfsChoice, SecretSource, SshSource};
 use crate::rootfs::{Guard, Live};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -65,8 +65,13 @@ fn guard(shared: &Shared<'_>) -> Guard {
         .with(&shared.scratch.dir)
         .with(Path::new("/kaniko"));
     let here = std::env::current_exe();
-    for path in here.iter().chain(&shared.request.keep) {
-        guard = guard.with(path);
+    let own = here.into_iter().chain(belongings(shared.request));
+    for path in own.chain(shared.request.ignore.iter().cloned()) {
+        // By way of a link it is the same thing at another path.
+        if let Ok(real) = path.canonicalize() {
+            guard = guard.with(&real);
+        }
+        guard = guard.with(&path);
     }
     let named = shared
         .request
@@ -81,6 +86,66 @@ fn guard(shared: &Shared<'_>) -> Guard {
         }
     }
     guard
+}
+
+/// Gives the files that a request names: what is read when it is wanted, and what is written at the
+/// end.
+fn belongings(request: &Request) -> Vec<PathBuf> {
+    let mut out = request.keep.clone();
+    for secret in request.secrets.values() {
+        match secret {
+            SecretSource::File(path) => out.push(path.clone()),
+            SecretSource::Value(_) => {}
+        }
+    }
+    for agent in request.ssh.values() {
+        match agent {
+            SshSource::Agent(socket) => out.push(socket.clone()),
+            SshSource::Keys(keys) => out.extend(keys.iter().cloned()),
+        }
+    }
+    for output in &request.outputs {
+        match output {
+            Output::DockerTar(place) | Output::OciTar(place) | Output::RootTar(place) => {
+                match place {
+                    Place::File(path) => out.push(path.clone()),
+                    Place::Stdout => {}
+                }
+            }
+            Output::OciLayout(dir) | Output::Directory(dir) => out.push(dir.clone()),
+        }
+    }
+    for file in [
+        &request.digest_file,
+        &request.image_name_with_digest_file,
+        &request.image_name_tag_with_digest_file,
+    ] {
+        out.extend(file.iter().cloned());
+    }
+    for named in request.contexts.values() {
+        match named {
+            NamedContext::Layout(layout) => out.push(layout.dir.clone()),
+            NamedContext::Files(_) | NamedContext::Image(_) => {}
+        }
+    }
+    let registry = &request.registry;
+    out.extend(registry.certificates.values().cloned());
+    for (certificate, key) in registry.client_certificates.values() {
+        out.extend([certificate.clone(), key.clone()]);
+    }
+    // An image may have the same paths, which are its own where nothing of the builder's is there.
+    let found = [&registry.auth_files, &registry.certificate_dirs];
+    let found = found
+        .into_iter()
+        .flatten()
+        .chain(&registry.certificate_file);
+    out.extend(found.filter(|path| path.exists()).cloned());
+    out
+}
+
+/// Removes all that is an image's from the root once a build is over.
+pub(super) fn clean(shared: &Shared<'_>) -> Result<(), Error> {
+    Live::clean(guard(shared)).map_err(|e| Error::other("clean the root up", e))
 }
 
 /// Copies the content of what a stage changed out of the root, into an empty directory, and gives

@@ -353,6 +353,11 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         changeset: Changeset,
         on_root: bool,
     ) -> Result<Option<Pending>, BoxError> {
+        let mut changeset = changeset;
+        if !self.shared.ignored.is_empty() {
+            let ignored = |path: &RelPath| self.shared.ignored.iter().any(|at| path.is_within(at));
+            changeset.changes.retain(|change| !ignored(&change.path));
+        }
         let changeset = Arc::new(changeset);
         self.tree.push(Arc::new(changeset.view()?));
         if !on_root {
@@ -530,7 +535,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             }
         };
         if let Some(code) = code {
-            super::space::tell_if_full(&self.shared.store, sink);
+            super::space::tell_if_full(&self.shared.store, self.shared.sink);
             root.discard().map_err(|e| failed(e.into()))?;
             return Err(Error::Run {
                 span: step.span,

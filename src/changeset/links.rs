@@ -1,5 +1,5 @@
 use super::{Action, Change, Error};
-use crate::fs::{Kind, Meta, RelPath, Source};
+use crate::fs::{Firsts, Kind, Meta, RelPath, Source};
 use std::collections::HashMap;
 
 /// A change that needs no other one to be understood: every name of a hard-linked file carries the
@@ -145,7 +145,7 @@ fn dangling(path: &RelPath, target: &RelPath) -> Error {
 /// Ties the names of hard-linked files together again: the first one in order is the file, whatever
 /// was first before. The items are in canonical order.
 pub(super) fn tie(items: Vec<Item>) -> Vec<Change> {
-    let mut firsts: HashMap<Group, RelPath> = HashMap::new();
+    let mut firsts = Firsts::default();
     items
         .into_iter()
         .map(|Item { path, what }| {
@@ -157,24 +157,11 @@ pub(super) fn tie(items: Vec<Item>) -> Vec<Change> {
                     source,
                     group,
                 } => {
-                    let first = group.and_then(|group| match firsts.get(&group) {
-                        Some(first) => Some(first.clone()),
-                        None => {
-                            firsts.insert(group, path.clone());
-                            None
-                        }
-                    });
-                    match first {
-                        Some(first) => Action::Put {
-                            meta,
-                            source: None,
-                            link: Some(first),
-                        },
-                        None => Action::Put {
-                            meta,
-                            source,
-                            link: None,
-                        },
+                    let link = group.and_then(|group| firsts.tie(group, &path));
+                    Action::Put {
+                        meta,
+                        source: source.filter(|_| link.is_none()),
+                        link,
                     }
                 }
             };

@@ -1,7 +1,7 @@
 use super::compare::{content_id, same_meta};
 use super::{Action, Change, Changeset, Error, State};
-use crate::fs::{self, FileId, Found, Kind, RelPath, Source, Stat, Tree};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::fs::{self, Firsts, Found, Kind, RelPath, Source, Stat, Tree};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,7 +42,7 @@ pub fn full_walk(root: &Arc<OwnedFd>, tree: &Tree) -> Result<Changeset, Error> {
         changed.insert(path, Some(stat));
     }
 
-    let mut firsts: HashMap<FileId, RelPath> = HashMap::new();
+    let mut firsts = Firsts::default();
     let mut changes = Vec::new();
     for (path, stat) in changed {
         let action = match stat {
@@ -60,19 +60,8 @@ pub fn full_walk(root: &Arc<OwnedFd>, tree: &Tree) -> Result<Changeset, Error> {
     })
 }
 
-fn put(
-    path: &RelPath,
-    stat: &Stat,
-    root: &Arc<OwnedFd>,
-    firsts: &mut HashMap<FileId, RelPath>,
-) -> Action {
-    let mut link = None;
-    if stat.links > 1 && stat.meta.kind != Kind::Dir {
-        link = firsts.get(&stat.id).cloned();
-        if link.is_none() {
-            firsts.insert(stat.id, path.clone());
-        }
-    }
+fn put(path: &RelPath, stat: &Stat, root: &Arc<OwnedFd>, firsts: &mut Firsts) -> Action {
+    let link = stat.shared().and_then(|file| firsts.tie(file, path));
     let has_content = stat.meta.kind == Kind::File && link.is_none();
     Action::Put {
         meta: stat.meta.clone(),

@@ -23,6 +23,9 @@ pub(super) struct Typed {
     pub secrets: Vec<String>,
     pub ssh: Vec<String>,
     pub allow: Vec<String>,
+    pub cleanup: bool,
+    pub ignore_paths: Vec<String>,
+    pub ignore_var_run: bool,
     pub no_push: bool,
     pub outputs: Vec<String>,
     pub tar_path: Option<PathBuf>,
@@ -655,13 +658,28 @@ pub(super) const FLAGS: &[Flag] = &[
         Switch(|t| &mut t.check_error),
         "End with exit code 1 where there are findings, whatever the Dockerfile says",
     ),
-    always(
+    works(
         Run,
         "cleanup",
-        NoSwitch,
-        "a build's files lie in a scratch directory of the store, which is always removed at the end; \
-         the file system it runs on is not written to",
+        "",
+        Switch(|t| &mut t.cleanup),
+        "In place, remove the image's files from the root at the end; nothing is left anywhere else",
     ),
+    works(
+        Run,
+        "ignore-path",
+        "PATH",
+        List(|t| &mut t.ignore_paths),
+        "Leave PATH of the image as the base has it, whatever a step does there; in place keep it",
+    ),
+    works(
+        Run,
+        "ignore-var-run",
+        "",
+        Switch(|t| &mut t.ignore_var_run),
+        "The same for /var/run (default: it goes into the image, as with BuildKit)",
+    )
+    .aliases(&["whitelist-var-run"]),
     always(
         Run,
         "pre-cleanup",
@@ -672,7 +690,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Run,
         "preserve-context",
         NoSwitch,
-        "the file system a build runs on is not written to, so nothing has to be put back",
+        "a build's context is left as it is wherever the build runs, so nothing has to be put back",
     ),
     always(
         Run,
@@ -712,9 +730,6 @@ pub(super) const FLAGS: &[Flag] = &[
         "cache layers are never pushed",
     ),
     not_yet(Source, "bucket", NoText, &[""]).short('b'),
-    // What lies in /var/run goes into the image, as BuildKit has it; `false` asks for just that.
-    not_yet(Run, "ignore-var-run", NoSwitch, &[]).aliases(&["whitelist-var-run"]),
-    not_yet(Run, "ignore-path", NoText, &[]),
     not_yet(Run, "image-fs-extract-retry", NoText, &["0"]),
     not_yet(Run, "image-download-retry", NoText, &["0"]),
     not_yet(Run, "cache", NoSwitch, &[]),

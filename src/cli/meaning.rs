@@ -156,7 +156,9 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
     };
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(|path| around.cwd.join(path));
     let request = Request {
-        keep: place::kaniko_dir(&typed, around).into_iter().collect(),
+        keep: kept(&typed, around),
+        ignore: ignored(&typed)?,
+        cleanup: typed.cleanup || switch_of(around, "KANIKO_CLEANUP")?,
         contexts: context::named(&typed.build_contexts, around)?,
         secrets: secret::secrets(&typed.secrets, around, &mut warnings)?,
         ssh: secret::ssh(&typed.ssh, around)?,
@@ -458,6 +460,43 @@ fn epoch(
     Ok(Some(seconds))
 }
 
+/// Gives what the program itself writes in the end.
+fn kept(typed: &Typed, around: &Surroundings) -> Vec<PathBuf> {
+    let files = [&typed.timeline, &typed.metadata_file];
+    let files = files
+        .into_iter()
+        .flatten()
+        .map(|path| around.cwd.join(path));
+    files
+        .chain(around.path("BUILDER_OUTPUT"))
+        .chain(place::kaniko_dir(typed, around))
+        .chain([PathBuf::from("/dev/termination-log")])
+        .collect()
+}
+
+fn ignored(typed: &Typed) -> Result<Vec<PathBuf>, Usage> {
+    let var_run = typed.ignore_var_run.then(|| PathBuf::from("/var/run"));
+    let mut out: Vec<PathBuf> = var_run.into_iter().collect();
+    for text in &typed.ignore_paths {
+        let path = PathBuf::from(text);
+        if !path.is_absolute() || path.parent().is_none() {
+            let text = format!("--ignore-path: `{text}` is no absolute path below /");
+            return Err(Usage::new(text));
+        }
+        out.push(path);
+    }
+    Ok(out)
+}
+
+fn switch_of(around: &Surroundings, name: &str) -> Result<bool, Usage> {
+    match around.text(name) {
+        Some(text) => {
+            truth(text).ok_or_else(|| Usage::new(format!("{name}: `{text}` is no truth value")))
+        }
+        None => Ok(false),
+    }
+}
+
 fn rootfs(given: Option<&str>) -> Result<RootfsChoice, Usage> {
     match given {
         None | Some("auto") => Ok(RootfsChoice::Auto),
@@ -466,7 +505,7 @@ fn rootfs(given: Option<&str>) -> Result<RootfsChoice, Usage> {
         Some("inplace") => Ok(RootfsChoice::InPlace),
         Some("chroot") => Ok(RootfsChoice::Chroot),
         Some(name) => Err(Usage::new(format!(
-            "--rootfs: `{name}` is none of auto, overlay, fuse, inplace, chroot"
+            "--rootfs: `{name}` is neither auto, overlay, fuse, inplace nor chroot"
         ))),
     }
 }

@@ -253,7 +253,7 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
         (
             &["ctx", "-d=x", "--rootfs=floppy"],
             &[],
-            "--rootfs: `floppy` is none of auto, overlay, fuse, inplace, chroot",
+            "--rootfs: `floppy` is neither auto, overlay, fuse, inplace nor chroot",
         ),
         (
             &["ctx", "-d=x", "--threads=0"],

@@ -177,7 +177,7 @@ fn what_a_registry_refuses_has_its_remedy_as_hint() {
             text: String::new(),
             credentials: String::new(),
             hint: Some("check the name"),
-            retry_after: None,
+            again: None,
         }))
     };
     let step = |source: build::Error, hint: Option<&str>| build::Error::Step {

@@ -348,7 +348,7 @@ impl Context {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("look at", path, error)),
         };
-        let inode = (stat.links > 1 && stat.meta.kind != Kind::Dir).then_some(Inode::Disk(stat.id));
+        let inode = stat.shared().map(Inode::Disk);
         Ok(Some(Item {
             path: path.clone(),
             stamp: Some(stat.stamp()),

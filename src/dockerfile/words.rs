@@ -19,7 +19,7 @@ const MAX_WORD: usize = 1 << 20;
 const MAX_BODY: usize = 64 << 20;
 
 /// Bytes and matching steps that one expansion may handle on its way.
-const MAX_WORK: usize = 32 << 20;
+const MAX_WORK: usize = 8 << 20;
 
 /// Substitutions that may lie inside each other.
 const MAX_DEPTH: usize = 100;

@@ -1,6 +1,7 @@
 //! Files of an image: paths inside a root, metadata, tables of contents, trees, safe unpacking.
 
 pub mod archive;
+mod firsts;
 mod header;
 mod levels;
 mod meta;
@@ -18,10 +19,11 @@ mod tree;
 mod walk;
 mod xattr;
 
+pub use firsts::Firsts;
 pub use levels::{Below, Levels};
 pub use meta::{Kind, Meta, Time};
 pub use path::RelPath;
-pub use place::{Deletions, Dir, Placer};
+pub use place::{Deletions, Dir, Placer, modified};
 pub use source::{Seen, Source};
 pub use sparse::Holes;
 pub use stat::{FileId, Glance, Stamp, Stat, glance_at, kind_of, open_dir, stat, stat_at};

@@ -267,7 +267,7 @@ impl Placer {
                 self.own
                     .xattr(&xattr::proc_path(fd.as_fd(), b"")?, DEFAULT_ACL, value)?;
             }
-            rustix::fs::futimens(&fd, &times(*mtime))?;
+            rustix::fs::futimens(&fd, &modified(*mtime))?;
         }
         let mut lost = self.own.lost.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(std::mem::take(&mut *lost))
@@ -308,7 +308,7 @@ impl Dir {
                 })?;
             }
         }
-        Ok(rustix::fs::futimens(file, &times(meta.mtime))?)
+        Ok(rustix::fs::futimens(file, &modified(meta.mtime))?)
     }
 
     /// Makes a symbolic link, device or named pipe.
@@ -341,7 +341,7 @@ impl Dir {
         Ok(rustix::fs::utimensat(
             &self.fd,
             name,
-            &times(meta.mtime),
+            &modified(meta.mtime),
             flags,
         )?)
     }
@@ -463,7 +463,8 @@ fn device(meta: &Meta) -> Dev {
     rustix::fs::makedev(meta.device.0, meta.device.1)
 }
 
-fn times(mtime: Time) -> Timestamps {
+/// Gives what sets a file's time of last modification alone.
+pub fn modified(mtime: Time) -> Timestamps {
     Timestamps {
         last_access: Timespec {
             tv_sec: 0,

@@ -32,6 +32,11 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// Gives which file it is where it has further names. A directory's are no hard links.
+    pub fn shared(&self) -> Option<FileId> {
+        (self.links > 1 && self.meta.kind != Kind::Dir).then_some(self.id)
+    }
+
     /// Tells whether it is a whiteout of overlayfs: a 0:0 character device, or an empty file that
     /// carries the attribute `overlay.whiteout`.
     pub fn is_whiteout(&self) -> bool {

@@ -34,7 +34,6 @@ use crate::request::{Hidden, SshSource};
 use crate::sys::Cancel;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// A repository elsewhere, and how it is talked to.
 #[derive(Clone)]
@@ -93,10 +92,8 @@ pub enum Error {
         status: String,
         /// What may help, with its separator in front; often empty.
         hint: &'static str,
-        /// Whether the same may succeed later.
-        temporary: bool,
-        /// How long the server asks to wait.
-        retry_after: Option<Duration>,
+        /// What is known for another attempt, where one may help.
+        again: Option<net::Again>,
     },
     /// No connection to a git daemon.
     #[error("connect to {remote}")]
@@ -207,26 +204,12 @@ impl Error {
 }
 
 impl net::Temporary for Error {
-    fn is_temporary(&self) -> bool {
+    fn again(&self) -> Option<net::Again> {
         match self {
-            Error::Exchange(source) => source.is_temporary(),
-            Error::Refused { temporary, .. } => *temporary,
-            Error::Connect { .. } | Error::Cut { .. } => true,
-            _ => false,
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Error::Refused { retry_after, .. } => *retry_after,
+            Error::Exchange(source) => source.again(),
+            Error::Refused { again, .. } => *again,
+            Error::Connect { .. } | Error::Cut { .. } => Some(net::Again::default()),
             _ => None,
-        }
-    }
-
-    fn stood_still(&self) -> Duration {
-        match self {
-            Error::Exchange(source) => source.stood_still(),
-            _ => Duration::ZERO,
         }
     }
 

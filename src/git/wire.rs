@@ -6,7 +6,7 @@
 use super::address::Address;
 use super::{Error, Login, Remote, shown};
 use crate::net::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
-use crate::net::{self, Method, Request, Response, StatusCode, Upload, Url, trusts};
+use crate::net::{self, Method, Request, Response, Upload, Url, trusts};
 use crate::request::SshSource;
 use crate::sys::Cancel;
 use base64::Engine;
@@ -279,10 +279,7 @@ impl<'a> Http<'a> {
     fn accepted(&self, response: Response, kind: &str) -> Result<Response, Error> {
         let url = net::redacted(&response.url);
         if response.status != 200 {
-            let status = response.status;
-            let words = StatusCode::from_u16(status).ok();
-            let words = words.and_then(|status| status.canonical_reason());
-            let hint = match (status, self.authorization.is_some()) {
+            let hint = match (response.status, self.authorization.is_some()) {
                 (401, true) => "; the credentials that were sent are not accepted",
                 (401, false) => {
                     "; a repository that is not there for everybody wants a token: for the build \
@@ -292,21 +289,14 @@ impl<'a> Http<'a> {
                 (404, false) => "; some servers say so where a token is wanted, too",
                 _ => "",
             };
-            let retry_after = response
-                .header("retry-after")
-                .and_then(|text| text.trim().parse().ok())
-                .map(Duration::from_secs);
-            response.discard();
-            return Err(Error::Refused {
+            let refused = Error::Refused {
                 url,
-                status: match words {
-                    Some(words) => format!("{status} {words}"),
-                    None => status.to_string(),
-                },
+                status: response.status_words(),
                 hint,
-                temporary: matches!(status, 408 | 425 | 429 | 500 | 502..=504),
-                retry_after,
-            });
+                again: response.again(),
+            };
+            response.discard();
+            return Err(refused);
         }
         let found = response.header("content-type").unwrap_or_default();
         if found.split(';').next().map(str::trim) != Some(kind) {

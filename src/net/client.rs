@@ -1,9 +1,9 @@
 use super::body::{BodyReader, Upload};
 use super::error::{Error, Failure, explain};
 use super::proxy::Proxies;
-use super::retry::{Retry, Temporary};
+use super::retry::{Again, Attempts, Retry, Temporary};
 use super::tls::{self, SystemRoots, Tls};
-use super::{Method, redacted};
+use super::{Method, StatusCode, redacted};
 use crate::sys::Cancel;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName, HeaderValue};
@@ -245,26 +245,22 @@ impl Client {
     ) -> Result<T, E> {
         let mut retry = self.0.settings.retry;
         retry.attempts = retry.attempts.saturating_add(extra);
-        let mut failed = 0;
-        let mut waited = Duration::ZERO;
+        let mut attempts = Attempts::default();
         loop {
-            let error = match call(failed) {
+            let error = match call(attempts.failed) {
                 Ok(value) => return Ok(value),
-                Err(error) if !error.is_temporary() => return Err(error),
                 Err(error) => error,
             };
-            failed += 1;
-            waited += error.stood_still();
-            let Some(wait) = retry.wait(failed, waited, error.retry_after()) else {
+            let again = error.again();
+            let Some(wait) = again.and_then(|again| attempts.next(&retry, &again)) else {
                 return Err(error);
             };
-            if failed == 1 {
+            if attempts.failed == 1 {
                 (self.0.settings.notice.0)(&format!("{}; it is tried again", chain(&error)));
             }
             if self.sleep(wait).is_err() {
                 return Err(E::cancelled());
             }
-            waited += wait;
         }
     }
 
@@ -604,6 +600,26 @@ impl Response {
             .get_all(name)
             .iter()
             .filter_map(|value| value.to_str().ok())
+    }
+
+    /// Gives the status with its words.
+    pub fn status_words(&self) -> String {
+        let words = StatusCode::from_u16(self.status).ok();
+        match words.and_then(|status| status.canonical_reason()) {
+            Some(words) => format!("{} {words}", self.status),
+            None => self.status.to_string(),
+        }
+    }
+
+    /// Gives what is known for another attempt, where the status says that the same may succeed
+    /// later: the server is busy, or one behind it out of reach.
+    pub fn again(&self) -> Option<Again> {
+        matches!(self.status, 408 | 425 | 429 | 500 | 502..=504 | 506..=599).then(|| Again {
+            after: self
+                .header("retry-after")
+                .and_then(|text| super::retry::seconds(text, self.header("date"))),
+            stood_still: Duration::ZERO,
+        })
     }
 
     /// Gives the length of the body where the answer says it.

@@ -1,4 +1,4 @@
-use super::retry::Temporary;
+use super::retry::{Again, Temporary};
 use std::error::Error as StdError;
 use std::io;
 use std::path::PathBuf;
@@ -107,22 +107,16 @@ impl Error {
 }
 
 impl Temporary for Error {
-    fn is_temporary(&self) -> bool {
-        matches!(
-            self.failure(),
-            Some(Failure::Connect | Failure::Timeout(_) | Failure::Cut)
-        )
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        None
-    }
-
-    fn stood_still(&self) -> Duration {
-        match self.failure() {
-            Some(Failure::Timeout(time)) => time,
-            _ => Duration::ZERO,
-        }
+    fn again(&self) -> Option<Again> {
+        let stood_still = match self.failure()? {
+            Failure::Connect | Failure::Cut => Duration::ZERO,
+            Failure::Timeout(time) => time,
+            Failure::Certificate | Failure::Tls | Failure::Protocol => return None,
+        };
+        Some(Again {
+            after: None,
+            stood_still,
+        })
     }
 
     fn cancelled() -> Error {

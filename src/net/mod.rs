@@ -20,7 +20,7 @@ pub use error::{Error, Failure};
 pub use redact::redacted;
 pub use reqwest::header;
 pub use reqwest::{Method, StatusCode};
-pub use retry::{Retry, Temporary};
+pub use retry::{Again, Attempts, Retry, Temporary};
 pub use tls::{SystemRoots, Tls, Verify};
 pub use url::Url;
 

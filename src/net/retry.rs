@@ -4,17 +4,46 @@ use std::time::Duration;
 /// Tells of an error whether trying again may help; trying again is a property of the error, not
 /// of the call.
 pub trait Temporary {
+    /// Gives what is known for another attempt, where the same call may succeed later.
+    fn again(&self) -> Option<Again>;
+
     /// Tells whether the same call may succeed later.
-    fn is_temporary(&self) -> bool;
-
-    /// Gives how long the other side asked to wait.
-    fn retry_after(&self) -> Option<Duration>;
-
-    /// Gives how long nothing moved before the error: that has been waited too.
-    fn stood_still(&self) -> Duration;
+    fn is_temporary(&self) -> bool {
+        self.again().is_some()
+    }
 
     /// Makes the error that says that the build was cancelled.
     fn cancelled() -> Self;
+}
+
+/// What is known for another attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// How long the other side asks to wait.
+    pub after: Option<Duration>,
+    /// How long nothing moved before the error: that has been waited too.
+    pub stood_still: Duration,
+}
+
+/// The attempts at one thing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attempts {
+    /// How many failed.
+    pub failed: u32,
+    /// How long has been waited.
+    pub waited: Duration,
+}
+
+impl Attempts {
+    /// Counts one that failed; gives the wait before the next one, or none where it is time to give
+    /// up.
+    pub fn next(&mut self, retry: &Retry, again: &Again) -> Option<Duration> {
+        self.failed += 1;
+        self.waited += again.stood_still;
+        let wait = retry.wait(self.failed, self.waited, again.after)?;
+        self.waited += wait;
+        Some(wait)
+    }
 }
 
 /// How often and how long temporary errors are met with another attempt.
@@ -67,9 +96,46 @@ impl Retry {
     }
 }
 
+/// Reads Retry-After: seconds, or a date that is compared with the answer's own.
+pub(super) fn seconds(text: &str, date: Option<&str>) -> Option<Duration> {
+    if let Ok(n) = text.trim().parse::<u64>() {
+        return Some(Duration::from_secs(n));
+    }
+    let parse = |text: &str| jiff::fmt::rfc2822::parse(text).ok();
+    let then = parse(text)?.timestamp();
+    let now = date
+        .and_then(parse)
+        .map_or_else(jiff::Timestamp::now, |d| d.timestamp());
+    Some(Duration::from_secs(
+        u64::try_from(then.as_second() - now.as_second()).unwrap_or(0),
+    ))
+}
+
 /// Gives a number from 0 to 1 that differs from call to call and process to process; the standard
 /// library seeds its hashers from the system.
 fn chance() -> f64 {
     let bits = std::hash::RandomState::new().build_hasher().finish();
     (bits >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_wait_is_read_as_seconds_or_as_a_date() {
+        let now = Some("Wed, 21 Oct 2015 07:28:00 GMT");
+        for (text, date, expected) in [
+            ("120", None, Some(120)),
+            (" 0 ", now, Some(0)),
+            ("Wed, 21 Oct 2015 07:29:30 GMT", now, Some(90)),
+            ("Wed, 21 Oct 2015 07:27:00 GMT", now, Some(0)),
+            ("Wed, 21 Oct 2015 07:27:00 GMT", None, Some(0)),
+            ("soon", now, None),
+            ("", now, None),
+        ] {
+            let wait = expected.map(Duration::from_secs);
+            assert_eq!(seconds(text, date), wait, "{text:?} at {date:?}");
+        }
+    }
 }

@@ -1,8 +1,7 @@
-use crate::net::{self, Failure, Response, Temporary};
+use crate::net::{self, Again, Failure, Response, Temporary};
 use crate::oci::{ManifestError, Platform};
 use serde::Deserialize;
 use std::fmt;
-use std::time::Duration;
 
 /// What went wrong with a registry: which one, which repository, tag or digest, what it answered,
 /// whether credentials were sent, and where they came from (never the secret itself).
@@ -80,8 +79,8 @@ pub struct Refused {
     pub credentials: String,
     /// What may help.
     pub hint: Option<&'static str>,
-    /// How long the registry asks to wait.
-    pub retry_after: Option<Duration>,
+    /// What is known for another attempt, where one may help.
+    pub again: Option<Again>,
 }
 
 /// The most of an error's body that is read.
@@ -147,18 +146,6 @@ impl Error {
         matches!(self, Error::Refused(r) if r.errors.iter().any(|(own, _)| own == code))
     }
 
-    /// Tells whether the same may succeed later: the registry is busy or out of reach, or the
-    /// connection was cut.
-    pub fn is_temporary(&self) -> bool {
-        match self {
-            Error::Refused(refused) => {
-                matches!(refused.status, 408 | 425 | 429 | 500 | 502..=504 | 506..=599)
-            }
-            Error::Exchange { source, .. } => source.is_temporary(),
-            _ => false,
-        }
-    }
-
     pub(super) fn content(what: &str, why: impl Into<String>) -> Error {
         Error::Content {
             what: what.to_owned(),
@@ -192,9 +179,7 @@ impl Error {
     /// Makes an error of an answer, whose body it reads.
     pub(super) fn refused(what: &str, response: Response, credentials: &str) -> Error {
         let status = response.status;
-        let retry_after = response
-            .header("retry-after")
-            .and_then(|text| seconds(text, response.header("date")));
+        let again = response.again();
         let url = net::redacted(&response.url);
         let body = match response.bytes(MAX_BODY) {
             Ok(mut body) => {
@@ -218,27 +203,17 @@ impl Error {
             errors,
             text,
             credentials: credentials.to_owned(),
-            retry_after,
+            again,
         }))
     }
 }
 
 impl Temporary for Error {
-    fn is_temporary(&self) -> bool {
-        Error::is_temporary(self)
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
+    fn again(&self) -> Option<Again> {
         match self {
-            Error::Refused(refused) => refused.retry_after,
+            Error::Refused(refused) => refused.again,
+            Error::Exchange { source, .. } => source.again(),
             _ => None,
-        }
-    }
-
-    fn stood_still(&self) -> Duration {
-        match self {
-            Error::Exchange { source, .. } => source.stood_still(),
-            _ => Duration::ZERO,
         }
     }
 
@@ -255,21 +230,6 @@ fn hint(status: u16) -> Option<&'static str> {
         413 => "the registry, or a proxy before it, takes no body of this size",
         _ => return None,
     })
-}
-
-/// Reads Retry-After: seconds, or a date that is compared with the answer's own.
-fn seconds(text: &str, date: Option<&str>) -> Option<Duration> {
-    if let Ok(n) = text.trim().parse::<u64>() {
-        return Some(Duration::from_secs(n));
-    }
-    let parse = |text: &str| jiff::fmt::rfc2822::parse(text).ok();
-    let then = parse(text)?.timestamp();
-    let now = date
-        .and_then(parse)
-        .map_or_else(jiff::Timestamp::now, |d| d.timestamp());
-    Some(Duration::from_secs(
-        u64::try_from(then.as_second() - now.as_second()).unwrap_or(0),
-    ))
 }
 
 /// Reads the registry's own errors (OCI distribution specification, "Error Codes").

@@ -3,14 +3,13 @@
 use super::host::{Answer, Body, Call, Host, scope};
 use super::{Direction, Error, Fetched, Inner};
 use crate::net::header::{ACCEPT, HeaderName, IF_RANGE, RANGE};
-use crate::net::{self, BodyReader, Exchange, Method, Temporary};
+use crate::net::{self, Attempts, BodyReader, Exchange, Method, Temporary};
 use crate::oci::{
     Descriptor, Digest, Document, Index, MAX_MANIFEST, ManifestError, Platform, Reference, media,
 };
 use bytes::{Buf, Bytes};
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// How deep an index may lie within an index.
 const MAX_DEPTH: usize = 3;
@@ -261,9 +260,8 @@ pub(super) struct BlobReader {
     body: Option<BodyReader>,
     /// Names the bytes at the server, so that a later part is of the same.
     tag: Option<String>,
-    /// Attempts that failed since `mark`.
-    failed: u32,
-    waited: Duration,
+    /// Those since `mark`.
+    attempts: Attempts,
     mark: u64,
     resumed: u32,
 }
@@ -290,8 +288,7 @@ impl BlobReader {
             rest: Bytes::new(),
             body: None,
             tag: None,
-            failed: 0,
-            waited: Duration::ZERO,
+            attempts: Attempts::default(),
             mark: 0,
             resumed: 0,
         };
@@ -433,22 +430,17 @@ impl BlobReader {
         self.body = None;
         if self.at - self.mark >= PROGRESS {
             self.mark = self.at;
-            self.failed = 0;
-            self.waited = Duration::ZERO;
+            self.attempts = Attempts::default();
         }
         loop {
-            if !error.is_temporary() || self.resumed >= MAX_RESUMED {
-                return Err(error);
-            }
-            self.failed += 1;
-            self.resumed += 1;
+            let again = error.again().filter(|_| self.resumed < MAX_RESUMED);
             let retry = self.inner.client.settings().retry;
-            let Some(wait) = retry.wait(self.failed, self.waited, error.retry_after()) else {
+            let Some(wait) = again.and_then(|again| self.attempts.next(&retry, &again)) else {
                 return Err(error);
             };
+            self.resumed += 1;
             let slept = self.inner.client.sleep(wait);
             slept.map_err(|e| Error::exchange(&self.what, e))?;
-            self.waited += wait;
             match self.request() {
                 Ok(()) => return Ok(()),
                 Err(e) => error = e,

@@ -3,7 +3,7 @@
 use super::host::{Answer, Body, Call, Host, lock, scope};
 use super::{Direction, Error, Inner, Pushed};
 use crate::net::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName};
-use crate::net::{Exchange, Failure, Method, Url};
+use crate::net::{Exchange, Failure, Method, Temporary, Url};
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::Span;
 use bytes::Bytes;

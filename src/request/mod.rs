@@ -51,6 +51,11 @@ impl RootfsChoice {
             RootfsChoice::InPlace => "inplace",
         }
     }
+
+    /// Tells whether commands change files where they are, with nothing mounted.
+    pub fn is_live(self) -> bool {
+        matches!(self, RootfsChoice::Chroot | RootfsChoice::InPlace)
+    }
 }
 
 /// Whose the root directory is that the builder runs in.
@@ -252,8 +257,12 @@ pub struct Request {
     /// Whose the root directory is that the builder runs in.
     pub root_owner: RootOwner,
     /// Paths of this machine that a build in place leaves as they are, with all below them, besides
-    /// the store, the contexts and the program itself.
+    /// the store, the contexts, the program itself and all else that is named here.
     pub keep: Vec<PathBuf>,
+    /// Paths of the image that no step changes there, with all below them; in place they are kept too.
+    pub ignore: Vec<PathBuf>,
+    /// Whether a build in place removes its image's files from the root at the end.
+    pub cleanup: bool,
     /// Whether destinations are asked for push permission first.
     pub check_push: bool,
     /// How registries are talked to.
@@ -317,6 +326,8 @@ impl Request {
             rootfs: RootfsChoice::Auto,
             root_owner: RootOwner::Machine,
             keep: Vec::new(),
+            ignore: Vec::new(),
+            cleanup: false,
             check_push: false,
             registry: RegistryOptions::default(),
             threads: None,

@@ -1,11 +1,10 @@
 //! Directories that roots are made of.
 
 use super::Error;
-use crate::fs::{self, Content, FileId, Kind, LayerView, Node, RelPath, Stat, Toc, TocEntry};
+use crate::fs::{self, Content, Firsts, LayerView, Node, RelPath, Stat, Toc, TocEntry};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -68,7 +67,7 @@ pub(super) fn view_of(dir: &Path) -> Result<LayerView, Error> {
     })?;
     let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     all.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut firsts: HashMap<FileId, RelPath> = HashMap::new();
+    let mut firsts = Firsts::default();
     let mut entries = Vec::with_capacity(all.len());
     for (path, stat) in all {
         let node = if stat.is_whiteout() {
@@ -76,15 +75,10 @@ pub(super) fn view_of(dir: &Path) -> Result<LayerView, Error> {
         } else if stat.is_opaque() {
             Node::Opaque(stat.meta)
         } else {
-            let mut link = None;
-            if stat.links > 1 && stat.meta.kind != Kind::Dir {
-                let first = firsts.entry(stat.id).or_insert_with(|| path.clone());
-                link = (*first != path).then(|| first.clone());
-            }
             Node::Put {
+                link: stat.shared().and_then(|file| firsts.tie(file, &path)),
                 meta: stat.meta,
                 content: None,
-                link,
             }
         };
         entries.push(TocEntry { path, node });

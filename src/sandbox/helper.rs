@@ -1,8 +1,9 @@
 //! The helper: one thread, one `poll`, as many commands as there are.
 
+use super::Error;
+use super::init::{self, Streams};
 use super::plain::{self, hunt};
 use super::wire::{Failure, Job, Report, Status, Way, send};
-use super::{Error, init};
 use crate::plan::Network;
 use crate::sys::{self, Insn, Namespaced, NetworkNamespace};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -15,14 +16,10 @@ use std::os::fd::OwnedFd;
 
 /// What the builder sends along to have a command run.
 pub(super) struct Request {
-    /// Where reports go; its other end closed or shut down means: kill.
-    pub(super) line: OwnedFd,
+    /// What connects the run with the builder.
+    pub(super) streams: Streams,
     /// The job, as bytes.
     pub(super) job: OwnedFd,
-    /// Standard output.
-    pub(super) out: OwnedFd,
-    /// Standard error.
-    pub(super) err: OwnedFd,
     /// What the processes of the command are in. Of all that a job says this alone matters before
     /// there is a process to read it.
     around: Around,
@@ -136,13 +133,13 @@ fn serve(control: OwnedFd) -> io::Result<Option<Request>> {
             Ok(Namespaced::Parent(process, descriptor)) => runs.push(Run {
                 process,
                 descriptor,
-                line: request.line,
+                line: request.streams.line,
                 around: request.around,
                 killed: false,
             }),
             Err(failure) => {
-                failure.report(&request.line);
-                send(&request.line, &Report::Gone(Status::Code(1)));
+                failure.report(&request.streams.line);
+                send(&request.streams.line, &Report::Gone(Status::Code(1)));
             }
         }
     }
@@ -246,10 +243,8 @@ fn receive(control: &OwnedFd) -> io::Result<Option<Request>> {
             if !received.flags.contains(ReturnFlags::CTRUNC) =>
         {
             Ok(Some(Request {
-                line,
+                streams: Streams { line, out, err },
                 job,
-                out,
-                err,
                 around: match byte {
                     [0] => Around::Namespaces(NetworkNamespace::Shared),
                     [1] => Around::Namespaces(NetworkNamespace::Own),

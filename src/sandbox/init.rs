@@ -102,7 +102,8 @@ const RESTRICTED: MountFlags = MountFlags::NOSUID
 
 /// What connects a run with the builder.
 pub(super) struct Streams {
-    /// Where reports go, and where the trees to mount come from.
+    /// Where reports go, and where the trees to mount come from; its other end closed or shut down
+    /// means: kill.
     pub(super) line: OwnedFd,
     /// Standard output.
     pub(super) out: OwnedFd,
@@ -112,26 +113,25 @@ pub(super) struct Streams {
 
 /// Is process 1: carries a request out and ends the process.
 pub(super) fn main(request: Request, helper: &OwnedFd, filter: &[Insn]) -> ! {
-    let Request {
-        line,
-        job,
-        out,
-        err,
-        ..
-    } = request;
-    let streams = Streams { line, out, err };
-    let code = match start(job, &streams, helper, filter) {
-        Ok(status) => {
-            send(&streams.line, &Report::Ended(status));
-            0
-        }
-        Err(failure) => {
-            failure.report(&streams.line);
-            1
-        }
-    };
+    let Request { streams, job, .. } = request;
+    let ended = start(job, &streams, helper, filter);
+    let code = conclude(&streams, ended.map(Some));
     // With this process the kernel ends whatever else is left in the namespace.
     sys::exit_now(code)
+}
+
+/// Tells the builder how a process's part in a run ended, which has the command's status where it is
+/// for this process to say; gives the process's own code.
+pub(super) fn conclude(streams: &Streams, ended: Result<Option<Status>, Failure>) -> i32 {
+    match ended {
+        Ok(Some(status)) => send(&streams.line, &Report::Ended(status)),
+        Ok(None) => {}
+        Err(failure) => {
+            failure.report(&streams.line);
+            return 1;
+        }
+    }
+    0
 }
 
 fn start(

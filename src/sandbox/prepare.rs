@@ -3,8 +3,8 @@
 
 use super::scaffold::{Kind, Scaffold};
 use super::trees::{self, Tree};
-use super::wire::{File, Job};
-use super::{Command, Error};
+use super::wire::{File, Job, Way};
+use super::{Command, Error, MEMORY_LIMIT, Mount};
 use crate::plan::Network;
 use std::io;
 use std::net::IpAddr;
@@ -26,23 +26,10 @@ pub(super) fn prepare(
     root: &Path,
     scaffold: &mut Scaffold,
 ) -> Result<Prepared, Error> {
-    check(command)?;
+    let mut job = job(command, Way::Pivot, root)?;
     for directory in ["proc", "sys", "dev"] {
         scaffold.directory(directory)?;
     }
-    let mut job = Job {
-        root: root.as_os_str().as_bytes().to_vec(),
-        args: command.args.clone(),
-        env: command.env.clone(),
-        cwd: command.cwd.clone(),
-        hostname: command.hostname.clone().into_bytes(),
-        uid: command.identity.uid,
-        gid: command.identity.gid,
-        groups: command.identity.groups.clone(),
-        network: command.network,
-        insecure: command.insecure,
-        ..Job::default()
-    };
     for (path, content) in [
         ("/etc/resolv.conf", resolvers(command.network)),
         ("/etc/hosts", hosts(&command.hostname)),
@@ -85,8 +72,9 @@ pub(super) fn prepare(
     Ok(Prepared { job, trees })
 }
 
-/// Refuses what no program can be executed with.
-pub(super) fn check(command: &Command) -> Result<(), Error> {
+/// Describes a command without any of its files and mounts; refuses what no program can be executed
+/// with.
+pub(super) fn job(command: &Command, way: Way, root: &Path) -> Result<Job, Error> {
     if command.args.is_empty() {
         return Err(invalid("execute the command", "it has no program"));
     }
@@ -94,7 +82,37 @@ pub(super) fn check(command: &Command) -> Result<(), Error> {
     if command.args.iter().chain(&command.env).any(has_nul) || has_nul(&command.cwd) {
         return Err(invalid("execute the command", "it contains a NUL byte"));
     }
-    Ok(())
+    Ok(Job {
+        way,
+        root: root.as_os_str().as_bytes().to_vec(),
+        args: command.args.clone(),
+        env: command.env.clone(),
+        cwd: command.cwd.clone(),
+        hostname: command.hostname.clone().into_bytes(),
+        uid: command.identity.uid,
+        gid: command.identity.gid,
+        groups: command.identity.groups.clone(),
+        network: command.network,
+        insecure: command.insecure,
+        ..Job::default()
+    })
+}
+
+/// Says what making a mount is, for errors.
+pub(super) fn mounting(mount: &Mount) -> String {
+    format!("mount {}", String::from_utf8_lossy(&mount.target))
+}
+
+/// Refuses a file in memory that is too large for it.
+pub(super) fn check_memory(mount: &Mount, content: &[u8]) -> Result<(), Error> {
+    let length = content.len();
+    match length > MEMORY_LIMIT {
+        true => Err(invalid(
+            &mounting(mount),
+            format!("it has {length} bytes, and a file in memory at most {MEMORY_LIMIT}"),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Gives the path of a file in `/dev`, relative to it; `None` for another place. A path with `..`

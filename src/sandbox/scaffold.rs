@@ -7,9 +7,10 @@
 
 use super::Error;
 use super::prepare::invalid;
+use crate::fs::{Time, modified};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, chmodat, fstat,
-    futimens, mkdirat, openat, readlinkat, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, Stat, chmodat, fstat, futimens, mkdirat, openat, readlinkat,
+    statat, unlinkat,
 };
 use rustix::io::{Errno, Result};
 use std::collections::{BTreeMap, VecDeque};
@@ -386,21 +387,11 @@ fn directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
 }
 
 pub(super) fn restore_time(directory: BorrowedFd<'_>, before: &Stat) -> Result<()> {
-    let omit = Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_OMIT as _,
+    let mtime = Time {
+        secs: before.st_mtime,
+        nanos: before.st_mtime_nsec as _,
     };
-    let modified = Timespec {
-        tv_sec: before.st_mtime as _,
-        tv_nsec: before.st_mtime_nsec as _,
-    };
-    futimens(
-        directory,
-        &Timestamps {
-            last_access: omit,
-            last_modification: modified,
-        },
-    )
+    futimens(directory, &modified(mtime))
 }
 
 fn is(stat: &Stat, kind: FileType) -> bool {

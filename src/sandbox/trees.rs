@@ -4,10 +4,10 @@
 //! of the builder is looked up in there, and the tree is gone with the last descriptor of it,
 //! whoever dies.
 
-use super::prepare::invalid;
+use super::prepare::{check_memory, invalid, mounting};
 use super::scaffold::{Ground, Kind, Land, Scaffold};
 use super::wire::{Part, Target};
-use super::{Command, Error, MEMORY_LIMIT, Mount, What};
+use super::{Command, Error, Mount, What};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -48,7 +48,7 @@ pub(super) fn make(
     command: &Command,
     scaffold: &mut Scaffold,
 ) -> Result<Tree, Error> {
-    let action = format!("mount {}", String::from_utf8_lossy(&mount.target));
+    let action = mounting(mount);
     let mut attributes = MountAttrFlags::empty();
     if !command.insecure {
         attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -83,13 +83,7 @@ pub(super) fn make(
             gid,
             content,
         } => {
-            if content.0.len() > MEMORY_LIMIT {
-                let length = content.0.len();
-                return Err(invalid(
-                    &action,
-                    format!("it has {length} bytes, and a file in memory at most {MEMORY_LIMIT}"),
-                ));
-            }
+            check_memory(mount, &content.0)?;
             attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY
                 | MountAttrFlags::MOUNT_ATTR_NOSUID
                 | MountAttrFlags::MOUNT_ATTR_NODEV;

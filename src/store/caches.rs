@@ -91,6 +91,9 @@ pub(super) fn take(
             let copy = room.join(number.to_string());
             let found = try_copy(&copy, sharing).map_err(|e| session.fail("lock", &copy, e))?;
             if let Some(cache) = found {
+                if !cache.dir.exists() {
+                    refill(session, &cache, key, fill)?;
+                }
                 return Ok(cache);
             }
         }
@@ -159,6 +162,30 @@ fn try_copy(copy: &Path, sharing: CacheSharing) -> io::Result<Option<Cache>> {
         dir: copy.join("files"),
         _lock: lock,
     }))
+}
+
+/// Makes the directory of a copy anew. It is missing where a build that had it in the root of a
+/// command was killed with all its processes. The caller has locked the copy and the choice.
+fn refill(
+    session: &Arc<Session>,
+    cache: &Cache,
+    key: &CacheKey,
+    fill: Fill<'_>,
+) -> Result<(), Error> {
+    let dir = session.name();
+    make_dir(&dir).map_err(|e| session.fail("create", &dir, e))?;
+    let filled = fill(&dir).map_err(|source| Error::Fill {
+        id: key.id.clone(),
+        source,
+    });
+    let result = filled.and_then(|()| {
+        fs::rename(&dir, &cache.dir).map_err(|e| session.fail("put in place", &cache.dir, e))
+    });
+    if result.is_err() {
+        // What is left goes with the session.
+        let _ = remove_tree(&dir);
+    }
+    result
 }
 
 /// Makes a copy beside and puts it in place, locked already.

@@ -53,14 +53,18 @@ pub fn start(registry: &str) -> Dockerd {
 impl Dockerd {
     /// Runs the client.
     pub fn docker(&self, args: &[&str]) -> Output {
-        Command::new("/usr/bin/docker")
+        self.command().args(args).output().expect("run docker")
+    }
+
+    /// Gives the client as it is called.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("/usr/bin/docker");
+        command
             .args(["-H", &self.host])
-            .args(args)
             // The client's own default is the builder before BuildKit.
             .env("DOCKER_BUILDKIT", "1")
-            .stdin(Stdio::null())
-            .output()
-            .expect("run docker")
+            .stdin(Stdio::null());
+        command
     }
 }
 

@@ -4,11 +4,10 @@ use crate::operations::{Op, Tolerance};
 use rustix::mount::{MountFlags, OpenTreeFlags};
 use shutter::changeset::{Action, Changeset, full_walk};
 use shutter::fs::{
-    self, Content, FileId, Kind, LayerView, Meta, Node, RelPath, Source, Stat, Toc, TocEntry, Tree,
+    self, Content, Firsts, Kind, LayerView, Meta, Node, RelPath, Source, Stat, Toc, TocEntry, Tree,
 };
 use shutter::rootfs::{Contents, Entry, Fuse, Guard, Live, Lower, Overlay, Rootfs};
 use shutter::sys::Cancel;
-use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -374,7 +373,7 @@ fn view_of(dir: &Path) -> LayerView {
         .expect("a directory");
     all.push((RelPath::root(), top));
     all.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut firsts: HashMap<FileId, RelPath> = HashMap::new();
+    let mut firsts = Firsts::default();
     let mut entries = Vec::new();
     for (path, stat) in all {
         let node = if stat.is_whiteout() {
@@ -382,12 +381,10 @@ fn view_of(dir: &Path) -> LayerView {
         } else if stat.is_opaque() {
             Node::Opaque(stat.meta)
         } else {
-            let first = firsts.entry(stat.id).or_insert_with(|| path.clone());
-            let link = (*first != path && stat.meta.kind != Kind::Dir).then(|| first.clone());
             Node::Put {
+                link: stat.shared().and_then(|file| firsts.tie(file, &path)),
                 meta: stat.meta,
                 content: None,
-                link,
             }
         };
         entries.push(TocEntry { path, node });

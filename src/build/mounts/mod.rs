@@ -229,14 +229,17 @@ impl<'a> Making<'a, '_> {
                     step: self.step,
                 };
                 let views = &self.shared.mounts.views;
-                let opened = if *writable {
+                let what = if !writable {
+                    What::Bind(views.shared(self.shared, &wanted)?)
+                } else if self.shared.request.rootfs.is_live() {
+                    // The command gets a copy in any case.
+                    What::Copy(views.shared(self.shared, &wanted)?)
+                } else {
                     let (opened, throwaway) = views.writable(self.shared, &wanted)?;
                     self.held.throwaways.push(throwaway);
-                    opened
-                } else {
-                    views.shared(self.shared, &wanted)?
+                    What::Bind(opened)
                 };
-                self.mount(place, target, What::Bind(opened), !writable);
+                self.mount(place, target, what, !writable);
             }
             Mount::Cache {
                 target,
@@ -258,6 +261,10 @@ impl<'a> Making<'a, '_> {
                     key: CacheKey::new(id, &start.identity()),
                     start,
                     sharing: match sharing {
+                        // It lies in the command's root meanwhile.
+                        Sharing::Shared if self.shared.request.rootfs.is_live() => {
+                            CacheSharing::Locked
+                        }
                         Sharing::Shared => CacheSharing::Shared,
                         Sharing::Private => CacheSharing::Private,
                         Sharing::Locked => CacheSharing::Locked,

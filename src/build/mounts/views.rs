@@ -206,7 +206,7 @@ impl Views {
                 base_root(shared, &files.ok_or(Error::Gone)?, self.dir(shared)?)?
             }
         };
-        begun(root, None, Below::default())
+        begun(shared, root, None, Below::default())
     }
 
     /// Makes the view of a directory or file of a context: the directory itself where it looks as it
@@ -220,6 +220,9 @@ impl Views {
         let cancel = shared.cancel;
         let mut visible = context::visible(context, path, Making::Above((0, 0)), cancel)?;
         let mut below = Below::default();
+        if shared.request.rootfs.is_live() && !visible.is_plain() {
+            return self.copied(shared, context, path);
+        }
         let (owner, files) = visible.common_owner();
         if owner != (0, 0) && files >= MANY {
             match Swapped::new(visible.dir.as_fd(), owner, self.dir(shared)?) {
@@ -254,7 +257,7 @@ impl Views {
             &visible,
             below.path().into_iter().map(Lower::from).collect(),
         ) {
-            Ok(root) => begun(root, visible.file, below),
+            Ok(root) => begun(shared, root, visible.file, below),
             Err(error) if cancel.is_set() => Err(error),
             Err(error) => {
                 shared.sink.message(
@@ -265,11 +268,21 @@ impl Views {
                         said(&*error)
                     ),
                 );
-                let visible = context::visible(context, path, Making::Apart, cancel)?;
-                let root = self.over(shared, &visible, Vec::new())?;
-                begun(root, visible.file, Below::default())
+                self.copied(shared, context, path)
             }
         }
+    }
+
+    /// Makes the view of a directory or file of a context out of copies of what is to be seen.
+    fn copied(
+        &self,
+        shared: &Shared<'_>,
+        context: &Context,
+        path: &RelPath,
+    ) -> Result<View, BoxError> {
+        let visible = context::visible(context, path, Making::Apart, shared.cancel)?;
+        let root = self.over(shared, &visible, Vec::new())?;
+        begun(shared, root, visible.file, Below::default())
     }
 
     fn over(
@@ -287,9 +300,9 @@ impl Views {
             shared.cancel,
         )?;
         root.apply(&visible.changes, shared.cancel)?;
-        // By way of the mount, so that the kernel copies metadata alone.
-        root.begin()?;
         if !visible.owned.is_empty() {
+            // By way of the mount, so that the kernel copies metadata alone.
+            root.begin()?;
             give_to_root(root.root()?, &visible.owned, shared.cancel)?;
             root.commit()?;
         }
@@ -307,8 +320,16 @@ impl Views {
 
 /// Makes a view of a root: mounted where the builder's namespace has it, since only such a mount can
 /// be bound from.
-fn begun(mut root: Box<dyn Rootfs>, file: Option<Vec<u8>>, below: Below) -> Result<View, BoxError> {
-    root.begin()?;
+fn begun(
+    shared: &Shared<'_>,
+    mut root: Box<dyn Rootfs>,
+    file: Option<Vec<u8>>,
+    below: Below,
+) -> Result<View, BoxError> {
+    // What is copied from is there without, and nobody wants to know what is written to it.
+    if !shared.request.rootfs.is_live() {
+        root.begin()?;
+    }
     let dir = root.root()?.try_clone_to_owned()?;
     Ok(View {
         dir: Arc::new(dir),

@@ -4,7 +4,7 @@ use super::{Error, Fetcher, Input, Opened, archive};
 use crate::context::Fetched;
 use crate::fs::{Meta, RelPath, Source, Time};
 use crate::net::header::{AUTHORIZATION, HeaderMap, HeaderValue, IF_RANGE, RANGE};
-use crate::net::{self, BodyReader, Client, Method, Response, StatusCode, Temporary, Tls, Url};
+use crate::net::{self, Attempts, BodyReader, Client, Method, Response, Temporary, Tls, Url};
 use crate::oci::{Digest, Sha256};
 use crate::progress::Span;
 use crate::request::unescaped;
@@ -15,7 +15,6 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// So many bytes are progress, after which failures are counted anew.
 const PROGRESS: u64 = 1 << 20;
@@ -263,8 +262,8 @@ struct Transfer<'a> {
     offset: u64,
     /// What names these very bytes at the server.
     tag: Option<String>,
-    failed: u32,
-    waited: Duration,
+    /// Those since `mark`.
+    attempts: Attempts,
     mark: u64,
     resumed: u32,
 }
@@ -292,8 +291,7 @@ impl<'a> Transfer<'a> {
             body: response.reader(),
             rest: Bytes::new(),
             offset: 0,
-            failed: 0,
-            waited: Duration::ZERO,
+            attempts: Attempts::default(),
             mark: 0,
             resumed: 0,
         };
@@ -306,25 +304,22 @@ impl<'a> Transfer<'a> {
             return Err(error);
         };
         if self.offset - self.mark >= PROGRESS {
-            (self.mark, self.failed, self.waited) = (self.offset, 0, Duration::ZERO);
+            (self.mark, self.attempts) = (self.offset, Attempts::default());
         }
         loop {
-            if !error.is_temporary() || self.resumed >= MAX_RESUMED {
+            let Some(again) = error.again().filter(|_| self.resumed < MAX_RESUMED) else {
                 return Err(error);
-            }
-            self.failed += 1;
-            self.resumed += 1;
-            self.waited += error.stood_still();
+            };
             let retry = self.client.settings().retry;
-            let Some(wait) = retry.wait(self.failed, self.waited, error.retry_after()) else {
+            let Some(wait) = self.attempts.next(&retry, &again) else {
                 // Whoever fetches it all again has waited as long too.
                 return Err(match error {
-                    Error::Exchange(source) => Error::exchange(source.after(self.waited)),
+                    Error::Exchange(source) => Error::exchange(source.after(self.attempts.waited)),
                     other => other,
                 });
             };
+            self.resumed += 1;
             self.client.sleep(wait).map_err(Error::exchange)?;
-            self.waited += wait;
             match self.ask_for_rest(&tag) {
                 Ok(()) => return Ok(()),
                 Err(again) => error = again,
@@ -408,28 +403,18 @@ fn ask(client: &Client, at: &Place, more: HeaderMap) -> Result<Response, Error> 
 }
 
 fn refused(at: &Place, response: Response) -> Error {
-    let status = response.status;
-    let words = StatusCode::from_u16(status).ok();
-    let words = words.and_then(|status| status.canonical_reason());
-    let retry_after = response
-        .header("retry-after")
-        .and_then(|text| text.trim().parse().ok())
-        .map(Duration::from_secs);
     let asked = at.shown.clone();
     let from = net::redacted(&response.url);
-    response.discard();
-    Error::Refused {
+    let refused = Error::Refused {
         url: match from == asked || at.url.username() != "" {
             true => asked,
             false => format!("{asked} (at {from})"),
         },
-        status: match words {
-            Some(words) => format!("{status} {words}"),
-            None => status.to_string(),
-        },
-        temporary: matches!(status, 408 | 425 | 429 | 500 | 502..=504),
-        retry_after,
-    }
+        status: response.status_words(),
+        again: response.again(),
+    };
+    response.discard();
+    refused
 }
 
 /// Gives what a file at a URL is called, as BuildKit finds it: the last part of the path.

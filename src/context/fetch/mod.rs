@@ -7,7 +7,7 @@ mod http;
 
 use super::Fetched;
 use crate::git as repository;
-use crate::net::{self, Client, Temporary};
+use crate::net::{self, Again, Client, Temporary};
 use crate::oci::Digest;
 use crate::plan::Remote;
 use crate::progress::Span;
@@ -20,7 +20,6 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The most bytes a secret may have that is shown to a server: 64 KiB.
 const MAX_SECRET: u64 = 64 << 10;
@@ -49,10 +48,8 @@ pub enum Error {
         url: String,
         /// The status with its words.
         status: String,
-        /// Whether the same may succeed later.
-        temporary: bool,
-        /// How long the server asks to wait.
-        retry_after: Option<Duration>,
+        /// What is known for another attempt, where one may help.
+        again: Option<Again>,
     },
     /// The content changed while it was fetched.
     #[error("{url} changed while it was fetched")]
@@ -169,26 +166,12 @@ impl Error {
 }
 
 impl Temporary for Error {
-    fn is_temporary(&self) -> bool {
+    fn again(&self) -> Option<Again> {
         match self {
-            Error::Exchange(source) => source.is_temporary(),
-            Error::Refused { temporary, .. } => *temporary,
-            Error::Changed { .. } => true,
-            _ => false,
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Error::Refused { retry_after, .. } => *retry_after,
+            Error::Exchange(source) => source.again(),
+            Error::Refused { again, .. } => *again,
+            Error::Changed { .. } => Some(Again::default()),
             _ => None,
-        }
-    }
-
-    fn stood_still(&self) -> Duration {
-        match self {
-            Error::Exchange(source) => source.stood_still(),
-            _ => Duration::ZERO,
         }
     }
 

@@ -2,8 +2,7 @@
 
 use super::Error;
 use super::files::io_error;
-use crate::fs::{FileId, Kind, Node, RelPath, Source, Stat, Toc, TocEntry, stat, walk};
-use std::collections::HashMap;
+use crate::fs::{Firsts, Kind, Node, RelPath, Source, Stat, Toc, TocEntry, stat, walk};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -32,15 +31,11 @@ pub(super) fn scan(dir: &Path) -> Result<Toc, Error> {
         all.push((root, stat, node));
     }
     all.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut first: HashMap<FileId, RelPath> = HashMap::new();
+    let mut firsts = Firsts::default();
     let mut entries = Vec::with_capacity(all.len());
     for (path, stat, mut node) in all {
-        if let Node::Put { meta, link, .. } = &mut node
-            && meta.kind != Kind::Dir
-            && stat.links > 1
-        {
-            *link = first.get(&stat.id).cloned();
-            first.entry(stat.id).or_insert_with(|| path.clone());
+        if let Node::Put { link, .. } = &mut node {
+            *link = stat.shared().and_then(|file| firsts.tie(file, &path));
         }
         entries.push(TocEntry { path, node });
     }

@@ -4,15 +4,14 @@ use super::content::{Files, below};
 use super::node::{Body, Content, Ino, Node, ROOT};
 use super::table::Table;
 use crate::changeset::{Action, Change};
-use crate::fs::{Kind, Meta, RelPath, Source, is_kept};
+use crate::fs::{Firsts, Kind, Meta, RelPath, Source, is_kept};
 use rustix::io::Errno;
-use std::collections::HashMap;
 
 /// Gives what has changed, in canonical order: a superset. `top` is what the root directory was.
 pub(super) fn changes(files: &Files, table: &mut Table, top: &Meta) -> Result<Vec<Change>, Errno> {
     let mut found = Found {
         files,
-        firsts: HashMap::new(),
+        firsts: Firsts::default(),
         changes: Vec::new(),
     };
     let root = meta(table.node(ROOT)?);
@@ -38,7 +37,7 @@ pub(super) fn changes(files: &Files, table: &mut Table, top: &Meta) -> Result<Ve
 struct Found<'a> {
     files: &'a Files,
     /// The first names of hard links, by the number they show.
-    firsts: HashMap<Ino, RelPath>,
+    firsts: Firsts<Ino>,
     changes: Vec<Change>,
 }
 
@@ -128,13 +127,7 @@ impl Found<'_> {
             Some(group) => Some(group.shown),
             None => (node.names > 1).then_some(ino),
         };
-        let link = linked.and_then(|shown| match self.firsts.get(&shown) {
-            Some(first) => Some(first.clone()),
-            None => {
-                self.firsts.insert(shown, path.clone());
-                None
-            }
-        });
+        let link = linked.and_then(|shown| self.firsts.tie(shown, path));
         let source = match (&link, node.content()) {
             (None, Some(content)) => Some(self.source(table, content)?),
             _ => None,

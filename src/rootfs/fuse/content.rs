@@ -2,9 +2,9 @@
 
 use super::node::{Content, Ino, Node, Writer};
 use super::table::{Base, Table};
-use crate::fs::{Holes, RelPath, Source, Time};
+use crate::fs::{Holes, RelPath, Source, Time, modified};
 use fuser::BackingId;
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -201,7 +201,7 @@ impl Files {
         let mtime = node.meta.mtime;
         drop(table);
         let made = upper.copy(&source, size).and_then(|(number, file)| {
-            set_mtime(&file, mtime)?;
+            rustix::fs::futimens(&file, &modified(mtime))?;
             Ok((number, file))
         });
         let mut table = self.table();
@@ -332,19 +332,4 @@ fn in_memory(source: &Source) -> Result<File, Errno> {
         file.write_all(bytes).map_err(|error| errno(&error))?;
     }
     Ok(file)
-}
-
-/// Sets the time of last modification of a file behind a node.
-pub(super) fn set_mtime(file: &File, mtime: Time) -> Result<(), Errno> {
-    let times = Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: mtime.secs,
-            tv_nsec: mtime.nanos.into(),
-        },
-    };
-    rustix::fs::futimens(file, &times)
 }

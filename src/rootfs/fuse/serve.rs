@@ -3,10 +3,10 @@
 mod answers;
 
 use super::acl;
-use super::content::{Files, Truth, errno, set_mtime};
+use super::content::{Files, Truth, errno};
 use super::node::{Body, Content, Ino, Node, Writer, now};
 use super::table::{Table, new_dir};
-use crate::fs::{Kind, Meta, Time};
+use crate::fs::{Kind, Meta, Time, modified};
 use fuser::{
     BackingId, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags,
@@ -101,6 +101,12 @@ impl Server {
         Ok((attr, ttl))
     }
 
+    /// Makes a change, where there is a place for what changes.
+    fn change<T>(&self, make: impl FnOnce(&mut Table) -> Result<T, Errno>) -> Result<T, Errno> {
+        self.files.upper()?;
+        make(&mut self.files.table())
+    }
+
     fn make(
         &self,
         asker: Asker,
@@ -109,10 +115,10 @@ impl Server {
         meta: Meta,
         body: Body,
     ) -> Result<(FileAttr, Duration), Errno> {
-        self.files.upper()?;
-        let mut table = self.files.table();
-        let ino = make(&mut table, asker, parent, name, meta, body)?;
-        self.entry(&mut table, ino)
+        self.change(|table| {
+            let ino = make(table, asker, parent, name, meta, body)?;
+            self.entry(table, ino)
+        })
     }
 
     fn name(&self, name: &OsStr) -> Result<(), Errno> {
@@ -120,6 +126,30 @@ impl Server {
             0..=255 => Ok(()),
             _ => Err(Errno::NAMETOOLONG),
         }
+    }
+
+    /// Gives a file another length.
+    fn cut(
+        &self,
+        table: &mut Table,
+        ino: Ino,
+        size: u64,
+        writer: Writer,
+    ) -> Result<Arc<File>, Errno> {
+        let file = self.files.file(table, ino)?;
+        rustix::fs::ftruncate(&file, size)?;
+        self.files.written(table, ino, writer)?;
+        stamp(table.node_mut(ino)?, self.files.truth, Some(size));
+        Ok(file)
+    }
+
+    /// Notes that the file behind a node was written to past the node.
+    fn rewritten(&self, table: &mut Table, ino: Ino, writer: Writer) -> Result<(), Errno> {
+        self.files.written(table, ino, writer)?;
+        let node = table.node_mut(ino)?;
+        stamp(node, self.files.truth, None);
+        self.files.refresh(node);
+        Ok(())
     }
 
     /// Opens a file whose content is where it has to be.
@@ -186,11 +216,7 @@ impl Server {
         let mut table = self.files.table();
         let mut file = None;
         if truncates {
-            let own = self.files.file(&table, ino)?;
-            truncate(&own, 0)?;
-            self.files.written(&mut table, ino, writer(req))?;
-            stamp(table.node_mut(ino)?, self.files.truth, Some(0));
-            file = Some(own);
+            file = Some(self.cut(&mut table, ino, 0, writer(req))?);
         }
         self.opened(&mut table, ino, file, writes, back)
     }
@@ -224,10 +250,7 @@ impl Server {
         }
         let mut table = self.files.table();
         if let Some(size) = wanted.size {
-            let file = self.files.file(&table, ino)?;
-            truncate(&file, size)?;
-            self.files.written(&mut table, ino, writer(req))?;
-            stamp(table.node_mut(ino)?, self.files.truth, Some(size));
+            self.cut(&mut table, ino, size, writer(req))?;
             let node = table.node_mut(ino)?;
             if wanted.mtime.is_none() && self.files.truth == Truth::Disk {
                 self.files.refresh(node);
@@ -262,7 +285,7 @@ impl Server {
         {
             let mtime = node.meta.mtime;
             let file = self.files.file(&table, ino)?;
-            set_mtime(&file, mtime)?;
+            rustix::fs::futimens(&file, &modified(mtime))?;
         }
         table.touch(ino)?;
         let node = table.node_mut(ino)?;
@@ -379,10 +402,6 @@ struct Wanted {
     atime: Option<TimeOrNow>,
     mtime: Option<TimeOrNow>,
     ctime: Option<SystemTime>,
-}
-
-fn truncate(file: &File, size: u64) -> Result<(), Errno> {
-    rustix::fs::ftruncate(file, size)
 }
 
 /// Notes a new length, and the time where nobody else does.

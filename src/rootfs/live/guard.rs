@@ -28,6 +28,12 @@ impl Guard {
         self
     }
 
+    /// Gives the directories above what is kept, the root directory aside.
+    pub(super) fn above(&self) -> BTreeSet<RelPath> {
+        let above = self.paths.iter().flat_map(RelPath::ancestors);
+        above.filter(|path| !path.is_root()).collect()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.paths.is_empty()
     }

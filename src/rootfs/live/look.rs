@@ -4,7 +4,7 @@ use super::clock::Since;
 use super::guard::Guard;
 use super::watch::Watch;
 use crate::changeset::{Action, Change};
-use crate::fs::{self, FileId, Kind, RelPath, Source, Stat};
+use crate::fs::{self, FileId, Firsts, Kind, RelPath, Source, Stat};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -345,20 +345,14 @@ impl Seen {
     /// Gives what was seen as changes, with the names of one file tied together: the first in order
     /// is the file.
     pub(super) fn changes(self, root: &Arc<OwnedFd>) -> Vec<Change> {
-        let mut firsts: HashMap<FileId, RelPath> = HashMap::new();
+        let mut firsts = Firsts::default();
         let mut changes = Vec::with_capacity(self.found.len());
         for (path, what) in self.found {
             let action = match what {
                 What::Delete => Action::Delete,
                 What::Opaque(stat) => Action::Opaque(stat.meta),
                 What::Put(stat) => {
-                    let mut link = None;
-                    if stat.links > 1 && stat.meta.kind != Kind::Dir {
-                        link = firsts.get(&stat.id).cloned();
-                        if link.is_none() {
-                            firsts.insert(stat.id, path.clone());
-                        }
-                    }
+                    let link = stat.shared().and_then(|file| firsts.tie(file, &path));
                     let has_content = stat.meta.kind == Kind::File && link.is_none();
                     let source = has_content.then(|| Source::Live {
                         dir: Arc::clone(root),
@@ -380,7 +374,7 @@ impl Seen {
 impl What {
     fn linked(&self) -> Option<&Stat> {
         match self {
-            What::Put(stat) if stat.links > 1 && stat.meta.kind != Kind::Dir => Some(stat),
+            What::Put(stat) if stat.shared().is_some() => Some(stat),
             _ => None,
         }
     }

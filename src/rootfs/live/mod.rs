@@ -1,5 +1,6 @@
 //! A directory that commands write to as it is: for places where nothing can be mounted.
 
+mod borrowed;
 mod clock;
 mod guard;
 mod look;
@@ -13,10 +14,11 @@ use super::{Entry, Error, Lower, Rootfs};
 use crate::changeset::{self, Changeset, State};
 use crate::fs::{Deletions, Meta, Placer, Tree};
 use crate::sys::Cancel;
+use borrowed::Borrowed;
 use clock::{Clock, Since};
 use look::{Failure, Index, Look, Seen};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use watch::{Touched, Watch};
@@ -45,6 +47,7 @@ pub struct Live {
     root: Arc<OwnedFd>,
     way: Way,
     guard: Guard,
+    borrowed: Borrowed,
     tracker: Option<Tracker>,
     phase: Phase,
     forks: AtomicUsize,
@@ -100,10 +103,19 @@ impl Live {
         cancel: &Cancel,
     ) -> Result<Live, Error> {
         let guard = guard.with(&dir).with_mounts();
-        let live = Live::open(dir, PathBuf::from("/"), Way::Stay, guard)?;
+        let mut live = Live::open(dir, PathBuf::from("/"), Way::Stay, guard)?;
         make::clear(&live.root, &live.guard).map_err(failed("clear"))?;
         make::fill(&live.root, tree, top, &live.guard, cancel)?;
+        live.borrowed = Borrowed::of(&live.guard, tree);
         Ok(live)
+    }
+
+    /// Removes from the root that the builder itself is in all that `guard` does not keep and that
+    /// is no mount.
+    pub fn clean(guard: Guard) -> Result<(), Error> {
+        let path = Path::new("/");
+        let root = std::fs::File::open(path).map_err(at("open", path))?;
+        make::clear(&Arc::new(root.into()), &guard.with_mounts()).map_err(failed("clear"))
     }
 
     fn open(dir: PathBuf, path: PathBuf, way: Way, guard: Guard) -> Result<Live, Error> {
@@ -114,6 +126,7 @@ impl Live {
             root: Arc::new(root.into()),
             way,
             guard,
+            borrowed: Borrowed::default(),
             tracker: None,
             phase: Phase::Resting,
             forks: AtomicUsize::new(0),
@@ -224,8 +237,10 @@ impl Rootfs for Live {
         }
         let seen = self.look()?;
         self.phase = Phase::Resting;
+        let mut changes = seen.changes(&self.root);
+        self.borrowed.leave_out(&mut changes);
         Ok(Changeset {
-            changes: seen.changes(&self.root),
+            changes,
             state: State::Live,
         })
     }
@@ -249,6 +264,7 @@ impl Rootfs for Live {
         let changes = make::without_kept(&changeset.changes, &self.guard);
         changeset::place(&changes, &mut placer, cancel, &|_| ())?;
         placer.finish().map_err(at("finish", &self.path))?;
+        self.borrowed.take(&changes);
         self.look()?;
         Ok(())
     }

@@ -1,9 +1,8 @@
 //! Reading an upper directory: what a step wrote, in the kernel's notation, as changes.
 
 use crate::changeset::{self, Action, Change};
-use crate::fs::{self, FileId, Kind, Meta, RelPath, Source, Stat, Visit};
+use crate::fs::{self, FileId, Firsts, Kind, Meta, RelPath, Source, Stat, Visit};
 use crate::rootfs::Error;
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -125,7 +124,7 @@ impl Visit for Own {
 }
 
 fn own_entry((path, stat): (RelPath, Stat)) -> Entry {
-    let inode = (stat.links > 1).then_some(Inode::Upper(stat.id));
+    let inode = stat.shared().map(Inode::Upper);
     let mut side = Side::Upper;
     let what = match stat.meta.kind {
         Kind::Char if stat.meta.device == (0, 0) => What::Delete,
@@ -177,10 +176,9 @@ impl Visit for Below<'_> {
     fn visit(&self, _: &RelPath, entries: Vec<(RelPath, Stat)>) -> io::Result<()> {
         let mut out = Vec::with_capacity(entries.len());
         for (path, stat) in entries {
-            let inode = match stat.meta.kind {
-                Kind::Dir => None,
-                _ if stat.links < 2 => None,
-                _ => Some(self.inode(&path, stat.id)?),
+            let inode = match stat.shared() {
+                Some(in_view) => Some(self.inode(&path, in_view)?),
+                None => None,
             };
             out.push(Entry {
                 path,
@@ -214,7 +212,7 @@ impl Below<'_> {
 /// Sorts what was found and ties hard-linked names together, the first in order being the file.
 fn changes(mut entries: Vec<Entry>, upper: &Arc<OwnedFd>, view: &Arc<OwnedFd>) -> Vec<Change> {
     entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    let mut firsts: HashMap<Inode, RelPath> = HashMap::new();
+    let mut firsts = Firsts::default();
     let mut changes = Vec::with_capacity(entries.len());
     for Entry {
         path,
@@ -227,16 +225,7 @@ fn changes(mut entries: Vec<Entry>, upper: &Arc<OwnedFd>, view: &Arc<OwnedFd>) -
             What::Delete => Action::Delete,
             What::Opaque(meta) => Action::Opaque(meta),
             What::Put(meta) => {
-                let link = match inode.filter(|_| meta.kind != Kind::Dir) {
-                    Some(inode) => match firsts.get(&inode) {
-                        Some(first) => Some(first.clone()),
-                        None => {
-                            firsts.insert(inode, path.clone());
-                            None
-                        }
-                    },
-                    None => None,
-                };
+                let link = inode.and_then(|inode| firsts.tie(inode, &path));
                 let has_content = meta.kind == Kind::File && link.is_none();
                 let source = has_content.then(|| Source::File {
                     dir: Arc::clone(match side {

@@ -3,7 +3,8 @@
 use super::super::scaffold::restore_time;
 use super::super::wire::Way;
 use super::journal::{Journal, Record};
-use super::places::{Spot, names, words};
+use super::places::words;
+use super::spot::{DIRECTORY, Spot, names};
 use crate::fs::{Kind, Meta, Placer, RelPath, stat_at};
 use rustix::fs::{
     AtFlags, CWD, FsWord, Mode, OFlags, StatVfsMountFlags, fstat, fstatfs, fstatvfs, mkdirat,
@@ -20,16 +21,12 @@ use std::path::{Path, PathBuf};
 /// What the names of stages begin with.
 pub(super) const PREFIX: &str = ".shutter-aside-";
 
-/// Directories of a container that may be in memory.
-const MEMORY: [&str; 4] = ["/dev/shm", "/run", "/dev", "/tmp"];
+/// Directories of a container that files may lie in which have only a link at their place: those
+/// first that may be in memory.
+const ELSEWHERE: [&str; 5] = ["/dev/shm", "/run", "/dev", "/tmp", ""];
 
 const TMPFS: FsWord = 0x0102_1994;
 const RAMFS: FsWord = 0x8584_58f6;
-
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
 
 /// Directories of a run's own, each made when it is first needed.
 pub(super) struct Stages {
@@ -64,8 +61,17 @@ enum Use {
     Common,
     /// For what is in the same directory.
     Beside,
-    /// For what must not be on a disk; the number says below which directory.
-    Memory(usize),
+    /// For what has only a link at its place; the number says below which directory.
+    Elsewhere(usize),
+}
+
+/// What a file cannot have at its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lacking {
+    /// That it is on no disk.
+    Memory,
+    /// That it can be executed.
+    Execution,
 }
 
 /// A name in a stage.
@@ -197,25 +203,29 @@ impl Stages {
         Ok(renameat(&stage.dir, moved.name.as_str(), parent, name)?)
     }
 
-    /// Finds a place in memory for a file: the directory, a free name in it, and the path of that.
-    pub(super) fn in_memory(
+    /// Finds a place elsewhere for a file of this mode: the directory, a free name in it, and the path
+    /// of that.
+    pub(super) fn elsewhere(
         &mut self,
+        lacking: Lacking,
         mode: u32,
     ) -> io::Result<Option<(OwnedFd, Vec<u8>, String)>> {
-        for (number, at) in MEMORY.into_iter().enumerate() {
+        for (number, at) in ELSEWHERE.into_iter().enumerate() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let Ok(parent) = openat(CWD, at, flags, Mode::empty()) else {
+            let Ok(parent) = openat(CWD, format!("{at}/"), flags, Mode::empty()) else {
                 continue;
             };
-            let noexec = fstatvfs(&parent)?
-                .f_flag
-                .contains(StatVfsMountFlags::NOEXEC);
-            if !is_memory(parent.as_fd())? || (noexec && mode & 0o111 != 0) {
+            let does = match lacking {
+                Lacking::Memory => is_memory(parent.as_fd())?,
+                Lacking::Execution => true,
+            };
+            if !does || (mode & 0o111 != 0 && !executes(parent.as_fd())?) {
                 continue;
             }
             // Whoever the command runs as has to get to its own file.
-            let Ok(stage) = self.stage(parent.as_fd(), at.as_bytes(), Use::Memory(number), 0o711)
-            else {
+            let use_ = Use::Elsewhere(number);
+            let above = format!("{at}/");
+            let Ok(stage) = self.stage(parent.as_fd(), above.as_bytes(), use_, 0o711) else {
                 continue;
             };
             let name = self.next();
@@ -286,6 +296,11 @@ impl Stages {
 fn path(above: &[u8], name: &[u8]) -> PathBuf {
     let above = Path::new(OsStr::from_bytes(above));
     above.join(OsStr::from_bytes(name))
+}
+
+/// Tells whether programs in a directory can be executed, as far as its mount goes.
+pub(super) fn executes(dir: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(!fstatvfs(dir)?.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
 /// Tells whether a directory is in memory.

@@ -1,10 +1,10 @@
 //! Copies of files and directories with all their metadata, on a few threads.
 
 use super::Watch;
-use crate::fs::{Dir, FileId, Holes, Kind, Meta, Placer, RelPath, Time, stat_at};
+use super::spot::{self, DIRECTORY};
+use crate::fs::{Dir, Firsts, Holes, Kind, Meta, Placer, RelPath, Time, stat_at};
 use crossbeam_channel::{Receiver, bounded};
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -42,7 +42,7 @@ pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, watch: &Watch<'_>) 
         drop(work);
         let mut walk = Walk {
             placer: &mut placer,
-            links: HashMap::new(),
+            firsts: Firsts::default(),
             hand: &|job| jobs.send(job).map_err(|_| gone()),
             watch,
         };
@@ -89,11 +89,6 @@ pub(super) fn file(
     Ok(())
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-
 fn gone() -> io::Error {
     io::ErrorKind::Interrupted.into()
 }
@@ -139,7 +134,7 @@ fn stat_at_file(of: BorrowedFd<'_>) -> io::Result<Meta> {
 
 struct Walk<'a> {
     placer: &'a mut Placer,
-    links: HashMap<FileId, RelPath>,
+    firsts: Firsts,
     hand: &'a dyn Fn(Job) -> io::Result<()>,
     watch: &'a Watch<'a>,
 }
@@ -153,17 +148,14 @@ impl Walk<'_> {
         while let Some(path) = todo.pop() {
             self.watch.check()?;
             let from = crate::fs::open_dir(top.as_fd(), &path)?;
-            for name in super::places::names(from.as_fd())? {
+            for name in spot::names(from.as_fd())? {
                 let below = path.join(&name);
                 let Some(stat) = stat_at(from.as_fd(), &name)? else {
                     continue;
                 };
-                if let Some(first) = self.links.get(&stat.id) {
-                    self.placer.link(first, &below)?;
+                if let Some(first) = stat.shared().and_then(|file| self.firsts.tie(file, &below)) {
+                    self.placer.link(&first, &below)?;
                     continue;
-                }
-                if stat.links > 1 && stat.meta.kind != Kind::Dir {
-                    self.links.insert(stat.id, below.clone());
                 }
                 match stat.meta.kind {
                     Kind::Dir => {
@@ -224,8 +216,8 @@ pub(super) fn back(from: BorrowedFd<'_>, to: BorrowedFd<'_>, since: Time) -> io:
         let meta = stat_at(here.as_fd(), b"")?.ok_or(io::ErrorKind::NotADirectory)?;
         placer.put(&path, &meta.meta, None)?;
         let there = crate::fs::open_dir(to, &path)?;
-        let names = super::places::names(here.as_fd())?;
-        for name in super::places::names(there.as_fd())? {
+        let names = spot::names(here.as_fd())?;
+        for name in spot::names(there.as_fd())? {
             if !names.contains(&name) {
                 placer.remove(&path.join(&name))?;
             }

@@ -5,7 +5,7 @@
 //! NUL. It is locked while somebody works by it.
 
 use super::aside::{PREFIX, move_entries};
-use super::places::{names, remove};
+use super::spot::{names, remove};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};

@@ -15,14 +15,16 @@ mod copy;
 mod device;
 pub(super) mod hunt;
 pub(super) mod journal;
+mod placed;
 mod places;
+mod spot;
 
 use super::helper::Request;
 use super::init::{self, Streams};
-use super::prepare::{self, Prepared, invalid};
+use super::prepare::{self, Prepared, check_memory, invalid, mounting};
 use super::trees::ordered;
 use super::wire::{Failure, Job, Report, Secrecy, Stand, StandIn, Status, Way, Writes, send, wipe};
-use super::{Command, Error, MEMORY_LIMIT, What, attach, child};
+use super::{Command, Error, What, attach, child};
 use crate::plan::Network;
 use crate::rootfs::Entry;
 use crate::sys::{self, Fork, Insn};
@@ -34,7 +36,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::thread::CapabilitySet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -49,7 +51,11 @@ enum Lack {
 
 /// Describes a command that runs without mounts and namespaces of its own.
 pub(super) fn prepare(command: &Command, entry: Entry<'_>) -> Result<Prepared, Error> {
-    prepare::check(command)?;
+    let (way, root) = match entry {
+        Entry::Chroot(path) | Entry::Pivot(path) => (Way::Chroot, path),
+        Entry::Stay => (Way::Stay, Path::new("/")),
+    };
+    let mut job = prepare::job(command, way, root)?;
     if command.network == Network::None {
         return Err(invalid(
             "run with --network=none",
@@ -63,24 +69,6 @@ pub(super) fn prepare(command: &Command, entry: Entry<'_>) -> Result<Prepared, E
             "this container has not the rights that the command would have (a privileged one has)",
         ));
     }
-    let (way, root) = match entry {
-        Entry::Chroot(path) | Entry::Pivot(path) => (Way::Chroot, path.as_os_str().as_bytes()),
-        Entry::Stay => (Way::Stay, &b"/"[..]),
-    };
-    let mut job = Job {
-        way,
-        root: root.to_vec(),
-        args: command.args.clone(),
-        env: command.env.clone(),
-        cwd: command.cwd.clone(),
-        hostname: command.hostname.clone().into_bytes(),
-        uid: command.identity.uid,
-        gid: command.identity.gid,
-        groups: command.identity.groups.clone(),
-        network: command.network,
-        insecure: command.insecure,
-        ..Job::default()
-    };
     let file = |path: &[u8], mode, content| Stand {
         path: path.to_vec(),
         what: StandIn::File {
@@ -107,8 +95,8 @@ pub(super) fn prepare(command: &Command, entry: Entry<'_>) -> Result<Prepared, E
     let mut descriptors = Vec::new();
     for mount in ordered(&command.mounts) {
         let bound = |descriptor: &OwnedFd| {
-            let action = format!("mount {}", String::from_utf8_lossy(&mount.target));
-            descriptor.try_clone().map_err(Error::setup(action))
+            let clone = descriptor.try_clone();
+            clone.map_err(Error::setup(mounting(mount)))
         };
         let what = match &mount.what {
             What::Bind(source) => {
@@ -132,15 +120,7 @@ pub(super) fn prepare(command: &Command, entry: Entry<'_>) -> Result<Prepared, E
                 gid,
                 content,
             } => {
-                let length = content.0.len();
-                if length > MEMORY_LIMIT {
-                    return Err(invalid(
-                        &format!("mount {}", String::from_utf8_lossy(&mount.target)),
-                        format!(
-                            "it has {length} bytes, and a file in memory at most {MEMORY_LIMIT}"
-                        ),
-                    ));
-                }
+                check_memory(mount, &content.0)?;
                 StandIn::File {
                     mode: *mode & 0o777,
                     uid: *uid,
@@ -206,22 +186,9 @@ impl Watch<'_> {
 /// Is the keeper: carries a request out and ends the process. The code is 0 where nothing of the
 /// command is left running and what could be put back was, whatever was reported.
 pub(super) fn main(request: Request, helper: &OwnedFd, filter: &[Insn]) -> ! {
-    let Request {
-        line,
-        job,
-        out,
-        err,
-        ..
-    } = request;
-    let streams = Streams { line, out, err };
-    let code = match keep(job, &streams, helper, filter) {
-        Ok(()) => 0,
-        Err(failure) => {
-            failure.report(&streams.line);
-            1
-        }
-    };
-    sys::exit_now(code)
+    let Request { streams, job, .. } = request;
+    let kept = keep(job, &streams, helper, filter);
+    sys::exit_now(init::conclude(&streams, kept.map(|()| None)))
 }
 
 /// The starter, as the keeper has it.
@@ -327,18 +294,8 @@ fn fork(
         }),
         Fork::Child => {
             drop(go);
-            let code = match start(job, root, streams, filter, keeper, &wait) {
-                Ok(Some(status)) => {
-                    send(&streams.line, &Report::Ended(status));
-                    0
-                }
-                Ok(None) => 0,
-                Err(failure) => {
-                    failure.report(&streams.line);
-                    0
-                }
-            };
-            sys::exit_now(code)
+            let ended = start(job, root, streams, filter, keeper, &wait);
+            sys::exit_now(init::conclude(streams, ended))
         }
     }
 }

@@ -7,16 +7,17 @@
 
 use super::super::scaffold::{Ground, Kind, Land, Scaffold, restore_time};
 use super::super::wire::{Failure, Job, Secrecy, Stand, StandIn, Way, Writes, wipe};
-use super::aside::{self, Stages};
+use super::aside::{self, Lacking, Stages};
 use super::journal::Record;
+use super::placed::{Before, Placed, What};
+use super::spot::{DIRECTORY, PATH, Spot, id, is_directory, path_of};
 use super::{Lack, Watch, copy, device};
-use crate::fs::{Meta, Placer, RelPath, Time, stat_at};
+use crate::fs::stat_at;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, linkat, mkdirat,
-    openat, renameat, statat, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, linkat, openat, statat,
+    symlinkat,
 };
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
@@ -33,62 +34,6 @@ pub(super) struct Places {
     placed: Vec<Placed>,
     lacks: Vec<(Lack, String)>,
 }
-
-/// One place.
-struct Placed {
-    /// From the root, free of links.
-    path: Vec<u8>,
-    spot: Spot,
-    /// Its directory, as it was before anything was put there.
-    around: Stat,
-    /// What was there before.
-    before: Before,
-    /// What is there now; kept open, so that its number is nobody else's.
-    now: Option<OwnedFd>,
-    what: What,
-}
-
-/// A name in a directory that is open.
-pub(super) struct Spot {
-    parent: OwnedFd,
-    name: Vec<u8>,
-    /// The directories that lead there from the root, as they were: name, mode, owner and group.
-    way: Vec<(Vec<u8>, u32, u32, u32)>,
-}
-
-enum Before {
-    Nothing,
-    /// It is in a stage, under this name.
-    Moved(aside::Moved),
-    /// It is a directory that cannot be moved. What was in it is in a stage.
-    Emptied(aside::Moved, Box<Meta>),
-}
-
-/// What becomes of what stands there.
-enum What {
-    Thrown,
-    /// It is overwritten first. Not open for writing, or it could not be executed.
-    Wiped(OwnedFd),
-    /// It goes back to where it came from.
-    Moved(Home),
-    /// What changed in it since then goes back to where it was copied from.
-    Copied(OwnedFd, Time),
-}
-
-/// Where a directory belongs that is kept.
-struct Home {
-    /// The directory itself.
-    itself: OwnedFd,
-    parent: OwnedFd,
-    name: Vec<u8>,
-    meta: Meta,
-}
-
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Places {
     /// Begins with a root as it is.
@@ -328,12 +273,21 @@ impl Places {
         };
         let (parent, name) = placed.spot.at();
         if secret == Secrecy::Open {
-            file.make(parent, name)?;
-            return Ok(());
+            if self.way == Way::Stay
+                && file.mode & 0o111 != 0
+                && !aside::executes(parent)?
+                && let Some((dir, number, path)) =
+                    self.stages.elsewhere(Lacking::Execution, file.mode)?
+            {
+                file.make(dir.as_fd(), &number)?;
+                return Ok(symlinkat(path, parent, name)?);
+            }
+            return file.make(parent, name);
         }
         if !aside::is_memory(parent)? {
             if self.way == Way::Stay
-                && let Some((dir, number, path)) = self.stages.in_memory(file.mode)?
+                && let Some((dir, number, path)) =
+                    self.stages.elsewhere(Lacking::Memory, file.mode)?
             {
                 file.make(dir.as_fd(), &number)?;
                 let made = openat(&dir, number.as_slice(), PATH, Mode::empty())?;
@@ -469,294 +423,8 @@ impl NewFile<'_> {
     }
 }
 
-impl Spot {
-    /// Goes to where a path without links ends.
-    fn find(root: &OwnedFd, path: &[u8]) -> io::Result<Spot> {
-        let mut names = path
-            .split(|byte| *byte == b'/')
-            .filter(|name| !name.is_empty())
-            .peekable();
-        let mut parent = openat(root, ".", DIRECTORY, Mode::empty())?;
-        let mut way = Vec::new();
-        while let Some(name) = names.next() {
-            if names.peek().is_none() {
-                let name = name.to_vec();
-                return Ok(Spot { parent, name, way });
-            }
-            parent = openat(&parent, name, DIRECTORY, Mode::empty())?;
-            let stat = fstat(&parent)?;
-            way.push((
-                name.to_vec(),
-                stat.st_mode & 0o7777,
-                stat.st_uid,
-                stat.st_gid,
-            ));
-        }
-        Err(Errno::BUSY.into())
-    }
-
-    pub(super) fn at(&self) -> (BorrowedFd<'_>, &[u8]) {
-        (self.parent.as_fd(), &self.name)
-    }
-
-    /// Makes the directories again that lead there, where the command removed them.
-    fn rebuild(&mut self, root: &OwnedFd) -> io::Result<()> {
-        let mut at = openat(root, ".", DIRECTORY, Mode::empty())?;
-        for (name, mode, uid, gid) in &self.way {
-            let name = name.as_slice();
-            let (above, times) = (openat(&at, ".", DIRECTORY, Mode::empty())?, fstat(&at)?);
-            let made = mkdirat(&at, name, Mode::from_raw_mode(0o700));
-            match made {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            let mut made = made.is_ok();
-            at = match openat(&at, name, DIRECTORY, Mode::empty()) {
-                Err(Errno::NOTDIR | Errno::LOOP) => {
-                    // What the command put there, where a mount would have been in its way.
-                    remove(at.as_fd(), name)?;
-                    mkdirat(&at, name, Mode::from_raw_mode(0o700))?;
-                    made = true;
-                    openat(&at, name, DIRECTORY, Mode::empty())?
-                }
-                other => other?,
-            };
-            if made {
-                fchown(&at, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
-                fchmod(&at, Mode::from_raw_mode(*mode))?;
-                restore_time(above.as_fd(), &times)?;
-            }
-        }
-        self.parent = at;
-        Ok(())
-    }
-}
-
-impl Placed {
-    /// Makes an empty directory, or takes the one that has been emptied, and opens it.
-    fn directory(&mut self, mode: u32) -> io::Result<OwnedFd> {
-        let (parent, name) = self.spot.at();
-        if !matches!(self.before, Before::Emptied(..)) {
-            mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
-        }
-        let dir = openat(parent, name, DIRECTORY, Mode::empty())?;
-        fchown(&dir, Some(Uid::ROOT), Some(Gid::ROOT))?;
-        fchmod(&dir, Mode::from_raw_mode(mode))?;
-        self.settle()?;
-        Ok(dir)
-    }
-
-    /// Notes what stands at the place now, and leaves the directory's time as it was.
-    fn settle(&mut self) -> io::Result<()> {
-        let (parent, name) = self.spot.at();
-        self.now = Some(openat(parent, name, PATH, Mode::empty())?);
-        Ok(restore_time(parent, &self.around)?)
-    }
-
-    /// Moves a directory to the place that is to be kept, or copies it where it cannot be moved.
-    fn keep(&mut self, source: OwnedFd, watch: &Watch<'_>) -> io::Result<OwnedFd> {
-        let home = Home::of(&source)?;
-        let (parent, name) = self.spot.at();
-        let moved = match (&home, &self.before) {
-            (Some(home), Before::Emptied(..)) => {
-                let to = openat(parent, name, DIRECTORY, Mode::empty())?;
-                let from = openat(&source, ".", DIRECTORY, Mode::empty())?;
-                let moved = aside::move_entries(from.as_fd(), to.as_fd())
-                    .and_then(|()| aside::put_meta(to.as_fd(), &home.meta));
-                if moved.is_err() {
-                    // What came so far is not lost.
-                    aside::move_entries(to.as_fd(), from.as_fd())?;
-                }
-                moved
-            }
-            (Some(home), _) => {
-                renameat(&home.parent, home.name.as_slice(), parent, name).map_err(io::Error::from)
-            }
-            (None, _) => Err(Errno::XDEV.into()),
-        };
-        match (moved, home) {
-            (Ok(()), Some(home)) => {
-                self.what = What::Moved(home);
-                self.settle()?;
-                Ok(openat(
-                    &self.spot.parent,
-                    self.spot.name.as_slice(),
-                    DIRECTORY,
-                    Mode::empty(),
-                )?)
-            }
-            (Err(error), _) if error.raw_os_error() != Some(libc::EXDEV) => Err(error),
-            _ => {
-                let dir = self.directory(0o700)?;
-                copy::tree(source.as_fd(), dir.as_fd(), watch)?;
-                // What is changed from now on has a later time than this, or the same.
-                let now = clock_gettime(ClockId::RealtimeCoarse);
-                let since = Time {
-                    secs: now.tv_sec,
-                    nanos: u32::try_from(now.tv_nsec).unwrap_or(0),
-                };
-                let source = openat(&source, ".", DIRECTORY, Mode::empty())?;
-                self.what = What::Copied(source, since);
-                Ok(dir)
-            }
-        }
-    }
-
-    fn restore(mut self, root: &OwnedFd, stages: &Stages) -> io::Result<()> {
-        let times = match &self.now {
-            Some(_) => fstat(&self.spot.parent)?,
-            None => self.around,
-        };
-        let what = std::mem::replace(&mut self.what, What::Thrown);
-        let what = match what {
-            What::Wiped(file) => {
-                wipe_file(&file)?;
-                What::Thrown
-            }
-            what => what,
-        };
-        if let Before::Emptied(moved, meta) = &self.before {
-            self.refill(what, stages, moved, meta)?;
-        } else {
-            self.take_away(what)?;
-            let (parent, name) = self.spot.at();
-            // Something else that the command put there, where a mount would have been in its way.
-            remove(parent, name)?;
-            if let Before::Moved(moved) = &self.before {
-                match stages.give_back(moved, parent, name) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        self.spot.rebuild(root)?;
-                        let (parent, name) = self.spot.at();
-                        remove(parent, name)?;
-                        return stages.give_back(moved, parent, name);
-                    }
-                    other => other?,
-                }
-            }
-        }
-        Ok(restore_time(self.spot.parent.as_fd(), &times)?)
-    }
-
-    /// Takes what stands at the place from wherever the command moved it.
-    fn take_away(&mut self, what: What) -> io::Result<()> {
-        let Some(now) = &self.now else {
-            return Ok(());
-        };
-        let mine = id(&fstat(now)?);
-        let (parent, name) = self.spot.at();
-        let is_mine = |parent: BorrowedFd<'_>, name: &[u8]| {
-            statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| id(&stat) == mine)
-        };
-        let elsewhere;
-        let found = if is_mine(parent, name) {
-            Some((parent, name))
-        } else {
-            elsewhere = whereabouts(now);
-            let found = elsewhere
-                .as_ref()
-                .map(|(parent, name)| (parent.as_fd(), name.as_slice()));
-            found.filter(|(parent, name)| is_mine(*parent, name))
-        };
-        let times = found
-            .map(|(parent, _)| fstat(parent).map(|stat| (parent, stat)))
-            .transpose()?;
-        match (what, found) {
-            (What::Moved(home), Some((parent, name))) => {
-                renameat(parent, name, &home.parent, home.name.as_slice())?;
-            }
-            (What::Moved(home), None) => {
-                // The command removed it, which with a mount would have emptied it.
-                let mut placer = Placer::new(home.parent.as_fd())?;
-                placer.put(&RelPath::root().join(&home.name), &home.meta, None)?;
-                placer.finish()?;
-            }
-            (What::Copied(source, since), found) => {
-                if let Some((parent, name)) = found {
-                    let from = openat(parent, name, DIRECTORY, Mode::empty())?;
-                    copy::back(from.as_fd(), source.as_fd(), since)?;
-                    remove(parent, name)?;
-                } else {
-                    for name in names(source.as_fd())? {
-                        remove(source.as_fd(), &name)?;
-                    }
-                }
-            }
-            (What::Thrown | What::Wiped(_), Some((parent, name))) => remove(parent, name)?,
-            (What::Thrown | What::Wiped(_), None) => {}
-        }
-        if let Some((parent, times)) = times {
-            restore_time(parent, &times)?;
-        }
-        Ok(())
-    }
-
-    /// Puts back what was in a directory that was emptied.
-    fn refill(
-        &self,
-        what: What,
-        stages: &Stages,
-        moved: &aside::Moved,
-        meta: &Meta,
-    ) -> io::Result<()> {
-        let (parent, name) = self.spot.at();
-        let mine = self.now.as_ref().map(fstat).transpose()?;
-        let there = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
-        let same = matches!((&mine, &there), (Some(a), Ok(b)) if id(a) == id(b));
-        if !same {
-            remove(parent, name)?;
-            mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
-        }
-        let dir = openat(parent, name, DIRECTORY, Mode::empty())?;
-        match what {
-            What::Moved(home) => {
-                let to = openat(&home.itself, ".", DIRECTORY, Mode::empty())?;
-                aside::move_entries(dir.as_fd(), to.as_fd())?;
-            }
-            What::Copied(source, since) => copy::back(dir.as_fd(), source.as_fd(), since)?,
-            What::Thrown | What::Wiped(_) => {}
-        }
-        for name in names(dir.as_fd())? {
-            remove(dir.as_fd(), &name)?;
-        }
-        let from = stages.open(moved)?;
-        aside::move_entries(from.as_fd(), dir.as_fd())?;
-        aside::put_meta(dir.as_fd(), meta)
-    }
-}
-
-impl Home {
-    /// Finds where a directory is; `None` where it has no name that can be found.
-    fn of(source: &OwnedFd) -> io::Result<Option<Home>> {
-        let mine = id(&fstat(source)?);
-        let Some((parent, name)) = whereabouts(source) else {
-            return Ok(None);
-        };
-        match stat_at(parent.as_fd(), &name) {
-            Ok(Some(stat)) if (stat.id.dev, stat.id.ino) == mine => Ok(Some(Home {
-                itself: source.try_clone()?,
-                parent,
-                name,
-                meta: stat.meta,
-            })),
-            _ => Ok(None),
-        }
-    }
-}
-
-/// Finds the name of what a descriptor stands for, which need not be its name any more.
-fn whereabouts(of: &OwnedFd) -> Option<(OwnedFd, Vec<u8>)> {
-    let path = path_of(of)?;
-    let (parent, name) = (path.parent()?, path.file_name()?);
-    let parent = openat(CWD, parent, DIRECTORY, Mode::empty()).ok()?;
-    Some((parent, name.as_bytes().to_vec()))
-}
-
 fn path_from(path: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(path))
-}
-
-fn path_of(of: &OwnedFd) -> Option<PathBuf> {
-    std::fs::read_link(format!("/proc/self/fd/{}", of.as_raw_fd())).ok()
 }
 
 /// Gives a socket a name at the place.
@@ -774,20 +442,6 @@ fn socket(source: &OwnedFd, parent: BorrowedFd<'_>, name: &[u8], way: Way) -> io
     }
 }
 
-/// Overwrites a file's content and takes it away, whatever names it has.
-fn wipe_file(file: &OwnedFd) -> io::Result<()> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let mut file = File::options().write(true).open(path)?;
-    let mut left = file.metadata()?.len();
-    let zeros = [0; 8192];
-    while left > 0 {
-        let piece = zeros.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        file.write_all(zeros.get(..piece).unwrap_or_default())?;
-        left -= piece as u64;
-    }
-    file.set_len(0)
-}
-
 /// Overwrites what a job has of secrets.
 pub(super) fn forget(job: &mut Job) {
     for stand in &mut job.stands {
@@ -795,37 +449,6 @@ pub(super) fn forget(job: &mut Job) {
             wipe(content);
         }
     }
-}
-
-/// Removes a name and everything below it, where there is something.
-pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
-    let mut placer = Placer::new(parent)?;
-    match placer.remove(&RelPath::root().join(name)) {
-        // The directory itself has been removed.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// Lists a directory.
-pub(super) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if !matches!(name, b"." | b"..") {
-            names.push(name.to_vec());
-        }
-    }
-    Ok(names)
-}
-
-fn is_directory(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-}
-
-fn id(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
 }
 
 pub(super) fn words(why: impl Into<String>) -> io::Error {

@@ -4,6 +4,9 @@ use super::*;
 
 /// Answers, or says why not.
 macro_rules! answer {
+    ($reply:ident, $done:expr) => {
+        answer!($reply, $done, () => $reply.ok())
+    };
     ($reply:ident, $result:expr, $value:pat => $send:expr) => {
         match $result {
             Ok($value) => $send,
@@ -51,7 +54,7 @@ impl Filesystem for Server {
             }
         });
         answer!(reply, found, found => match found {
-            Some((attr, ttl)) => reply.entry_with_ttls(&ttl, &ALWAYS, &attr, Generation(0)),
+            Some(entry) => send_entry(reply, &entry),
             // That there is nothing is worth remembering too.
             None => reply.entry(&ALWAYS, &NOTHING, Generation(0)),
         });
@@ -151,7 +154,7 @@ impl Filesystem for Server {
             };
             self.make(Asker::new(req, umask), parent.0, name, meta, body)
         });
-        answer!(reply, made, (attr, ttl) => reply.entry_with_ttls(&ttl, &ALWAYS, &attr, Generation(0)));
+        answer!(reply, made, entry => send_entry(reply, &entry));
     }
 
     fn mkdir(
@@ -167,25 +170,21 @@ impl Filesystem for Server {
             let meta = Meta::dir(mode & 0o7777, now());
             self.make(Asker::new(req, umask), parent.0, name, meta, new_dir())
         });
-        answer!(reply, made, (attr, ttl) => reply.entry_with_ttls(&ttl, &ALWAYS, &attr, Generation(0)));
+        answer!(reply, made, entry => send_entry(reply, &entry));
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let done = self.files.upper().and_then(|_| {
-            let mut table = self.files.table();
+        let done = self.change(|table| {
             table.unlink(parent.0, name.as_bytes())?;
-            self.files.sweep(&mut table);
+            self.files.sweep(table);
             Ok(())
         });
-        answer!(reply, done, () => reply.ok());
+        answer!(reply, done);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let done = self
-            .files
-            .upper()
-            .and_then(|_| self.files.table().rmdir(parent.0, name.as_bytes()));
-        answer!(reply, done, () => reply.ok());
+        let done = self.change(|table| table.rmdir(parent.0, name.as_bytes()));
+        answer!(reply, done);
     }
 
     fn symlink(
@@ -202,7 +201,7 @@ impl Filesystem for Server {
             meta.target = target.as_os_str().as_bytes().to_vec();
             self.make(Asker::new(req, 0), parent.0, name, meta, Body::Other)
         });
-        answer!(reply, made, (attr, ttl) => reply.entry_with_ttls(&ttl, &ALWAYS, &attr, Generation(0)));
+        answer!(reply, made, entry => send_entry(reply, &entry));
     }
 
     fn rename(
@@ -218,9 +217,7 @@ impl Filesystem for Server {
         let from = (parent.0, name.as_bytes());
         let to = (newparent.0, newname.as_bytes());
         let known = RenameFlags::RENAME_NOREPLACE | RenameFlags::RENAME_EXCHANGE;
-        let done = self.name(newname).and_then(|()| {
-            self.files.upper()?;
-            let mut table = self.files.table();
+        let changed = |table: &mut Table| {
             if !(flags & !known).is_empty() {
                 return Err(Errno::INVAL);
             }
@@ -232,10 +229,11 @@ impl Filesystem for Server {
                 return Err(Errno::EXIST);
             }
             table.rename(from, to)?;
-            self.files.sweep(&mut table);
+            self.files.sweep(table);
             Ok(())
-        });
-        answer!(reply, done, () => reply.ok());
+        };
+        let done = self.name(newname).and_then(|()| self.change(changed));
+        answer!(reply, done);
     }
 
     fn link(
@@ -246,13 +244,12 @@ impl Filesystem for Server {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let made = self.name(newname).and_then(|()| {
-            self.files.upper()?;
-            let mut table = self.files.table();
+        let linked = |table: &mut Table| {
             table.link(ino.0, newparent.0, newname.as_bytes())?;
-            self.entry(&mut table, ino.0)
-        });
-        answer!(reply, made, (attr, ttl) => reply.entry_with_ttls(&ttl, &ALWAYS, &attr, Generation(0)));
+            self.entry(table, ino.0)
+        };
+        let made = self.name(newname).and_then(|()| self.change(linked));
+        answer!(reply, made, entry => send_entry(reply, &entry));
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -383,7 +380,7 @@ impl Filesystem for Server {
             let kind = kind_of(node);
             Ok(!reply.add(INodeNo(shown), next, kind, OsStr::from_bytes(name)))
         });
-        answer!(reply, read, () => reply.ok());
+        answer!(reply, read);
     }
 
     fn readdirplus(
@@ -405,7 +402,7 @@ impl Filesystem for Server {
             }
             Ok(!full)
         });
-        answer!(reply, read, () => reply.ok());
+        answer!(reply, read);
     }
 
     fn releasedir(
@@ -460,8 +457,7 @@ impl Filesystem for Server {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        let done = self.files.upper().and_then(|_| {
-            let mut table = self.files.table();
+        let done = self.change(|table| {
             let node = table.node_mut(ino.0)?;
             let there = node.xattr(name.as_bytes()).is_some();
             if flags & libc::XATTR_CREATE != 0 && there {
@@ -477,7 +473,7 @@ impl Filesystem for Server {
             node.ctime = now();
             table.touch(ino.0)
         });
-        answer!(reply, done, () => reply.ok());
+        answer!(reply, done);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -503,8 +499,7 @@ impl Filesystem for Server {
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let done = self.files.upper().and_then(|_| {
-            let mut table = self.files.table();
+        let done = self.change(|table| {
             let node = table.node_mut(ino.0)?;
             let list = matches!(name.as_bytes(), acl::ACCESS | acl::DEFAULT);
             if !node.remove_xattr(name.as_bytes()) && !list {
@@ -513,7 +508,7 @@ impl Filesystem for Server {
             node.ctime = now();
             table.touch(ino.0)
         });
-        answer!(reply, done, () => reply.ok());
+        answer!(reply, done);
     }
 
     fn fallocate(
@@ -526,18 +521,13 @@ impl Filesystem for Server {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let done = self.files.upper().and_then(|_| {
-            let mut table = self.files.table();
-            let file = self.files.file(&table, ino.0)?;
+        let done = self.change(|table| {
+            let file = self.files.file(table, ino.0)?;
             let flags = FallocateFlags::from_bits_retain(mode as u32);
             rustix::fs::fallocate(&file, flags, offset, length)?;
-            self.files.written(&mut table, ino.0, writer(req))?;
-            let node = table.node_mut(ino.0)?;
-            stamp(node, self.files.truth, None);
-            self.files.refresh(node);
-            Ok(())
+            self.rewritten(table, ino.0, writer(req))
         });
-        answer!(reply, done, () => reply.ok());
+        answer!(reply, done);
     }
 
     fn lseek(
@@ -594,14 +584,15 @@ impl Filesystem for Server {
                 most,
             )?;
             let mut table = self.files.table();
-            self.files.written(&mut table, ino_out.0, writer(req))?;
-            let node = table.node_mut(ino_out.0)?;
-            stamp(node, self.files.truth, None);
-            self.files.refresh(node);
+            self.rewritten(&mut table, ino_out.0, writer(req))?;
             Ok(done)
         });
         answer!(reply, copied, done => reply.written(u32::try_from(done).unwrap_or(u32::MAX)));
     }
+}
+
+fn send_entry(reply: ReplyEntry, (attr, ttl): &(FileAttr, Duration)) {
+    reply.entry_with_ttls(ttl, &ALWAYS, attr, Generation(0));
 }
 
 fn send_xattr(reply: ReplyXattr, value: &[u8], size: u32) {
