@@ -365,6 +365,44 @@ fn image() -> (dockerd::Dockerd, tempfile::TempDir) {
 #[test]
 fn containers_get_the_root_that_their_rights_allow() {
     let (daemon, _scratch) = image();
+    let said = daemon.docker(&["run", "--rm", "ordinary", "/usr/bin/shutter", "doctor"]);
+    let (code, out, _) = told(&said);
+    assert_eq!(code, 0, "{out}");
+    assert!(
+        out.starts_with("overlay  no   mounting takes CAP_SYS_ADMIN, which"),
+        "{out}"
+    );
+    assert!(out.contains("\nauto takes chroot\n"), "{out}");
+    // What the doctor says is what a build does.
+    let project = Project::new();
+    project.file("Dockerfile", "FROM base\nRUN echo a > /a\nRUN cat /a\n");
+    let base = format!("{}:/base:ro", project.base.display());
+    let context = format!("{}:/workspace", project.path("context").display());
+    for (program, said) in [
+        (&["/kaniko/executor"][..], "commands run in place"),
+        (&["/usr/bin/shutter", "build"], "commands run in a chroot"),
+    ] {
+        let mut words = vec![
+            "run",
+            "--rm",
+            "--network=none",
+            "-v",
+            &base,
+            "-v",
+            &context,
+            "ordinary",
+        ];
+        words.extend(program);
+        words.extend([
+            "--no-push",
+            "--context=dir:///workspace",
+            "--log-format=text",
+        ]);
+        words.push("--build-context=base=oci-layout:///base");
+        let (code, out, err) = told(&daemon.docker(&words));
+        assert_eq!((code, out.as_str()), (0, "a\n"), "{err}");
+        assert_eq!(err.matches(said).count(), 1, "{err}");
+    }
     const CHROOT_ONLY: &[&str] = &["--cap-drop=SYS_CHROOT"];
     const MOUNT: &[&str] = &["--cap-add=SYS_ADMIN", "--security-opt=apparmor=unconfined"];
     const VOLUME: &[&str] = &[
@@ -402,7 +440,7 @@ fn containers_get_the_root_that_their_rights_allow() {
                     false,
                     "there is no /dev/fuse here, and mounting takes CAP_SYS_ADMIN",
                 ),
-                ("fuse", false, "docker run --device /dev/fuse"),
+                ("fuse", false, "--device /dev/fuse --cap-add SYS_ADMIN"),
                 ("inplace", true, ""),
                 ("chroot", true, ""),
             ],
@@ -474,7 +512,7 @@ fn containers_get_the_root_that_their_rights_allow() {
                 (
                     "fuse",
                     false,
-                    "there is no /dev/fuse here / docker run --device /dev/fuse",
+                    "there is no /dev/fuse here / docker run --device /dev/fuse; in a pod a device",
                 ),
             ],
         ),

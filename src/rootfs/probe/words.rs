@@ -21,6 +21,10 @@ const FOR_FILES: [(CapabilitySet, &str); 6] = [
 const MOUNT: &str = "in a pod securityContext.privileged: true, or capabilities.add: [SYS_ADMIN] with \
                      seccompProfile and appArmorProfile of type Unconfined; docker run --privileged, or \
                      --cap-add SYS_ADMIN --security-opt apparmor=unconfined";
+const BOTH: &str = "in a pod securityContext.privileged: true, or capabilities.add: [SYS_ADMIN] with \
+                    seccompProfile and appArmorProfile of type Unconfined and a device plugin that hands \
+                    out /dev/fuse; docker run --privileged, or --device /dev/fuse --cap-add SYS_ADMIN \
+                    --security-opt apparmor=unconfined";
 const DEVICE: &str = "docker run --device /dev/fuse; in a pod a device plugin that hands out /dev/fuse, or \
                       securityContext.privileged: true";
 
@@ -143,13 +147,7 @@ fn device(error: &io::Error, errno: Option<Errno>, rights: &Rights) -> Refusal {
         return refusal;
     }
     let right = no_right(rights);
-    Refusal::new(
-        format!("{}, and {}", refusal.why, right.why),
-        format!(
-            "{}; and the right to mount: {}",
-            refusal.remedy, right.remedy
-        ),
-    )
+    Refusal::new(format!("{}, and {}", refusal.why, right.why), BOTH)
 }
 
 /// Words what came of trying a root without mounts: of making files in it, or of starting a command.
