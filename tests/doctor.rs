@@ -303,9 +303,9 @@ fn a_full_store_is_named() {
             1,
         ),
         (
-            "FROM base\nRUN i=0; while [ $i -lt 4000 ]; do : > /f$i || exit 9; i=$((i+1)); done\n",
+            "FROM base\nRUN i=0; while [ $i -lt 4000 ]; do : > /f$i || exit 1; i=$((i+1)); done\n",
             "nr_inodes=900",
-            9,
+            1,
         ),
         ("FROM base\nRUN true\n", "nr_inodes=20", 1),
     ] {
