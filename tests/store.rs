@@ -162,6 +162,37 @@ fn removal_does_not_enter_a_mount() {
 }
 
 #[test]
+fn what_an_overlay_shows_of_lower_layers_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for name in ["lower/a/b/c/d", "lower/a/e", "upper", "work", "merged"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    fs::write(at("lower/a/b/c/file"), b"x").unwrap();
+    let layers = ["lower", "upper", "work"].map(|name| at(name).display().to_string());
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        layers[0], layers[1], layers[2]
+    );
+    let options = std::ffi::CString::new(options).unwrap();
+    mount(
+        "overlay",
+        at("merged"),
+        "overlay",
+        MountFlags::empty(),
+        &*options,
+    )
+    .expect("this test wants the right to mount an overlay");
+    let merged = at("merged");
+    let _mounted = Tmpfs(&merged);
+    // Deeper than what may be open at once, in the upper layer.
+    let deep = merged.join("a/b").join(vec!["deep"; 900].join("/"));
+    fs::create_dir_all(deep).unwrap();
+    shutter::store::remove_tree(&at("merged/a")).unwrap();
+    assert_eq!(fs::read_dir(at("merged")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_full_disk_is_named_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     mount(

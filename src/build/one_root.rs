@@ -155,9 +155,8 @@ pub(super) fn keep(
     changes: Changeset,
     dir: &Path,
 ) -> Result<Changeset, BoxError> {
-    let top = Meta::dir(0o755, shared.clock.now);
-    crate::rootfs::write(&changes, dir, &top, shared.cancel)?;
     let fd: Arc<OwnedFd> = Arc::new(std::fs::File::open(dir)?.into());
+    Live::copy_out(&fd, &changes, shared.cancel)?;
     let mut kept = changes;
     kept.state = State::Frozen;
     for change in &mut kept.changes {

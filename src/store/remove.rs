@@ -16,7 +16,8 @@ use std::time::Instant;
 /// No symbolic link is followed and no mount is entered: what is mounted below stays, and the
 /// directories above it with an error. A tree of any depth is removed with one level of stack, two
 /// descriptors and short names: a directory that is not empty is first moved up to the top, with
-/// what is mounted below it.
+/// what is mounted below it. What an overlay shows of its lower layers cannot be moved: there each
+/// level takes one of each.
 pub fn remove_tree(dir: &Path) -> io::Result<()> {
     remove_tree_until(dir, None)
 }
@@ -103,9 +104,11 @@ fn empty(top: &OwnedFd, end: Option<Instant>) -> io::Result<()> {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             let result = match kind {
-                FileType::Directory => empty_one(top.as_fd(), &name, &mut next),
+                FileType::Directory => empty_one(top.as_fd(), &name, &mut next, end),
                 FileType::Unknown => match remove(top.as_fd(), &name, AtFlags::empty()) {
-                    Err(Errno::ISDIR | Errno::PERM) => empty_one(top.as_fd(), &name, &mut next),
+                    Err(Errno::ISDIR | Errno::PERM) => {
+                        empty_one(top.as_fd(), &name, &mut next, end)
+                    }
                     other => other,
                 },
                 _ => remove(top.as_fd(), &name, AtFlags::empty()),
@@ -122,7 +125,12 @@ fn empty(top: &OwnedFd, end: Option<Instant>) -> io::Result<()> {
 }
 
 /// Removes a directory directly in `top`; directories in it that are not empty move to `top`.
-fn empty_one(top: BorrowedFd<'_>, name: &CStr, next: &mut u64) -> Result<(), Errno> {
+fn empty_one(
+    top: BorrowedFd<'_>,
+    name: &CStr,
+    next: &mut u64,
+    end: Option<Instant>,
+) -> Result<(), Errno> {
     match remove(top, name, AtFlags::REMOVEDIR) {
         Err(Errno::NOTEMPTY | Errno::EXIST) => {}
         other => return other,
@@ -137,7 +145,7 @@ fn empty_one(top: BorrowedFd<'_>, name: &CStr, next: &mut u64) -> Result<(), Err
         };
         let result = match result {
             Err(Errno::ISDIR) => match remove(dir.as_fd(), &name, AtFlags::REMOVEDIR) {
-                Err(Errno::NOTEMPTY | Errno::EXIST) => move_up(top, dir.as_fd(), &name, next),
+                Err(Errno::NOTEMPTY | Errno::EXIST) => move_up(top, dir.as_fd(), &name, next, end),
                 other => other,
             },
             other => other,
@@ -157,12 +165,19 @@ fn move_up(
     dir: BorrowedFd<'_>,
     name: &CStr,
     next: &mut u64,
+    end: Option<Instant>,
 ) -> Result<(), Errno> {
     let mut softened = false;
     loop {
         let to = format!(".{next}.going");
         *next += 1;
         match renameat(dir, name, top, to.as_str()) {
+            // An overlay does not move what it shows of a lower layer.
+            Err(Errno::XDEV) => {
+                let sub = open_below(dir, name)?;
+                empty(&sub, end).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::TIME))?;
+                return remove(dir, name, AtFlags::REMOVEDIR);
+            }
             // The name is taken by something else than an empty directory.
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
             Err(Errno::PERM | Errno::ACCESS) if !softened => {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Who starts containers.
+#[allow(dead_code)]
 pub enum Engine {
     /// A daemon of the test's own.
     Docker(Dockerd),
@@ -19,6 +20,7 @@ impl Engine {
         Engine::Docker(dockerd::start("127.0.0.1:1"))
     }
 
+    #[allow(dead_code)]
     /// Makes podman's settings: it may raise no limits here and make no network.
     pub fn podman(dir: &Path) -> Engine {
         let dir = dir.join("podman");
@@ -104,6 +106,18 @@ impl Container {
         args.extend(command.iter().cloned());
         let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
         self.engine.call(&args)
+    }
+}
+
+impl Container {
+    /// Tells what is other than in its image, as Docker lists it.
+    #[allow(dead_code)]
+    pub fn changes(&self) -> String {
+        let args = ["diff", &self.id].map(OsStr::new);
+        let said = self.engine.said(&args);
+        let mut lines: Vec<&str> = said.lines().collect();
+        lines.sort_unstable();
+        lines.join("\n")
     }
 }
 

@@ -118,6 +118,12 @@ impl Live {
         make::clear(&Arc::new(root.into()), &guard.with_mounts()).map_err(failed("clear"))
     }
 
+    /// Copies what changes put into an empty directory. What they delete leaves nothing there: where
+    /// a root has to be one directory, whiteouts can seldom be made.
+    pub fn copy_out(dir: &Arc<OwnedFd>, changes: &Changeset, cancel: &Cancel) -> Result<(), Error> {
+        make::copy(dir, &changes.changes, cancel)
+    }
+
     fn open(dir: PathBuf, path: PathBuf, way: Way, guard: Guard) -> Result<Live, Error> {
         let root = std::fs::File::open(&path).map_err(at("open", &path))?;
         Ok(Live {

@@ -1,0 +1,218 @@
+//! Builds in ordinary containers, where nothing may be mounted: in place, and in a chroot. The images
+//! are those that overlay makes, and what is not the image's stays as it was.
+
+#[path = "common/base.rs"]
+mod base;
+#[path = "common/container.rs"]
+mod container;
+#[path = "common/dockerd.rs"]
+#[allow(dead_code)]
+mod dockerd;
+
+use container::{Container, Engine};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A container of a root like a builder's own image or an agent's, a directory that it shares with
+/// this machine, and the program in it.
+struct Place {
+    container: Container,
+    called: Vec<OsString>,
+    /// The shared directory, at the same path on both sides.
+    work: PathBuf,
+    layout: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+const FIRST: &str = "\
+FROM base AS made
+WORKDIR /made
+RUN --mount=type=cache,target=/cached echo made > file; ln file hard; mkfifo pipe; echo 1 > /cached/one
+RUN rm /tree/file; mkdir /etc/new; chmod 700 /etc/new
+FROM base
+COPY --from=made /made /copied
+COPY of-the-context /
+RUN --mount=from=made,source=/made,target=/m --mount=type=secret,id=token \\
+    cp /m/file /again; wc -c < /run/secrets/token > /length; rm -rf /tree
+RUN ! ls /kept /out /build.tar
+";
+
+const SECOND: &str = "\
+FROM base
+RUN --mount=type=cache,target=/cached cat /cached/one > /one
+RUN test ! -e /again && test ! -e /copied && ls -A / | wc -l > /tmp/number; rm /tmp/number
+CMD [\"second\"]
+";
+
+impl Place {
+    fn new() -> Place {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [work, agent, program] = ["work", "agent", "program"].map(|name| dir.path().join(name));
+        let made = [
+            &work,
+            &program,
+            &agent.join("bin"),
+            &agent.join("kept/context"),
+            &agent.join("usr/lib/jvm"),
+        ];
+        for dir in made {
+            std::fs::create_dir_all(dir).expect("a directory");
+        }
+        std::fs::copy("/bin/busybox", agent.join("bin/busybox")).expect("busybox");
+        std::fs::write(agent.join("usr/lib/jvm/java"), "of the agent").expect("write");
+        std::fs::write(agent.join("kept/secret"), "s3cret token").expect("write");
+        std::fs::write(agent.join("kept/context/of-the-context"), "copied").expect("write");
+        std::fs::write(agent.join("kept/context/Dockerfile"), FIRST).expect("write");
+        for (name, text) in [("first", FIRST), ("second", SECOND)] {
+            let context = work.join(name);
+            std::fs::create_dir(&context).expect("a directory");
+            std::fs::write(context.join("Dockerfile"), text).expect("write");
+            std::fs::write(context.join("of-the-context"), "copied").expect("write");
+        }
+        std::fs::write(work.join("secret"), "s3cret token").expect("write");
+        let called = container::portable(
+            Path::new(env!("CARGO_BIN_EXE_shutter")),
+            &program,
+            "/program",
+        );
+        let layout = base::make(&work);
+        let inside = work.display().to_string();
+        let volumes = [(work.as_path(), inside.as_str()), (&program, "/program")];
+        Place {
+            container: Container::start(Engine::docker(), &agent, &volumes),
+            called,
+            work,
+            layout,
+            _dir: dir,
+        }
+    }
+
+    /// Gives the words of a build of a context; the image goes to a layout in the shared directory.
+    fn words(&self, root: &str, context: &str, name: &str, more: &[&str]) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["build".into()];
+        words.extend(["--context", context, "--rootfs", root, "--reproducible"].map(Into::into));
+        words.extend(["--log-format", "text", "--no-push"].map(Into::into));
+        let layout = format!("base=oci-layout://{}", self.layout.display());
+        words.extend(["--build-context".into(), layout.into()]);
+        words.extend(["--oci-layout-path".into(), self.work.join(name).into()]);
+        words.extend(more.iter().map(OsString::from));
+        words
+    }
+
+    fn build(&self, root: &str, context: &str, name: &str, more: &[&str]) -> Output {
+        let words = self.called.iter().cloned();
+        let words: Vec<OsString> = words.chain(self.words(root, context, name, more)).collect();
+        self.container.exec(&[], &words)
+    }
+
+    /// Builds with this machine's rights on overlay.
+    fn outside(&self, context: &str, name: &str, more: &[&str]) {
+        let store = tempfile::tempdir().expect("a directory");
+        let done = Command::new(env!("CARGO_BIN_EXE_shutter"))
+            .args(self.words("overlay", context, name, more))
+            .arg("--cache-dir")
+            .arg(store.path())
+            .output()
+            .expect("run shutter");
+        succeeded(&done);
+    }
+
+    /// Gives the digest of an image in the shared directory.
+    fn digest(&self, name: &str) -> String {
+        let index = std::fs::read(self.work.join(name).join("index.json")).expect("an index");
+        let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
+        index["manifests"][0]["digest"]
+            .as_str()
+            .expect("a digest")
+            .to_owned()
+    }
+
+    fn sh(&self, script: &str) -> String {
+        let words = ["/program/busybox", "sh", "-c", script].map(OsString::from);
+        let done = self.container.exec(&[], &words);
+        succeeded(&done);
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+}
+
+fn succeeded(done: &Output) {
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+}
+
+#[test]
+fn one_container_builds_in_place_again_and_again() {
+    let place = Place::new();
+    std::fs::copy("/bin/busybox", place.work.join("../program/busybox")).expect("busybox");
+    let secret = "--secret=id=token,src=/kept/secret";
+    let here = ["--cache-dir=/store", secret, "--tar-path=/out/build.tar"];
+    succeeded(&place.build("inplace", "/kept/context", "first-in", &here));
+    let first = place.work.join("first").display().to_string();
+    let outside = format!(
+        "--secret=id=token,src={}",
+        place.work.join("secret").display()
+    );
+    place.outside(&first, "first-out", &[&outside]);
+    assert_eq!(place.digest("first-in"), place.digest("first-out"));
+    // What was named is there, the rest is the image's.
+    let there = place.sh("ls /kept/context /out; cat /again; ls /usr/lib/jvm 2>&1 || true");
+    assert!(there.contains("build.tar\nmade\n"), "{there}");
+    assert!(
+        there.contains("of-the-context") && !there.contains("java"),
+        "{there}"
+    );
+    let second = place.work.join("second").display().to_string();
+    let more = ["--cache-dir=/store", "--cleanup"];
+    succeeded(&place.build("inplace", &second, "second-in", &more));
+    // Its cache had what the first build left there.
+    let fill = place.work.join("first").display().to_string();
+    let store = tempfile::tempdir().expect("a directory");
+    let shared = format!("--cache-dir={}", store.path().display());
+    for (context, name, more) in [
+        (&fill, "fill", &[outside.as_str()][..]),
+        (&second, "second-out", &[]),
+    ] {
+        let done = Command::new(env!("CARGO_BIN_EXE_shutter"))
+            .args(place.words("overlay", context, name, more))
+            .arg(&shared)
+            .output()
+            .expect("run shutter");
+        succeeded(&done);
+    }
+    assert_eq!(place.digest("second-in"), place.digest("second-out"));
+    let left = place.sh("/program/busybox ls -A /");
+    let left: Vec<&str> = left
+        .lines()
+        .filter(|name| {
+            !["dev", "etc", "proc", "sys", "program", "tmp", ".dockerenv"].contains(name)
+        })
+        .collect();
+    assert_eq!(left, ["store"], "{left:?}");
+}
+
+#[test]
+fn a_chroot_leaves_the_agent_as_it_was() {
+    let place = Place::new();
+    let before = place.container.changes();
+    let store = format!("--cache-dir={}", place.work.join("store").display());
+    let more = ["--secret=id=token,src=/kept/secret", &store];
+    succeeded(&place.build("chroot", "/kept/context", "first-in", &more));
+    assert_eq!(place.container.changes(), before);
+    let first = place.work.join("first").display().to_string();
+    let outside = format!(
+        "--secret=id=token,src={}",
+        place.work.join("secret").display()
+    );
+    place.outside(&first, "first-out", &[&outside]);
+    assert_eq!(place.digest("first-in"), place.digest("first-out"));
+    let again = ["--secret=id=token,src=/kept/secret", "--cache-dir=/store"];
+    succeeded(&place.build("chroot", "/kept/context", "first-again", &again));
+    assert_eq!(place.digest("first-again"), place.digest("first-out"));
+    let changes = place.container.changes();
+    let other: Vec<&str> = changes
+        .lines()
+        .filter(|line| !line.contains(" /store") && !before.contains(line))
+        .collect();
+    assert_eq!(other, Vec::<&str>::new());
+}
