@@ -314,7 +314,7 @@ fn a_full_store_is_named() {
         command.arg("--no-push");
         let (got, _, err) = told(&on_tmpfs(&project, options, "", &command));
         assert_eq!(got, code, "{dockerfile}{err}");
-        let error = err.split("error: ").nth(1).unwrap_or_default();
+        let error = err.split("error: ").last().unwrap_or_default();
         let warned = format!("the store {store}, which commands write to, is full");
         assert!(
             error.contains(&store) || err.contains(&warned),

@@ -165,6 +165,7 @@ impl Failure {
                     _ => FAILURE,
                 };
                 let report = Report::build(error, &request.dockerfile, &around.cwd);
+                let report = report.with_store(error, &request.store);
                 (report, code.max(FAILURE))
             }
             Failure::Panic => {

@@ -142,6 +142,19 @@ impl Report {
         }
     }
 
+    /// Adds where a build writes, for an error for want of space that does not say it by itself: what
+    /// it names may be a file of a layer, as seen from the root.
+    pub fn with_store(mut self, error: &build::Error, store: &Path) -> Report {
+        let store = store.to_string_lossy();
+        if self.hint.is_none() && is_full(error) && !self.message.contains(&*store) {
+            self.hint = Some(format!(
+                "the store, which most of a build is written to, is {store}: free some there or name \
+                 another directory by --cache-dir"
+            ));
+        }
+        self
+    }
+
     /// Cuts the excerpt anew, out of these lines.
     pub fn of_lines<L: AsRef<str>>(mut self, lines: &[L]) -> Report {
         if let Some(place) = &mut self.place {
@@ -255,6 +268,20 @@ fn details(error: &build::Error) -> Vec<String> {
         build::Error::NoRoot { findings, .. } => doctor::refusals(findings),
         _ => Vec::new(),
     }
+}
+
+/// Tells whether an error is for want of space.
+fn is_full(error: &build::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let kind = error.downcast_ref().map(std::io::Error::kind);
+        if matches!(kind, Some(StorageFull | QuotaExceeded)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Gives what a registry's error in a chain says may help.
