@@ -72,14 +72,13 @@
 //! - On FUSE the builder answers for its own root ([`rootfs::Fuse`]), on two threads a mount that touch
 //!   no mount of theirs and never the rayon pool. What a step has written is read from the files
 //!   behind it, never through the mount; the threads end when the kernel lets the mount go.
-//!
 //! - On a live root ([`rootfs::Live`]: a directory, or `/` itself) commands write to the files where
 //!   they are. What a step changed is found by inotify and ctime and is read before the next one
 //!   begins; in place, stages take turns and leave behind what later ones want.
+//! - Which root works is found out by trying ([`rootfs::probe`]), before anything is asked for and with
+//!   a command started in it; no fallback is silent.
 //!
-//! Deliberately absent so far: live roots from the command line (`build` does not yet give their
-//! commands all that [`sandbox`] can do without mounts), and a cache of layers (tables of contents and
-//! diff IDs are kept for it).
+//! Deliberately absent so far: a cache of layers (tables of contents and diff IDs are kept for it).
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -15,6 +15,8 @@ mod mounts;
 mod one_root;
 mod remote;
 mod resolve;
+mod roots;
+mod space;
 mod stage;
 mod wait;
 
@@ -28,14 +30,16 @@ use crate::oci::{Descriptor, Digest, Format, Image, Platform, Reference};
 use crate::plan::{self, Base, Op, Plan, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId};
 use crate::registry::Registry;
-use crate::request::{Compression, ContextSource, Request, RootfsChoice};
+use crate::request::{Compression, ContextSource, Request, RootOwner, RootfsChoice};
+use crate::rootfs::probe::Finding;
 use crate::sandbox::{self, Sandbox};
-use crate::store::{Scratch, Store};
+use crate::store::{Bytes, Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
 use check::Checks;
 pub use check::{Checked, check};
 use resolve::{check_platforms, resolve_and_plan, root_base};
+pub use roots::{Diagnosis, diagnose};
 use stage::{BoxError, Done};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -108,6 +112,28 @@ pub enum Error {
         rules: String,
         /// Where the file says so, if it does.
         span: Option<Span>,
+    },
+    /// No root that commands could run on works here.
+    #[error("{}", roots::refused(findings))]
+    NoRoot {
+        /// Lines of the Dockerfile with the first command.
+        span: Option<Span>,
+        /// What was found of every root that was tried.
+        findings: Vec<Finding>,
+    },
+    /// The store has not the room for what a build will put there.
+    #[error(
+        "the store {store} has {free} free, and the base images need about {need} more there: free some \
+         or put the store on a larger volume (--cache-dir)",
+        store = store.display()
+    )]
+    NoRoom {
+        /// The store.
+        store: PathBuf,
+        /// What is free.
+        free: Bytes,
+        /// What is needed.
+        need: Bytes,
     },
     /// SIGINT or SIGTERM.
     #[error("cancelled")]
@@ -262,7 +288,12 @@ pub fn build(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<Built, Error> {
-    if request.rootfs == RootfsChoice::InPlace {
+    let may_be_in_place = match request.rootfs {
+        RootfsChoice::InPlace => true,
+        RootfsChoice::Auto => request.root_owner == RootOwner::Builder,
+        _ => false,
+    };
+    if may_be_in_place {
         for path in sandbox::repair()
             .map_err(|e| Error::other("put back what a killed build left behind", e))?
         {
@@ -316,21 +347,23 @@ pub fn build(
             return Err(Error::other(action, "it was not fetched"));
         }
     };
-    let Room {
-        registry,
-        scratch,
-        store,
-    } = match early {
+    let room = match early {
         Some(room) => room,
         None => Room::open(request, sink, cancel)?,
     };
+    space::warn(&room.store, sink);
+    // Before anything is asked for: without a root for its commands the build comes to nothing.
+    let choose = |span| roots::choose(request, sandbox, &room, span, sink, cancel);
+    let mut rootfs = roots::first_command(&plan)
+        .map(|span| choose(Some(span)))
+        .transpose()?;
     let repositories = repositories(&request.destinations);
 
     let resolved = resolve_and_plan(
         &dockerfile,
         plan,
         request,
-        &registry,
+        &room.registry,
         &repositories,
         sink,
         cancel,
@@ -353,17 +386,28 @@ pub fn build(
     check_platforms(&plan, &staged, &bases)?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
-    if steps
-        .iter()
-        .flatten()
-        .any(|step| matches!(step.op, Op::Run(_)))
+    // What a base's triggers run is known only now.
+    if rootfs.is_none()
+        && let Some(span) = roots::first_run(&steps)
     {
-        for text in sandbox.notes() {
-            sink.message(Level::Warn, text.clone());
-        }
-        crate::rootfs::probe(request.rootfs, &scratch.dir, cancel)
-            .map_err(|e| Error::other("find a root file system to build on", e))?;
+        rootfs = Some(choose(Some(span))?);
     }
+    let chosen;
+    let request = match rootfs {
+        Some(rootfs) if rootfs != request.rootfs => {
+            chosen = Request {
+                rootfs,
+                ..request.clone()
+            };
+            &chosen
+        }
+        _ => request,
+    };
+    let Room {
+        registry,
+        scratch,
+        store,
+    } = room;
     announce(&plan, &steps, sink);
     let target_base = root_base(&plan, plan.target);
     let base = base::key(&target_base.0, &target_base.1).and_then(|key| bases.get(&key).cloned());
@@ -404,6 +448,7 @@ pub fn build(
         ignored: ignored(request),
         repositories,
     };
+    space::check(&shared, &wanted(&shared))?;
     let result = carry_out(&shared, base.as_deref(), last);
     if !(request.cleanup && one_root::is_one(&shared)) {
         return result;
@@ -535,9 +580,8 @@ fn created(epoch: Option<i64>) -> String {
     now.to_string()
 }
 
-/// Runs everything that can overlap: bases, stages, layers, uploads. When this returns, all of it
-/// has ended.
-fn run_stages(shared: &Shared<'_>) {
+/// Gives the bases whose files are wanted, each with whom it is fetched for.
+fn wanted<'a>(shared: &'a Shared<'_>) -> Vec<(&'a Key, Owner)> {
     let plan = &shared.plan;
     let mut wanted: Vec<(&Key, Owner)> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
@@ -553,6 +597,14 @@ fn run_stages(shared: &Shared<'_>) {
             }
         }
     }
+    wanted
+}
+
+/// Runs everything that can overlap: bases, stages, layers, uploads. When this returns, all of it
+/// has ended.
+fn run_stages(shared: &Shared<'_>) {
+    let plan = &shared.plan;
+    let wanted = wanted(shared);
     let unpacked: Vec<&Key> = wanted.iter().map(|(key, _)| *key).collect();
     std::thread::scope(|scope| {
         remote::start(shared, scope);

@@ -535,6 +535,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             }
         };
         if let Some(code) = code {
+            super::space::tell_if_full(&self.shared.store, self.shared.sink);
             root.discard().map_err(|e| failed(e.into()))?;
             return Err(Error::Run {
                 span: step.span,

@@ -50,6 +50,7 @@ pub(super) struct Typed {
     pub push_retry: Option<i64>,
     pub skip_push_permission_check: bool,
     pub cache_dir: Option<PathBuf>,
+    pub kaniko_dir: Option<PathBuf>,
     pub rootfs: Option<String>,
     pub threads: Option<i64>,
     pub force: bool,
@@ -133,7 +134,7 @@ pub(super) enum Group {
     Run,
     /// What is shown.
     Show,
-    /// What `check` alone has.
+    /// What `check` and `doctor` say.
     Check,
 }
 
@@ -146,7 +147,7 @@ impl Group {
         (Group::Registry, "Registries"),
         (Group::Run, "How the build runs"),
         (Group::Show, "What is shown"),
-        (Group::Check, "What is told of the checks"),
+        (Group::Check, "What is told"),
     ];
 }
 
@@ -157,6 +158,8 @@ pub(super) enum Verb {
     Build,
     /// Checks a Dockerfile.
     Check,
+    /// Says what commands could run on.
+    Doctor,
 }
 
 /// The flags of a build that say which Dockerfile, and what it is built with.
@@ -168,6 +171,16 @@ const SOURCES: [&str; 8] = [
     "build-arg",
     "build-context",
     "custom-platform",
+    "help",
+];
+
+/// The flags that say where a build works and on what.
+const PLACES: [&str; 6] = [
+    "cache-dir",
+    "kaniko-dir",
+    "rootfs",
+    "force",
+    "format",
     "help",
 ];
 
@@ -205,6 +218,13 @@ impl Flag {
                 "What FROM and --from know by this name, as for a build; only an oci-layout://DIR is \
                  looked at"
             }
+            (Verb::Doctor, "format") => "How it is printed (default: text)",
+            (Verb::Doctor, "rootfs") => {
+                "Try this one alone: overlay, fuse, inplace or chroot (default: auto, which is all of them)"
+            }
+            (Verb::Doctor, "force") => {
+                "Say what could be done in place even where this does not look like a container"
+            }
             _ => self.help,
         }
     }
@@ -213,6 +233,7 @@ impl Flag {
     pub fn is_for(&self, verb: Verb) -> bool {
         match verb {
             Verb::Build => self.group != Group::Check,
+            Verb::Doctor => PLACES.contains(&self.long),
             Verb::Check => self.group == Group::Check || SOURCES.contains(&self.long),
         }
     }
@@ -548,15 +569,26 @@ pub(super) const FLAGS: &[Flag] = &[
         "cache-dir",
         "DIR",
         Path(|t| &mut t.cache_dir),
-        "Where the store of blobs and unpacked layers lies (default: /cache as executor, else \
+        "Where the store of blobs and unpacked layers lies (default, in a container: /cache where a \
+         volume is mounted there, else store/ in the executor's own directory; else /cache as executor, \
          $XDG_CACHE_HOME/shutter, /var/cache/shutter for root)",
+    ),
+    works(
+        Run,
+        "kaniko-dir",
+        "DIR",
+        Path(|t| &mut t.kaniko_dir),
+        "The builder's own directory, which a build in place leaves alone and where the store may lie \
+         (default: KANIKO_DIR as executor, /kaniko where the program lies there)",
     ),
     works(
         Run,
         "rootfs",
         "NAME",
         Text(|t| &mut t.rootfs),
-        "What commands run on: auto, overlay, fuse, inplace or chroot (default: auto)",
+        "What commands run on: overlay, fuse, inplace (this container's own root directory, whose files \
+         are replaced) or chroot; auto takes the first that works, inplace only where the program lies in \
+         /kaniko (default: auto)",
     ),
     works(
         Run,
@@ -577,7 +609,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "force",
         "",
         Switch(|t| &mut t.force),
-        "As executor, run outside a container too",
+        "As executor, or with --rootfs=inplace, run outside a container too",
     ),
     works(
         Show,
@@ -700,7 +732,6 @@ pub(super) const FLAGS: &[Flag] = &[
     not_yet(Source, "bucket", NoText, &[""]).short('b'),
     not_yet(Run, "image-fs-extract-retry", NoText, &["0"]),
     not_yet(Run, "image-download-retry", NoText, &["0"]),
-    not_yet(Run, "kaniko-dir", NoText, &[]),
     not_yet(Run, "cache", NoSwitch, &[]),
     not_yet(Run, "cache-repo", NoText, &[""]),
     not_yet(Run, "cache-ttl", NoText, &[]),

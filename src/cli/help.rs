@@ -10,6 +10,7 @@ pub(super) fn help(called: Called, verb: Verb, columns: usize) -> String {
     match verb {
         Verb::Build => build(called, columns),
         Verb::Check => check(columns),
+        Verb::Doctor => doctor(called, columns),
     }
 }
 
@@ -23,6 +24,23 @@ fn check(columns: usize) -> String {
         "\nThe rules are those of BuildKit's build checks. `# check=skip=RULE,...;error=true` at the top\n\
          of the file, or the build arg BUILDKIT_DOCKERFILE_CHECK, leaves rules out and makes findings\n\
          an error. The exit code is 1 where they are one and where the Dockerfile has a mistake, else 0.\n",
+    );
+    out
+}
+
+fn doctor(called: Called, columns: usize) -> String {
+    let name = match called {
+        Called::Shutter => "shutter",
+        Called::Executor => "executor",
+    };
+    let mut out = String::from(
+        "Tries what commands could run on here, and says what would help where they could not.\n\n",
+    );
+    let _ = writeln!(out, "Usage:\n  {name} doctor [FLAGS]");
+    flags_of(Verb::Doctor, columns, &mut out);
+    out.push_str(
+        "\nEverything is tried on the file system of the store, and nothing is left there. The exit code\n\
+         is 0 where a build can run commands, else 1.\n",
     );
     out
 }
@@ -47,10 +65,13 @@ fn build(called: Called, columns: usize) -> String {
     out.push_str("Builds a container image from a Dockerfile, without a daemon.\n\n");
     out.push_str(match called {
         Called::Shutter => {
-            "Usage:\n  shutter build [FLAGS] [CONTEXT]\n  shutter check [FLAGS] [CONTEXT]\n  shutter version\n  \
+            "Usage:\n  shutter build [FLAGS] [CONTEXT]\n  shutter check [FLAGS] [CONTEXT]\n  shutter doctor [FLAGS]\n  \
+             shutter version\n  \
              shutter help\n"
         }
-        Called::Executor => "Usage:\n  executor [FLAGS]\n  executor version\n  executor help\n",
+        Called::Executor => {
+            "Usage:\n  executor [FLAGS]\n  executor doctor [FLAGS]\n  executor version\n  executor help\n"
+        },
     });
     flags_of(Verb::Build, columns, &mut out);
     out.push_str("\nAccepted and without effect, because it is so in any case:\n");
@@ -94,7 +115,7 @@ fn describe(flag: &Flag, verb: Verb, columns: usize, out: &mut String) {
 }
 
 /// Appends a text as indented lines that break between words.
-fn wrap(text: &str, indent: usize, columns: usize, out: &mut String) {
+pub(super) fn wrap(text: &str, indent: usize, columns: usize, out: &mut String) {
     let mut used = 0;
     for word in text.split_whitespace() {
         let wide = word.chars().count();

@@ -3,6 +3,7 @@
 mod context;
 mod export;
 mod fields;
+pub(in crate::cli) mod place;
 mod registry;
 mod secret;
 
@@ -13,6 +14,7 @@ use crate::oci::{Format, Platform, Reference};
 use crate::request::{Compression, EPOCH, Output, Request, RootfsChoice, parse_epoch, wrong_epoch};
 use context::{Sources, scheme};
 use export::Exports;
+use place::Chosen;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -174,13 +176,14 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         digest_file: local(absolute(&typed.digest_file), &typed.digest_file)?,
         image_name_with_digest_file: absolute(&typed.image_name_with_digest_file),
         image_name_tag_with_digest_file: absolute(&typed.image_name_tag_with_digest_file),
-        store: store(&typed, around),
+        store: place::store(&typed, around, &mut warnings).dir,
         compression: compression(&typed)?,
         format,
         single_snapshot: typed.single_snapshot,
         reproducible: typed.reproducible,
         epoch,
         rootfs: rootfs(typed.rootfs.as_deref())?,
+        root_owner: place::root_owner(&typed, around),
         check_push: !typed.skip_push_permission_check,
         registry: registry::registry(&typed, around)?,
         threads: threads(typed.threads)?,
@@ -189,6 +192,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         context_sub_path: sub_path,
         dockerfile,
     };
+    place::check(request.rootfs, request.root_owner)?;
     if around.called == Called::Executor && !typed.force && around.container.is_none() {
         return Err(Usage::new(
             "this should run inside a container alone, and no sign of one was found",
@@ -217,6 +221,23 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         warnings,
     };
     Ok((request, options))
+}
+
+/// Finds out where a build would work: a request of which that alone is meant, why the store lies where
+/// it does, and what is to be warned of.
+pub(super) fn place(
+    typed: &Typed,
+    around: &Surroundings,
+) -> Result<(Request, Chosen, Vec<String>), Usage> {
+    let mut warnings = Vec::new();
+    let chosen = place::store(typed, around, &mut warnings);
+    let request = Request {
+        store: chosen.dir.clone(),
+        rootfs: rootfs(typed.rootfs.as_deref())?,
+        root_owner: place::root_owner(typed, around),
+        ..Request::local(around.cwd.clone(), PathBuf::from("Dockerfile"))
+    };
+    Ok((request, chosen, warnings))
 }
 
 /// Refuses variables that would change the outcome, and warns of those that would show more.
@@ -396,24 +417,6 @@ fn local(file: Option<PathBuf>, typed: &Option<PathBuf>) -> Result<Option<PathBu
     }
 }
 
-fn store(typed: &Typed, around: &Surroundings) -> PathBuf {
-    if let Some(dir) = &typed.cache_dir {
-        return around.cwd.join(dir);
-    }
-    if around.called == Called::Executor {
-        return PathBuf::from("/cache");
-    }
-    // An XDG path that is not absolute is to be ignored.
-    let xdg = around
-        .path("XDG_CACHE_HOME")
-        .filter(|dir| dir.is_absolute());
-    match (xdg, around.path("HOME")) {
-        (Some(dir), _) => dir.join("shutter"),
-        (None, Some(home)) if around.uid != 0 => home.join(".cache/shutter"),
-        (None, _) => PathBuf::from("/var/cache/shutter"),
-    }
-}
-
 fn compression(typed: &Typed) -> Result<Compression, Usage> {
     let level = typed.compression_level.filter(|level| *level > 0);
     let within = |name: &str, most: i64, default: i64| match level {
@@ -466,6 +469,7 @@ fn kept(typed: &Typed, around: &Surroundings) -> Vec<PathBuf> {
         .map(|path| around.cwd.join(path));
     files
         .chain(around.path("BUILDER_OUTPUT"))
+        .chain(place::kaniko_dir(typed, around))
         .chain([PathBuf::from("/dev/termination-log")])
         .collect()
 }

@@ -35,6 +35,8 @@ pub(super) fn mean_in(
         uid: 0,
         stdout: crate::cli::surroundings::Stdout::Open,
         container: Some("a test".into()),
+        program: None,
+        volumes: Vec::new(),
     };
     mean(*typed, &around)
 }
@@ -483,6 +485,8 @@ fn the_executor_stays_inside_containers_unless_forced() {
             uid: 0,
             stdout: crate::cli::surroundings::Stdout::Open,
             container: None,
+            program: None,
+            volumes: Vec::new(),
         };
         mean(*typed, &around)
     };
@@ -490,4 +494,18 @@ fn the_executor_stays_inside_containers_unless_forced() {
     assert!(error.hint.unwrap().contains("--force"));
     assert!(run(Called::Executor, &["-c=ctx", "--no-push", "--force"]).is_ok());
     assert!(run(Called::Shutter, &["build", "ctx", "--no-push"]).is_ok());
+
+    // Nor is a machine's own root ever built in, unless forced.
+    let shutter = |args: &[&str]| {
+        let mut words = vec!["build", "ctx", "--no-push"];
+        words.extend(args);
+        run(Called::Shutter, &words)
+    };
+    let error = shutter(&["--rootfs=inplace"]).unwrap_err();
+    assert!(error.message.contains("no sign of a container"));
+    assert!(error.hint.unwrap().contains("--force"));
+    let (request, _) = shutter(&["--rootfs=inplace", "--force"]).unwrap();
+    assert_eq!(request.rootfs, RootfsChoice::InPlace);
+    let (request, _) = shutter(&["--rootfs=chroot"]).unwrap();
+    assert_eq!(request.rootfs, RootfsChoice::Chroot);
 }

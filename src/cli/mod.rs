@@ -1,6 +1,7 @@
 //! Flags, progress, reports, exit codes; the only printer and the only reader of the environment.
 
 mod check;
+mod doctor;
 mod flags;
 mod help;
 mod meaning;
@@ -48,6 +49,7 @@ pub fn run(args: Vec<OsString>) -> u8 {
         }
         Ok(Command::Build(typed)) => (Verb::Build, *typed),
         Ok(Command::Check(typed)) => (Verb::Check, *typed),
+        Ok(Command::Doctor(typed)) => (Verb::Doctor, *typed),
         Err(usage) => {
             let format = guess_format(words);
             report::print(&Report::usage(&usage), format);
@@ -65,6 +67,7 @@ pub fn run(args: Vec<OsString>) -> u8 {
     match verb {
         Verb::Build => start(typed, &around),
         Verb::Check => check::run(typed, &around),
+        Verb::Doctor => doctor::run(typed, &around),
     }
 }
 
@@ -171,6 +174,7 @@ impl Failure {
                     _ => FAILURE,
                 };
                 let report = Report::build(error, &request.dockerfile, &around.cwd);
+                let report = report.with_store(error, &request.store);
                 (report, code.max(FAILURE))
             }
             Failure::Panic => {

@@ -185,6 +185,8 @@ mod tests {
             uid: 0,
             stdout: crate::cli::surroundings::Stdout::Open,
             container: None,
+            program: None,
+            volumes: Vec::new(),
         };
         meaning::mean(*typed, &around).unwrap()
     }

@@ -47,6 +47,8 @@ pub(super) enum Command {
     Build(Box<Typed>),
     /// Check a Dockerfile.
     Check(Box<Typed>),
+    /// Say what commands could run on.
+    Doctor(Box<Typed>),
     /// Print the version.
     Version,
     /// Print the help of a command.
@@ -74,6 +76,7 @@ pub(super) fn parse(called: Called, args: &[OsString]) -> Result<Command, Usage>
         (Called::Executor, Some(word)) if COMMANDS_NOT_YET.contains(&word) => Err(Usage::new(
             format!("`executor {word}` is not yet supported"),
         )),
+        (_, Some("doctor")) => with_flags(called, Verb::Doctor, rest),
         (Called::Executor, _) => with_flags(called, Verb::Build, args),
         (Called::Shutter, Some("build")) => with_flags(called, Verb::Build, rest),
         (Called::Shutter, Some("check")) => with_flags(called, Verb::Check, rest),
@@ -89,10 +92,10 @@ pub(super) fn parse(called: Called, args: &[OsString]) -> Result<Command, Usage>
         (Called::Shutter, _) => match args.first() {
             Some(word) => Err(
                 Usage::new(format!("unknown command `{}`", word.to_string_lossy()))
-                    .hint("the commands are build, check, version and help"),
+                    .hint("the commands are build, check, doctor, version and help"),
             ),
             None => Err(Usage::new("there is no command").hint(
-                "try `shutter build --help`; the commands are build, check, version and help",
+                "try `shutter build --help`; the commands are build, check, doctor, version and help",
             )),
         },
     }
@@ -127,6 +130,12 @@ fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, 
         .into_iter()
         .flatten();
     if let Some(word) = words.next() {
+        if verb == Verb::Doctor {
+            let word = word.to_string_lossy();
+            return Err(Usage::new(format!(
+                "doctor takes flags alone, not `{word}`"
+            )));
+        }
         if called == Called::Executor {
             return Err(Usage::new(format!(
                 "unknown command `{}` for executor",
@@ -146,6 +155,7 @@ fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, 
     Ok(match verb {
         Verb::Build => Command::Build(Box::new(typed)),
         Verb::Check => Command::Check(Box::new(typed)),
+        Verb::Doctor => Command::Doctor(Box::new(typed)),
     })
 }
 
@@ -213,8 +223,14 @@ fn refusal(error: &clap::Error, verb: Verb) -> Usage {
             let plain = name.trim_start_matches('-');
             let of_build = |flag: &Flag| flag.is_for(Verb::Build) && flag.long == plain;
             match flags::nearest(plain, verb) {
-                _ if verb == Verb::Check && FLAGS.iter().any(of_build) => {
-                    usage.hint("it is a flag of `shutter build`, which means nothing for a check")
+                _ if verb != Verb::Build && FLAGS.iter().any(of_build) => {
+                    let what = match verb {
+                        Verb::Doctor => "the doctor",
+                        _ => "a check",
+                    };
+                    usage.hint(format!(
+                        "it is a flag of `shutter build`, which means nothing for {what}"
+                    ))
                 }
                 Some(long) => usage.hint(format!("did you mean --{long}?")),
                 None => usage.hint("--help lists all flags"),

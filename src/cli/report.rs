@@ -1,5 +1,6 @@
 //! What is printed when a build fails: where, what, why, and at most one hint.
 
+use super::doctor;
 use super::meaning::LogFormat;
 use super::parse::Usage;
 use super::show::text::{self, Colours};
@@ -30,6 +31,8 @@ pub(super) struct Report {
     pub place: Option<Place>,
     /// What a command printed last.
     pub output: Vec<String>,
+    /// What more there is to say, a line each.
+    pub details: Vec<String>,
     /// At most one hint.
     pub hint: Option<String>,
     /// The exit code, where it is told.
@@ -63,6 +66,7 @@ impl Report {
             message: usage.message.clone(),
             place: None,
             output: Vec::new(),
+            details: Vec::new(),
             hint: usage.hint.clone(),
             code: Some(super::FAILURE),
         }
@@ -74,6 +78,7 @@ impl Report {
             message: join(action.to_owned(), Some(error)),
             place: None,
             output: Vec::new(),
+            details: Vec::new(),
             hint: None,
             code: Some(super::FAILURE),
         }
@@ -86,6 +91,7 @@ impl Report {
             message: format!("cancelled by {name}"),
             place: None,
             output: Vec::new(),
+            details: Vec::new(),
             hint: None,
             code: None,
         }
@@ -100,7 +106,9 @@ impl Report {
             Error::Step { span, hint, .. } => (Some(*span), hint.clone().or(remedy(error))),
             Error::Run { span, .. } => (Some(*span), None),
             Error::Checks { span, .. } => (*span, None),
+            Error::NoRoot { span, findings } => (*span, doctor::hint(findings)),
             Error::Registry(_) | Error::Other { .. } => (None, remedy(error)),
+            Error::NoRoom { .. } => (None, None),
             Error::Cancelled => (None, None),
         };
         let output = match error {
@@ -128,9 +136,23 @@ impl Report {
             message,
             place,
             output,
+            details: details(error),
             hint,
             code: None,
         }
+    }
+
+    /// Adds where a build writes, for an error for want of space that does not say it by itself: what
+    /// it names may be a file of a layer, as seen from the root.
+    pub fn with_store(mut self, error: &build::Error, store: &Path) -> Report {
+        let store = store.to_string_lossy();
+        if self.hint.is_none() && is_full(error) && !self.message.contains(&*store) {
+            self.hint = Some(format!(
+                "the store, which most of a build is written to, is {store}: free some there or name \
+                 another directory by --cache-dir"
+            ));
+        }
+        self
     }
 
     /// Cuts the excerpt anew, out of these lines.
@@ -160,6 +182,10 @@ impl Report {
         };
         let message = text::line(one_line(&self.message).as_bytes(), Colours::Drop);
         let _ = writeln!(out, "{red}error{reset}: {message}");
+        for line in &self.details {
+            let line = text::line(line.as_bytes(), Colours::Drop);
+            let _ = writeln!(out, "  {line}");
+        }
         if let Some(hint) = &self.hint {
             let hint = text::line(one_line(hint).as_bytes(), Colours::Drop);
             let _ = writeln!(out, "hint: {hint}");
@@ -178,6 +204,9 @@ impl Report {
         }
         if !self.output.is_empty() {
             out.insert("output".into(), self.output.clone().into());
+        }
+        if !self.details.is_empty() {
+            out.insert("details".into(), self.details.clone().into());
         }
         if let Some(hint) = &self.hint {
             out.insert("hint".into(), hint.clone().into());
@@ -231,6 +260,28 @@ impl Place {
             ("excerpt".into(), lines.collect()),
         ]
     }
+}
+
+/// Gives what there is to say of an error beyond its message.
+fn details(error: &build::Error) -> Vec<String> {
+    match error {
+        build::Error::NoRoot { findings, .. } => doctor::refusals(findings),
+        _ => Vec::new(),
+    }
+}
+
+/// Tells whether an error is for want of space.
+fn is_full(error: &build::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let kind = error.downcast_ref().map(std::io::Error::kind);
+        if matches!(kind, Some(StorageFull | QuotaExceeded)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Gives what a registry's error in a chain says may help.

@@ -1,10 +1,12 @@
 //! What surrounds the program: environment, working directory, user, container. Read once, here.
 
 use super::parse::Called;
+use crate::fs::mountinfo;
 use crate::sys::started_without_stdout;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// Everything outside the command line that the meaning of flags depends on.
@@ -22,6 +24,10 @@ pub(super) struct Surroundings {
     pub stdout: Stdout,
     /// What tells that this is a container, where it is one.
     pub container: Option<String>,
+    /// Where the program lies.
+    pub program: Option<PathBuf>,
+    /// Where something is mounted besides the root.
+    pub volumes: Vec<PathBuf>,
 }
 
 /// What standard output is, as far as it matters to who writes an image there.
@@ -57,6 +63,8 @@ impl Surroundings {
             uid: rustix::process::geteuid().as_raw(),
             stdout: Stdout::look(),
             container,
+            program: std::env::current_exe().ok(),
+            volumes: volumes(),
         })
     }
 
@@ -77,6 +85,12 @@ impl Surroundings {
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         self.var(name).map(PathBuf::from)
     }
+}
+
+fn volumes() -> Vec<PathBuf> {
+    let points = mountinfo::points().into_iter().map(OsString::from_vec);
+    let points = points.map(PathBuf::from);
+    points.filter(|point| point != Path::new("/")).collect()
 }
 
 /// Names what tells that a root is a container's, by the signs kaniko goes by.

@@ -1,5 +1,9 @@
 //! The kernel's table of mounts (`/proc/self/mountinfo`, proc_pid_mountinfo(5)).
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
 /// One mount.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -9,6 +13,8 @@ pub struct Mount {
     pub parent: u64,
     /// Where.
     pub point: Vec<u8>,
+    /// The name of its file system's kind; empty where the table does not say.
+    pub kind: Vec<u8>,
 }
 
 /// Gives the mounts of a table, in the order they were mounted in.
@@ -20,6 +26,12 @@ pub fn mounts(table: &[u8]) -> impl Iterator<Item = Mount> {
             id: number(fields.next()?)?,
             parent: number(fields.next()?)?,
             point: unescape(fields.nth(2)?),
+            // Fields of which there may be any number end with a dash.
+            kind: fields
+                .skip_while(|field| *field != b"-")
+                .nth(1)
+                .unwrap_or_default()
+                .to_vec(),
         })
     })
 }
@@ -29,6 +41,15 @@ pub fn mounts(table: &[u8]) -> impl Iterator<Item = Mount> {
 pub fn points() -> Vec<Vec<u8>> {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     mounts(&table).map(|mount| mount.point).collect()
+}
+
+/// Gives the mount of this process that a path lies in: absolute, and without symbolic links.
+pub fn holding(path: &Path) -> Option<Mount> {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let point = |mount: &Mount| PathBuf::from(OsStr::from_bytes(&mount.point));
+    let above = mounts(&table).filter(|mount| path.starts_with(point(mount)));
+    // Of several on one point the last is the one that is seen.
+    above.max_by_key(|mount| point(mount).components().count())
 }
 
 /// Reads a path in which space, tab, newline and backslash are written as three octal digits.
@@ -64,17 +85,19 @@ mod tests {
             36 35 98:0 /mnt1 /mnt\\0402\\134 rw,noatime master:1 - ext3 /dev/root rw,errors=x\n\
             37 36 0:3 / /odd\\9 rw - proc proc rw\n\n";
         let found: Vec<Mount> = mounts(table).collect();
-        let mount = |id, parent, point: &[u8]| Mount {
+        let mount = |id, parent, point: &[u8], kind: &[u8]| Mount {
             id,
             parent,
             point: point.to_vec(),
+            kind: kind.to_vec(),
         };
         let expected = [
-            mount(22, 1, b"/"),
-            mount(36, 35, b"/mnt 2\\"),
-            mount(37, 36, b"/odd\\9"),
+            mount(22, 1, b"/", b"overlay"),
+            mount(36, 35, b"/mnt 2\\", b"ext3"),
+            mount(37, 36, b"/odd\\9", b"proc"),
         ];
         assert_eq!(found, expected);
         assert_eq!(mounts(b"").count(), 0);
+        assert_eq!(holding(Path::new("/proc/self/fd")).unwrap().kind, b"proc");
     }
 }

@@ -33,10 +33,40 @@ pub enum RootfsChoice {
 }
 
 impl RootfsChoice {
+    /// All that are a root themselves, the fastest first.
+    pub const ROOTS: [RootfsChoice; 4] = [
+        RootfsChoice::Overlay,
+        RootfsChoice::Fuse,
+        RootfsChoice::InPlace,
+        RootfsChoice::Chroot,
+    ];
+
+    /// Gives the name it is asked for by.
+    pub fn name(self) -> &'static str {
+        match self {
+            RootfsChoice::Auto => "auto",
+            RootfsChoice::Overlay => "overlay",
+            RootfsChoice::Fuse => "fuse",
+            RootfsChoice::Chroot => "chroot",
+            RootfsChoice::InPlace => "inplace",
+        }
+    }
+
     /// Tells whether commands change files where they are, with nothing mounted.
     pub fn is_live(self) -> bool {
         matches!(self, RootfsChoice::Chroot | RootfsChoice::InPlace)
     }
+}
+
+/// Whose the root directory is that the builder runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootOwner {
+    /// The builder's: a container made for it.
+    Builder,
+    /// That of a container in which other programs live too; a build in place has to be asked for.
+    Container,
+    /// The machine's: there is never a build in place.
+    Machine,
 }
 
 /// How registries are talked to; hosts are compared with the registry part of a reference.
@@ -224,6 +254,8 @@ pub struct Request {
     pub epoch: Option<i64>,
     /// Which root file system.
     pub rootfs: RootfsChoice,
+    /// Whose the root directory is that the builder runs in.
+    pub root_owner: RootOwner,
     /// Paths of this machine that a build in place leaves as they are, with all below them, besides
     /// the store, the contexts, the program itself and all else that is named here.
     pub keep: Vec<PathBuf>,
@@ -292,6 +324,7 @@ impl Request {
             reproducible: false,
             epoch: None,
             rootfs: RootfsChoice::Auto,
+            root_owner: RootOwner::Machine,
             keep: Vec::new(),
             ignore: Vec::new(),
             cleanup: false,

@@ -5,6 +5,7 @@ mod fuse;
 mod live;
 mod overlay;
 mod owners;
+pub mod probe;
 
 pub use fuse::{Contents, Fuse};
 pub use live::{Guard, Live};
@@ -12,7 +13,7 @@ pub use overlay::Overlay;
 pub use owners::Swapped;
 
 use crate::changeset::Changeset;
-use crate::fs::{Ids, LayerView, Meta, Time};
+use crate::fs::{LayerView, Meta};
 use crate::request::RootfsChoice;
 use crate::sys::Cancel;
 use std::os::fd::BorrowedFd;
@@ -35,6 +36,16 @@ pub enum Error {
     /// Reading what changed failed.
     #[error(transparent)]
     Changeset(#[from] crate::changeset::Error),
+    /// The kernel refuses a mount that the strategy takes.
+    #[error("{strategy}: {action}")]
+    Mount {
+        /// The strategy's name.
+        strategy: &'static str,
+        /// What was tried, and what the kernel had to say of it.
+        action: String,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The strategy does not work here.
     #[error("{strategy} cannot be used here: {why}")]
     Refused {
@@ -109,74 +120,6 @@ pub fn write(changeset: &Changeset, dir: &Path, top: &Meta, cancel: &Cancel) -> 
     overlay::write(changeset, dir, top, cancel)
 }
 
-/// Gives what is better than overlay where that is left open: with one id alone only the builder's own
-/// file system knows whose a file is.
-fn preferred(choice: RootfsChoice) -> RootfsChoice {
-    use std::fs::File;
-    let opens = || File::options().read(true).write(true).open("/dev/fuse");
-    match choice {
-        RootfsChoice::Auto if Ids::here().are_one() && opens().is_ok() => RootfsChoice::Fuse,
-        other => other,
-    }
-}
-
-/// Finds out whether the strategy asked for works here, by really trying it in a scratch directory.
-/// Nothing is left there.
-pub fn probe(choice: RootfsChoice, dir: &Path, cancel: &Cancel) -> Result<(), Error> {
-    let choice = preferred(choice);
-    let dir = dir.join("probe");
-    std::fs::create_dir(&dir).map_err(|source| Error::Io {
-        action: "create",
-        path: dir.clone(),
-        source,
-    })?;
-    let tried = create(
-        choice,
-        dir.clone(),
-        Vec::new(),
-        Meta::dir(0o755, Time::default()),
-        cancel,
-    )
-    .and_then(|mut root| {
-        root.begin()?;
-        root.discard()
-    });
-    // The scratch directory goes with the build anyway.
-    let _ = std::fs::remove_dir_all(&dir);
-    let (strategy, remedy) = match choice {
-        RootfsChoice::Fuse => (
-            "fuse",
-            "it needs /dev/fuse (a device plugin, or --device /dev/fuse) and root or CAP_SYS_ADMIN \
-             with mount allowed (a privileged pod, or a user namespace)",
-        ),
-        _ => (
-            "overlay",
-            "it needs root or CAP_SYS_ADMIN with mount allowed (a privileged pod), and a store \
-             (--cache-dir) that is not on overlayfs: give it a volume or a tmpfs, or try --rootfs=fuse",
-        ),
-    };
-    tried.map_err(|error| {
-        let why = match &error {
-            Error::Refused { why, .. } => why.clone(),
-            other => chain(other),
-        };
-        Error::Refused {
-            strategy,
-            why: format!("{why}; {remedy}"),
-        }
-    })
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
-}
-
 /// Makes a root over unpacked layers, bottom first; `top` is what the root directory itself is like.
 /// `dir` is an empty directory of its own. Ends early, with an error, once `cancel` is set.
 pub fn create(
@@ -186,7 +129,7 @@ pub fn create(
     top: Meta,
     cancel: &Cancel,
 ) -> Result<Box<dyn Rootfs>, Error> {
-    match preferred(choice) {
+    match choice {
         RootfsChoice::Auto | RootfsChoice::Overlay => {
             let lowers = lowers.into_iter().map(|lower| lower.dir).collect();
             Ok(Box::new(Overlay::new(dir, lowers)?.with_top(top)))

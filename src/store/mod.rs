@@ -31,6 +31,7 @@ mod ingest;
 mod remove;
 mod session;
 mod slot;
+mod space;
 #[cfg(test)]
 mod tests;
 
@@ -38,11 +39,13 @@ pub use caches::{Cache, CacheKey, CacheSharing, Fill};
 pub use ingest::Ingest;
 pub use remove::remove_tree;
 pub use slot::{LayerSlot, Scratch, VacantLayer};
+pub use space::{Bytes, Fitness, Space, Trial, fitness, space, unpacked_size};
 
 use crate::fs::{Ids, Toc};
 use crate::oci::{Descriptor, Digest, Sha256};
 use crate::sys::Cancel;
 use session::{Session, locked_dir};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -401,6 +404,15 @@ fn blob_path(store: &Path, digest: &Digest) -> PathBuf {
     store.join(BLOBS).join(digest.hex())
 }
 
+/// Tells whether something may lie in a directory that a store is made of.
+fn is_known(name: &OsStr) -> bool {
+    let bytes = name.as_encoded_bytes();
+    name == "lost+found"
+        || name == "version"
+        || bytes.starts_with(b".version-")
+        || bytes.starts_with(space::TRIAL.as_bytes())
+}
+
 /// Checks the version file, or writes it into a directory that has nothing else.
 fn check_version(dir: &Path) -> Result<(), Error> {
     let place = dir.join("version");
@@ -426,11 +438,8 @@ fn check_version(dir: &Path) -> Result<(), Error> {
         let name = entry
             .map_err(|e| Error::io(dir, "list", dir, e))?
             .file_name();
-        let known = name == "lost+found"
-            || name == "version"
-            || name.as_encoded_bytes().starts_with(b".version-");
         // Another process may be making the same store; it writes the version first.
-        if !known && !read()? {
+        if !is_known(&name) && !read()? {
             return Err(foreign(format!(
                 "it has no version file and is not empty: there is `{}`",
                 name.to_string_lossy()

@@ -184,7 +184,7 @@ fn only_commands_need_the_right_to_mount() {
     let said = String::from_utf8_lossy(&built.stderr).into_owned();
     assert!(built.status.success(), "{said}");
     assert_eq!(read_layout(&out).manifest, read_layout(&whole).manifest);
-    let refused = fewer(&["--no-push"]);
+    let refused = fewer(&["--no-push", "--rootfs=overlay"]);
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("overlay cannot be used here"), "{said}");

@@ -15,7 +15,8 @@ fn a_refused_machine_is_told_once_and_what_to_do() {
     command.args(["--bounding-set", "-sys_admin"]);
     let built = project.command();
     command.arg(built.get_program()).args(built.get_args());
-    let output = command.arg("--no-push").output().expect("run setpriv");
+    command.args(["--rootfs=overlay", "--no-push"]);
+    let output = command.output().expect("run setpriv");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("CAP_SYS_ADMIN"), "{text}");
@@ -35,7 +36,8 @@ fn a_refused_machine_is_told_once_and_what_to_do() {
             false => drop(command.arg(argument)),
         }
     }
-    let output = command.arg("--no-push").output().expect("run unshare");
+    command.args(["--rootfs=overlay", "--no-push"]);
+    let output = command.output().expect("run unshare");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert_eq!(text.matches("cannot be used here").count(), 1, "{text}");

@@ -16,6 +16,7 @@ use crate::fs::{Content, Meta, RelPath};
 use crate::sys::Cancel;
 use content::{Files, Truth, Upper};
 use mount::{Access, attach, serve};
+pub(super) use mount::{OPEN_DEVICE, passthrough};
 use rayon::prelude::*;
 use serve::Server;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -123,7 +124,7 @@ impl Fuse {
 
     fn mount(&self, upper: Option<Upper>, access: Access) -> Result<(Arc<Files>, OwnedFd), Error> {
         let passthrough = match self.contents {
-            Contents::Kernel => mount::passthrough(&self.content_dirs(upper.as_ref())),
+            Contents::Kernel => passthrough(&self.content_dirs(upper.as_ref())),
             Contents::Builder => None,
         };
         let truth = match passthrough {

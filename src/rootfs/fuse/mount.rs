@@ -12,7 +12,6 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount,
 };
 use std::ffi::CString;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -89,9 +88,12 @@ pub(super) fn attach(root: &OwnedFd, target: &Path) -> Result<(), Error> {
     move_mount(root, c"", CWD, target, flags).map_err(at("mount on", target))
 }
 
+/// What is tried where the kernel's device cannot be opened.
+pub(in crate::rootfs) const OPEN_DEVICE: &str = "open /dev/fuse";
+
 fn open_device() -> Result<OwnedFd, Error> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    openat(CWD, "/dev/fuse", flags, Mode::empty()).map_err(|error| refused("/dev/fuse", error))
+    openat(CWD, "/dev/fuse", flags, Mode::empty()).map_err(|error| refused(OPEN_DEVICE, error))
 }
 
 fn by_new_calls(device: &OwnedFd, access: Access) -> Result<OwnedFd, Errno> {
@@ -145,16 +147,17 @@ fn options(device: &OwnedFd) -> [(&'static str, Option<String>); 6] {
     ]
 }
 
-fn refused(what: &str, error: Errno) -> Error {
-    Error::Refused {
+fn refused(action: &str, error: Errno) -> Error {
+    Error::Mount {
         strategy: "fuse",
-        why: format!("{what}: {}", io::Error::from(error)),
+        action: action.to_owned(),
+        source: error.into(),
     }
 }
 
 /// Tells how deep file systems may be stacked where the kernel reads and writes contents itself;
 /// nothing where it will not. `dirs` are where the contents lie.
-pub(super) fn passthrough(dirs: &[std::os::fd::BorrowedFd<'_>]) -> Option<u32> {
+pub(in crate::rootfs) fn passthrough(dirs: &[std::os::fd::BorrowedFd<'_>]) -> Option<u32> {
     // The kernel asks for the right over the whole machine, which nobody has in a user namespace.
     let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
     let whole: Vec<&str> = map.split_whitespace().collect();

@@ -135,6 +135,16 @@ impl Live {
         })
     }
 
+    /// Tells whether the kernel says in which directories something happens, once a step has begun;
+    /// else all of them are looked at after every step.
+    pub fn is_watched(&self) -> bool {
+        let watch = self
+            .tracker
+            .as_ref()
+            .and_then(|tracker| tracker.watch.as_ref());
+        watch.is_some_and(Watch::sees_all)
+    }
+
     /// Looks at what has happened since the last look.
     fn look(&mut self) -> Result<Seen, Error> {
         let Some(tracker) = &mut self.tracker else {

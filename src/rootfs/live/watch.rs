@@ -71,6 +71,11 @@ impl Watch {
         }
     }
 
+    /// Tells whether every directory that should be watched is.
+    pub(super) fn sees_all(&self) -> bool {
+        !self.state().blind
+    }
+
     /// Gives where something has happened since a directory was last watched. What is told here is
     /// not watched any more.
     pub(super) fn touched(&self) -> Touched {

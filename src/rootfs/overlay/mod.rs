@@ -81,6 +81,12 @@ impl Overlay {
         self
     }
 
+    /// Gives the names of the mount options that are wanted and that the kernel here refuses, as far as
+    /// something was mounted.
+    pub fn left_off(&self) -> Vec<&'static str> {
+        self.mounter.left_off()
+    }
+
     fn over(
         scratch: PathBuf,
         lowers: Vec<Arc<Path>>,

@@ -10,7 +10,6 @@ use rustix::mount::{
     mount, move_mount, unmount,
 };
 use std::ffi::CString;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -234,11 +233,15 @@ impl Mounter {
                 return Ok(());
             }
         }
-        let what = match refusal.what.as_str() {
-            "mount" => String::new(),
-            what => format!(" ({what})"),
+        let action = match refusal.what.as_str() {
+            "mount" => "mount".to_owned(),
+            what => format!("mount ({what})"),
         };
-        Err(refused(format!("{}{what}", io::Error::from(refusal.error))))
+        Err(Error::Mount {
+            strategy: "overlay",
+            action,
+            source: refusal.error.into(),
+        })
     }
 
     /// Gives the options that are wanted and not yet refused.
@@ -250,6 +253,16 @@ impl Mounter {
                 && (upper || !wish.upper_only)
                 && (trusted || !wish.trusted_only)
         })
+    }
+
+    /// Gives the names of the options that the kernel refused.
+    pub fn left_off(&self) -> Vec<&'static str> {
+        let refused = self.refused.load(Ordering::Relaxed);
+        let wishes = WISHES.iter().enumerate();
+        wishes
+            .filter(|(at, _)| refused & (1 << at) != 0)
+            .map(|(_, wish)| wish.key)
+            .collect()
     }
 
     fn refuse(&self, at: usize) {

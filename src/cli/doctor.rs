@@ -1,0 +1,222 @@
+//! `shutter doctor`: what commands could run on here, and what would help where they could not.
+//!
+//! With `--format json` stdout gets one object:
+//!
+//! ```text
+//! {
+//!   "roots": [{"name", "works", "why"?, "remedy"?, "notes": [text]}],
+//!   "takes": name or null,
+//!   "store": {"path", "why", "file_system", "free": bytes, "files": number or null}
+//! }
+//! ```
+//!
+//! `why` and `remedy` are there for what does not work; `takes` is what a build runs its commands on.
+
+use super::FAILURE;
+use super::flags::Typed;
+use super::help;
+use super::meaning::place::Chosen;
+use super::meaning::{self, LogFormat};
+use super::report::{self, Report};
+use super::show::{
+    self,
+    text::{self, Colours},
+};
+use super::surroundings::Surroundings;
+use crate::build::{self, Diagnosis};
+use crate::request::Request;
+use crate::rootfs::probe::{Finding, Refusal, Verdict};
+use crate::sandbox::Sandbox;
+use crate::store::{Bytes, Space, space};
+use crate::sys::Cancel;
+use serde_json::{Map, Value, json};
+use std::fmt::Write;
+
+/// Tries the roots; gives the exit code: 1 where none works.
+pub(super) fn run(typed: Typed, around: &Surroundings) -> u8 {
+    let is_json = typed.check_format.as_deref() == Some("json");
+    let (request, chosen, warnings) = match meaning::place(&typed, around) {
+        Ok(meant) => meant,
+        Err(usage) => {
+            report::print(&Report::usage(&usage), LogFormat::Text);
+            return FAILURE;
+        }
+    };
+    for warning in warnings {
+        report::warn(&warning);
+    }
+    let failed = |report: &Report| {
+        report::print(report, LogFormat::Text);
+        FAILURE
+    };
+    let sandbox = match Sandbox::start() {
+        Ok(sandbox) => sandbox,
+        Err(error) => return failed(&Report::error("start the sandbox", &error)),
+    };
+    let cancel = match Cancel::new() {
+        Ok(cancel) => cancel,
+        Err(error) => return failed(&Report::error("listen for signals", &error)),
+    };
+    let diagnosis = match build::diagnose(&request, &sandbox, &cancel) {
+        Ok(diagnosis) => diagnosis,
+        Err(error) => {
+            let hint = Some("--cache-dir names another directory".to_owned());
+            return failed(&Report {
+                hint,
+                ..Report::error("", &error)
+            });
+        }
+    };
+    let room = space(&request.store).ok();
+    let told = match is_json {
+        true => format!(
+            "{:#}\n",
+            object(&diagnosis, &request, &chosen, room.as_ref())
+        ),
+        false => for_people(&diagnosis, &request, &chosen, room.as_ref()),
+    };
+    super::print(&told);
+    match diagnosis.takes {
+        Some(_) => 0,
+        None => FAILURE,
+    }
+}
+
+/// Gives what was found as a person reads it.
+fn for_people(
+    diagnosis: &Diagnosis,
+    request: &Request,
+    chosen: &Chosen,
+    room: Option<&Space>,
+) -> String {
+    let mut out = String::new();
+    // A line that goes elsewhere stays a line.
+    let columns =
+        show::terminal_size(&std::io::stdout()).map_or(usize::MAX, |(columns, _)| columns);
+    for finding in &diagnosis.findings {
+        for (head, text) in rows(finding) {
+            match text.is_empty() {
+                true => out.push_str(&format!("{head}\n")),
+                false => row(&mut out, &head, &text, columns),
+            }
+        }
+    }
+    let _ = match (diagnosis.takes, request.rootfs.name()) {
+        (Some(taken), "auto") => writeln!(out, "\nauto takes {}", taken.name()),
+        (Some(taken), _) => writeln!(out, "\na build takes {}", taken.name()),
+        (None, _) => writeln!(
+            out,
+            "\nno command can run here: only Dockerfiles without RUN are built"
+        ),
+    };
+    let store = text::line(request.store.to_string_lossy().as_bytes(), Colours::Drop);
+    let _ = writeln!(
+        out,
+        "the store lies in {store} ({}){}",
+        chosen.why(),
+        on(room)
+    );
+    out
+}
+
+/// Appends a text behind its head, further lines below it.
+fn row(out: &mut String, head: &str, text: &str, columns: usize) {
+    let mut lines = String::new();
+    help::wrap(text, INDENT, columns.max(2 * INDENT), &mut lines);
+    out.push_str(head);
+    out.push_str(lines.get(INDENT..).unwrap_or_default());
+}
+
+fn on(room: Option<&Space>) -> String {
+    let Some(room) = room else {
+        return String::new();
+    };
+    let kind = match room.kind.as_str() {
+        "" => String::new(),
+        kind => format!(", on {kind}"),
+    };
+    let files = room
+        .inodes
+        .map(|files| format!(" and room for {files} files"));
+    format!(
+        "{kind}, with {} free{}",
+        Bytes(room.free),
+        files.unwrap_or_default()
+    )
+}
+
+/// How far what is said of a root is indented.
+const INDENT: usize = 14;
+
+/// Gives the lines on one root: what stands in front, and the text.
+fn rows(finding: &Finding) -> Vec<(String, String)> {
+    let name = finding.root.name();
+    let mut out = match &finding.verdict {
+        Verdict::Works => vec![(format!("{name:8} yes"), String::new())],
+        Verdict::Refused(Refusal { why, remedy }) => vec![
+            (format!("{name:8} no   "), why.clone()),
+            (" ".repeat(INDENT), format!("remedy: {remedy}")),
+        ],
+    };
+    let notes = finding.notes.iter();
+    out.extend(notes.map(|note| (" ".repeat(INDENT), note.clone())));
+    out
+}
+
+/// Gives what was found of all roots, for the report of a build that can run nothing.
+pub(super) fn refusals(findings: &[Finding]) -> Vec<String> {
+    // What is the matter with a single one is the message and the hint.
+    if findings.len() < 2 {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    for finding in findings {
+        let rows = rows(finding).into_iter();
+        out.extend(rows.map(|(head, text)| head + &text));
+    }
+    out
+}
+
+/// Gives what would help where one root alone was tried.
+pub(super) fn hint(findings: &[Finding]) -> Option<String> {
+    match findings {
+        [
+            Finding {
+                verdict: Verdict::Refused(refusal),
+                ..
+            },
+        ] => Some(refusal.remedy.clone()),
+        _ => None,
+    }
+}
+
+/// Gives the same as an object.
+fn object(
+    diagnosis: &Diagnosis,
+    request: &Request,
+    chosen: &Chosen,
+    room: Option<&Space>,
+) -> Value {
+    let roots = diagnosis.findings.iter().map(|finding| {
+        let mut out = Map::new();
+        out.insert("name".into(), finding.root.name().into());
+        out.insert("works".into(), finding.works().into());
+        if let Verdict::Refused(Refusal { why, remedy }) = &finding.verdict {
+            out.insert("why".into(), why.clone().into());
+            out.insert("remedy".into(), remedy.clone().into());
+        }
+        out.insert("notes".into(), finding.notes.clone().into());
+        Value::Object(out)
+    });
+    json!({
+        "roots": roots.collect::<Vec<_>>(),
+        "takes": diagnosis.takes.map(|root| root.name()),
+        "store": {
+            "path": request.store.to_string_lossy(),
+            "why": chosen.why(),
+            "file_system": room.map(|room| room.kind.clone()),
+            "free": room.map(|room| room.free),
+            "files": room.and_then(|room| room.inodes),
+        },
+    })
+}
