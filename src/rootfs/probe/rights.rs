@@ -75,6 +75,15 @@ impl Rights {
         }
     }
 
+    /// Tells whether this is root as on a machine of its own or in a privileged container.
+    pub fn is_unlimited(&self) -> bool {
+        self.uid == 0
+            && self.has(CapabilitySet::SYS_ADMIN)
+            && self.filter == Filter::Off
+            && self.label == Label::Free
+            && !self.is_nested
+    }
+
     /// Tells whether the builder has a capability.
     pub fn has(&self, wanted: CapabilitySet) -> bool {
         self.held.contains(wanted)
