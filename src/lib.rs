@@ -58,8 +58,10 @@
 //!
 //! - The process takes a mount namespace of its own, where it may, and forks the helper that starts
 //!   commands before there is any thread ([`sandbox`]): whatever kills it, no mount and no command
-//!   outlives it. Where it may not mount, commands run in a chroot or where the builder is, with copies
-//!   and moved directories for mounts, which are put back after every command.
+//!   outlives it. Where it may not do so as who it is, it first becomes root of a user namespace of its
+//!   own; an owner that has no id there is known to tocs alone ([`fs::Ids`]). Where it may not
+//!   mount, commands run in a chroot or where the builder is, with copies and moved directories for
+//!   mounts, which are put back after every command.
 //! - One thread a stage, a base and a layer in the making ([`build`]). A finished step's upper
 //!   directory is frozen; its layer is made and pushed while the next step runs on a fresh one.
 //! - Processor work runs on the one rayon pool, in which nothing waits for a channel; tokio is

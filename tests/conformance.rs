@@ -12,6 +12,8 @@ mod dockerd;
 mod listing;
 #[path = "common/registry.rs"]
 mod registry;
+#[path = "common/user.rs"]
+mod user;
 
 use container::{Container, Engine};
 use listing::{Listing, compare, read_layout};
@@ -29,6 +31,8 @@ enum Way<'a> {
     On(&'static str, &'a Path),
     /// The same in a container, where the program is called by these words.
     In(&'a Container, &'a [OsString], &'static str, &'a Path),
+    /// The same, by a user of no rights.
+    User(user::Ids, &'static str, &'a Path),
 }
 
 /// What cannot be as recorded where nothing can be mounted and no namespace be made: what is in the
@@ -54,6 +58,46 @@ const WITHOUT_MOUNTS: &[(&[&str], &str, &str)] = &[
     // A symbolic link to where nothing is ever on a disk.
     (&["inplace"], "mount-secret", "/changed/st/sha256: recorded"),
 ];
+
+/// What cannot be as recorded where there is one id alone.
+const WITH_ONE_ID: &[(&[&str], &str, &str)] = &[
+    // Nothing can be given to who is not there.
+    (BOTH, "copy-from-stage", "chown: /o/p/f: Invalid argument"),
+    (BOTH, "run-chown-base", "chown: /tree: Invalid argument"),
+    (BOTH, "run-modes", "chown: /t: Invalid argument"),
+    // A cache and a secret that say whose they are belong to root.
+    (BOTH, "mount-cache", "/changed/st/sha256: recorded"),
+    (BOTH, "mount-secret", "/changed/st/sha256: recorded"),
+    // Nobody else can run anything.
+    (
+        BOTH,
+        "run-user",
+        "run as user 1000 and group 1000: there is no",
+    ),
+    (
+        BOTH,
+        "run-user-group",
+        "run as user 1000 and group 50: there is no",
+    ),
+    (
+        BOTH,
+        "run-user-num",
+        "run as user 1234 and group 4321: there is no",
+    ),
+    (
+        BOTH,
+        "stage-from-stage-config",
+        "run as user 1000 and group 1000",
+    ),
+    (
+        BOTH,
+        "workdir-user",
+        "run as user 1000 and group 1000: there is no",
+    ),
+];
+
+/// The roots of builds with one id.
+const BOTH: &[&str] = &["one id", "one id on fuse"];
 
 #[test]
 fn images_pushed_to_a_registry_are_as_recorded() {
@@ -126,7 +170,7 @@ fn in_container(root: &'static str, engine: impl Fn(&Path) -> Engine) {
     let layout = base::make(&work);
     let inside = work.display().to_string();
     let volumes = [(work.as_path(), inside.as_str()), (&program, "/program")];
-    let container = Container::start(engine(dir.path()), &agent, &volumes);
+    let container = Container::start(engine(dir.path()), &agent, &volumes, &[]);
     run_all(&work, &layout, &Way::In(&container, &called, root, &layout));
 }
 
@@ -134,6 +178,33 @@ fn on_root(root: &'static str) {
     let work = tempfile::tempdir().expect("a directory");
     let layout = base::make(work.path());
     run_all(work.path(), &layout, &Way::On(root, &layout));
+}
+
+#[test]
+fn images_built_by_a_user_are_as_recorded() {
+    by_user(user::Ids::Range, "overlay");
+}
+
+#[test]
+fn images_built_by_a_user_on_fuse_are_as_recorded() {
+    by_user(user::Ids::Range, "fuse");
+}
+
+#[test]
+fn images_built_with_one_id_are_as_recorded() {
+    by_user(user::Ids::One, "overlay");
+}
+
+#[test]
+fn images_built_with_one_id_on_fuse_are_as_recorded() {
+    by_user(user::Ids::One, "fuse");
+}
+
+fn by_user(ids: user::Ids, root: &'static str) {
+    let work = tempfile::tempdir().expect("a directory");
+    user::settle(work.path(), Path::new(env!("CARGO_BIN_EXE_shutter")));
+    let layout = base::make(work.path());
+    run_all(work.path(), &layout, &Way::User(ids, root, &layout));
 }
 
 fn run_all(work: &Path, layout: &Path, way: &Way<'_>) {
@@ -159,10 +230,14 @@ fn run_all(work: &Path, layout: &Path, way: &Way<'_>) {
     {
         let root = match way {
             Way::On(root, _) | Way::In(_, _, root, _) => root,
+            Way::User(user::Ids::Range, root, _) => root,
+            Way::User(user::Ids::One, "fuse", _) => "one id on fuse",
+            Way::User(user::Ids::One, ..) => "one id",
             Way::Registry(_) | Way::Layout(_) => "overlay",
         };
         let otherwise = WITHOUT_MOUNTS
             .iter()
+            .chain(WITH_ONE_ID)
             .find(|(roots, known, _)| roots.contains(&root) && known == name);
         match (
             run_one(&folder.join(name), name, work, &base, way),
@@ -200,7 +275,7 @@ fn run_one(
     copy_tree(&case.join("context"), &context);
     let reference = match way {
         Way::Registry(host) => format!("{host}/base:1"),
-        Way::Layout(_) | Way::On(..) | Way::In(..) => "base".into(),
+        Way::Layout(_) | Way::On(..) | Way::In(..) | Way::User(..) => "base".into(),
     };
     let dockerfile = context.join("Dockerfile");
     let text = std::fs::read(&dockerfile).expect("the Dockerfile");
@@ -225,7 +300,7 @@ fn run_one(
         let wanted = call["exit_code"].as_i64().map_or(1, |code| code as i32);
         let nothing = match way {
             Way::Registry(host) => !fetch(host, name, &out),
-            Way::Layout(_) | Way::On(..) | Way::In(..) => !out.exists(),
+            Way::Layout(_) | Way::On(..) | Way::In(..) | Way::User(..) => !out.exists(),
         };
         let message = call["message"].as_str().expect("a message");
         // Behind the excerpt, which has the words of the Dockerfile.
@@ -301,7 +376,13 @@ fn build(
     name: &str,
     out: &Path,
 ) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shutter"));
+    let mut command = match way {
+        Way::User(ids, ..) => {
+            give(context);
+            user::command(&work.join("shutter"), *ids, work)
+        }
+        _ => Command::new(env!("CARGO_BIN_EXE_shutter")),
+    };
     command.arg("build").arg("--context").arg(context);
     command
         .arg("--cache-dir")
@@ -334,8 +415,8 @@ fn build(
                 .arg(format!("{host}/case/{name}:latest"));
             command.args(["--insecure", "--insecure-pull"]);
         }
-        Way::Layout(base) | Way::On(_, base) | Way::In(.., base) => {
-            if let Way::On(root, _) | Way::In(_, _, root, _) = way {
+        Way::Layout(base) | Way::On(_, base) | Way::In(.., base) | Way::User(.., base) => {
+            if let Way::On(root, _) | Way::In(_, _, root, _) | Way::User(_, root, _) = way {
                 command.args(["--rootfs", root]);
             }
             command.arg("--no-push").arg("--oci-layout-path").arg(out);
@@ -356,6 +437,17 @@ fn build(
         .chain(command.get_args().map(OsString::from))
         .collect();
     container.exec(&variables, &words)
+}
+
+/// Gives a directory with all that is in it to the user.
+fn give(dir: &Path) {
+    let owner = format!("{0}:{0}", user::UID);
+    let status = Command::new("chown")
+        .args(["-hR", &owner])
+        .arg(dir)
+        .status()
+        .expect("run chown");
+    assert!(status.success(), "chown {}", dir.display());
 }
 
 fn fetch(host: &str, name: &str, out: &Path) -> bool {

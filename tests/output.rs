@@ -350,6 +350,45 @@ fn one_of_several_must_be_named() {
 }
 
 #[test]
+fn images_without_a_tag_are_named_by_their_digests() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let out = dir.path().join("layout");
+    let host = Platform::host();
+    let put = |text: &str, tags: &[&str]| {
+        let image = image(&store, text, &[GZIP], Format::Oci);
+        put_layout(&image, &names(tags), &out).unwrap();
+        image.descriptor.digest
+    };
+    let asked = |tag, digest| match open_layout(&layout(&out, tag, digest), &host) {
+        Ok(image) => Ok(image.descriptor.digest),
+        Err(error) => Err(error.to_string()),
+    };
+    let said = |wanted: String| Err(format!("{}: {wanted}", out.display()));
+
+    let one = put("one", &[]);
+    assert_eq!(asked(None, None), Ok(one));
+    let none = "the layout has no image tagged `v1`";
+    assert_eq!(
+        asked(Some("v1"), None),
+        said(format!(
+            "{none}; it names no tags; without one there are @{one}"
+        ))
+    );
+
+    let two = put("two", &["a:v2"]);
+    let names = format!("its tags are v2; without one there are @{one}");
+    assert_eq!(asked(Some("v1"), None), said(format!("{none}; {names}")));
+    let several = format!("the layout has several images, name one; {names}");
+    assert_eq!(asked(None, None), said(several));
+    assert_eq!(asked(None, Some(one)), Ok(one));
+    assert_eq!(asked(Some("v2"), None), Ok(two));
+
+    let latest = put("three", &["a:latest"]);
+    assert_eq!(asked(None, None), Ok(latest));
+}
+
+#[test]
 fn what_is_no_layout_is_not_written_into() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());

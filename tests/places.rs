@@ -46,7 +46,8 @@ CMD [\"second\"]
 ";
 
 impl Place {
-    fn new() -> Place {
+    /// Starts a container, with what the engine is told besides.
+    fn new(more: &[&str]) -> Place {
         let dir = tempfile::tempdir().expect("a directory");
         let [work, agent, program] = ["work", "agent", "program"].map(|name| dir.path().join(name));
         let made = [
@@ -59,7 +60,10 @@ impl Place {
         for dir in made {
             std::fs::create_dir_all(dir).expect("a directory");
         }
-        std::fs::copy("/bin/busybox", agent.join("bin/busybox")).expect("busybox");
+        // Once as the image's, and once where no build comes.
+        for to in [agent.join("bin/busybox"), program.join("busybox")] {
+            std::fs::copy("/bin/busybox", to).expect("busybox");
+        }
         std::fs::write(agent.join("usr/lib/jvm/java"), "of the agent").expect("write");
         std::fs::write(agent.join("kept/secret"), "s3cret token").expect("write");
         std::fs::write(agent.join("kept/context/of-the-context"), "copied").expect("write");
@@ -80,7 +84,7 @@ impl Place {
         let inside = work.display().to_string();
         let volumes = [(work.as_path(), inside.as_str()), (&program, "/program")];
         Place {
-            container: Container::start(Engine::docker(), &agent, &volumes),
+            container: Container::start(Engine::docker(), &agent, &volumes, more),
             called,
             work,
             layout,
@@ -143,8 +147,7 @@ fn succeeded(done: &Output) {
 
 #[test]
 fn one_container_builds_in_place_again_and_again() {
-    let place = Place::new();
-    std::fs::copy("/bin/busybox", place.work.join("../program/busybox")).expect("busybox");
+    let place = Place::new(&[]);
     let secret = "--secret=id=token,src=/kept/secret";
     let here = ["--cache-dir=/store", secret, "--tar-path=/out/build.tar"];
     succeeded(&place.build("inplace", "/kept/context", "first-in", &here));
@@ -193,7 +196,7 @@ fn one_container_builds_in_place_again_and_again() {
 
 #[test]
 fn a_chroot_leaves_the_agent_as_it_was() {
-    let place = Place::new();
+    let place = Place::new(&[]);
     let before = place.container.changes();
     let store = format!("--cache-dir={}", place.work.join("store").display());
     let more = ["--secret=id=token,src=/kept/secret", &store];
@@ -215,4 +218,85 @@ fn a_chroot_leaves_the_agent_as_it_was() {
         .filter(|line| !line.contains(" /store") && !before.contains(line))
         .collect();
     assert_eq!(other, Vec::<&str>::new());
+}
+
+/// Commands that mean harm: root, command, and what the build says of it; nothing where it is none of
+/// the command's business how it ends.
+const ATTACKS: &[(&str, &str, &str)] = &[
+    // Forks without end.
+    ("inplace", "f() { f | f & }; f; f; true", ""),
+    ("chroot", "f() { f | f & }; f; f; true", ""),
+    // Renames under the tracker, and goes on when the command has ended.
+    (
+        "inplace",
+        "mkdir /r; cd /r; for i in 1 2 3; do echo $i > a$i; \
+         (while :; do mv a$i b$i; mv b$i a$i; done) > /dev/null 2>&1 & done; \
+         n=0; while [ $n -lt 500 ]; do n=$((n+1)); mv /r /s; mv /s /r; done",
+        "",
+    ),
+    // Kills everybody that it can see.
+    ("chroot", "kill -9 -1; echo on", ""),
+    // Holds files that are gone.
+    (
+        "inplace",
+        "(exec 3> /held; rm /held; exec sleep 1000) & rm -rf /tree; echo > /new",
+        "",
+    ),
+    // Writes to what is the kernel's.
+    (
+        "inplace",
+        "echo 1 > /proc/sys/kernel/panic",
+        "ended with exit code",
+    ),
+    (
+        "inplace",
+        "echo x > /sys/kernel/uevent_helper",
+        "ended with exit code",
+    ),
+    // Fills the file system that the store lies on.
+    ("chroot", "cat /dev/zero > /zeros", "ended with exit code 1"),
+    // Takes the store away, and its own shell.
+    (
+        "inplace",
+        "rm -rf /store /etc /bin 2> /dev/null; true",
+        "error: ",
+    ),
+];
+
+#[test]
+fn after_a_command_that_means_harm_the_next_build_works() {
+    let place = Place::new(&["--pids-limit=300", "--tmpfs=/small:size=96m,exec,dev"]);
+    let second = place.work.join("plain");
+    std::fs::create_dir(&second).expect("a directory");
+    let text = "FROM base\nRUN echo well > /well; rm -r /tree\n";
+    std::fs::write(second.join("Dockerfile"), text).expect("write");
+    let second = second.display().to_string();
+    place.outside(&second, "outside", &[]);
+    let wanted = place.digest("outside");
+    let attack = place.work.join("attack");
+    std::fs::create_dir(&attack).expect("a directory");
+    let context = attack.display().to_string();
+    for (number, (root, script, says)) in ATTACKS.iter().enumerate() {
+        let text = format!("FROM base\nRUN {script}\n");
+        std::fs::write(attack.join("Dockerfile"), text).expect("write");
+        let store = match *root {
+            "chroot" => "--cache-dir=/small/store",
+            _ => "--cache-dir=/store",
+        };
+        let done = place.build(root, &context, &format!("attack-{number}"), &[store]);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!said.contains("panicked"), "{script}: {said}");
+        let ended = match says.is_empty() {
+            true => {
+                done.status.success() || said.contains("error: ") || done.status.code() == Some(137)
+            }
+            false => !done.status.success() && said.contains(says),
+        };
+        assert!(ended, "{script}: {:?}: {said}", done.status);
+        let name = format!("after-{number}");
+        let done = place.build(root, &second, &name, &[store]);
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "after {script}: {said}");
+        assert_eq!(place.digest(&name), wanted, "after {script}");
+    }
 }

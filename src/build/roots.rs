@@ -2,6 +2,7 @@
 
 use super::{Error, Room};
 use crate::dockerfile::ast::{Kind, Span};
+use crate::fs::Ids;
 use crate::plan::{Network, Op, Plan, Step};
 use crate::progress::{Level, Sink};
 use crate::request::{Request, RootOwner, RootfsChoice};
@@ -18,6 +19,8 @@ pub struct Diagnosis {
     pub findings: Vec<Finding>,
     /// What a build takes, if any works.
     pub takes: Option<RootfsChoice>,
+    /// What is less than it should be for all commands.
+    pub notes: Vec<String>,
 }
 
 /// Tries the root that is asked for, or all of them, as a build would: on the store's file system, with
@@ -26,18 +29,14 @@ pub struct Diagnosis {
 pub fn diagnose(request: &Request, sandbox: &Sandbox, cancel: &Cancel) -> Result<Diagnosis, Error> {
     let trial = Trial::new(&request.store)
         .map_err(|e| Error::other(format!("use {} as the store", request.store.display()), e))?;
-    let rights = Rights::read(&trial.dir);
-    let roots: &[RootfsChoice] = match request.rootfs {
-        RootfsChoice::Auto => &RootfsChoice::ROOTS,
-        _ => &[request.rootfs],
-    };
+    let rights = Rights::read(&trial.dir, sandbox.no_users());
     let place = Place {
         scratch: &trial.dir,
         store: &request.store,
         owner: request.root_owner,
         rights: &rights,
     };
-    let findings: Vec<Finding> = roots
+    let findings: Vec<Finding> = order(request)
         .iter()
         .map(|root| attempt(*root, &place, sandbox, Commands::Started, cancel).0)
         .collect();
@@ -47,7 +46,21 @@ pub fn diagnose(request: &Request, sandbox: &Sandbox, cancel: &Cancel) -> Result
     Ok(Diagnosis {
         takes: takes.map(|finding| finding.root),
         findings,
+        notes: sandbox.notes().to_vec(),
     })
+}
+
+/// Gives the roots that are to be tried, in the order in which they are taken.
+fn order(request: &Request) -> Vec<RootfsChoice> {
+    let mut roots = match request.rootfs {
+        RootfsChoice::Auto => RootfsChoice::ROOTS.to_vec(),
+        root => vec![root],
+    };
+    // With one id alone only the builder's own file system knows whose a file is.
+    if Ids::here().are_one() {
+        roots.sort_by_key(|root| *root != RootfsChoice::Fuse);
+    }
+    roots
 }
 
 /// Tells whether a root that works is taken: in place only where the builder has its container for
@@ -68,19 +81,15 @@ pub(super) fn choose(
     cancel: &Cancel,
 ) -> Result<RootfsChoice, Error> {
     let scratch = room.scratch.dir.as_path();
-    let rights = Rights::read(scratch);
+    let rights = Rights::read(scratch, sandbox.no_users());
     let place = Place {
         scratch,
         store: room.store.dir(),
         owner: request.root_owner,
         rights: &rights,
     };
-    let roots: &[RootfsChoice] = match request.rootfs {
-        RootfsChoice::Auto => &RootfsChoice::ROOTS,
-        _ => &[request.rootfs],
-    };
     let mut findings = Vec::new();
-    for root in roots {
+    for root in &order(request) {
         // Where nothing limits root, who may mount may start commands too, and a build need not wait
         // until one has ended.
         let commands = match rights.is_unlimited() && !root.is_live() {
@@ -98,8 +107,8 @@ pub(super) fn choose(
         if let Some(text) = announcement(*root, &findings) {
             sink.message(Level::Info, text);
         }
-        for text in said {
-            sink.message(Level::Warn, text);
+        for text in sandbox.notes().iter().chain(&said) {
+            sink.message(Level::Warn, text.as_str());
         }
         return Ok(*root);
     }

@@ -8,7 +8,7 @@ use super::{Error, Shared};
 use crate::changeset::Changeset;
 use crate::context::{self, Context, Dates, Origin};
 use crate::dockerfile::check::{Hide, without_credentials};
-use crate::fs::{Meta, RelPath, Tree};
+use crate::fs::{Ids, Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, CopySource, From, Op, RunOp, Step, Unpack};
 use crate::progress::{Event, Level, Owner, StepId, Stream, Work};
@@ -549,6 +549,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             .sink
             .span(Owner::Step(id), Work::Diff, "diff", None);
         let tracked = root.commit().map_err(|e| failed(e.into()))?;
+        let tracked = tracked.with_owners_of(&self.tree, Ids::here());
         tracked.settle(&self.tree).map_err(|e| failed(e.into()))
     }
 

@@ -4,6 +4,7 @@
 mod compare;
 mod links;
 mod merge;
+mod owners;
 mod place;
 mod settle;
 #[cfg(test)]

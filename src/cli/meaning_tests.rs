@@ -251,6 +251,21 @@ fn wrong_requests_say_what_and_how_to_put_it_right() {
             "--custom-platform: \" x\" is an invalid component of \"linux/amd64/ x\"",
         ),
         (
+            &["ctx", "-d=x", "--ignore-path=relative"],
+            &[],
+            "--ignore-path: `relative` is no absolute path below /",
+        ),
+        (
+            &["ctx", "-d=x", "--ignore-path=/"],
+            &[],
+            "--ignore-path: `/` is no absolute path below /",
+        ),
+        (
+            &["ctx", "-d=x"],
+            &[("KANIKO_CLEANUP", "maybe")],
+            "KANIKO_CLEANUP: `maybe` is no truth value",
+        ),
+        (
             &["ctx", "-d=x", "--rootfs=floppy"],
             &[],
             "--rootfs: `floppy` is neither auto, overlay, fuse, inplace nor chroot",

@@ -14,8 +14,8 @@ mod timeline;
 
 use crate::build::{self, Built};
 use crate::progress::{Event, Sink};
-use crate::request::Request;
-use crate::sandbox::Sandbox;
+use crate::request::{Request, RootfsChoice};
+use crate::sandbox::{Sandbox, Users};
 use crate::sys::Cancel;
 use flags::{Typed, Verb};
 use meaning::{LogFormat, Options};
@@ -83,7 +83,7 @@ fn start(typed: Typed, around: &Surroundings) -> u8 {
             return FAILURE;
         }
     };
-    let sandbox = match Sandbox::start() {
+    let sandbox = match Sandbox::start_as(users(request.rootfs)) {
         Ok(sandbox) => sandbox,
         Err(error) => {
             report::print(&Report::error("start the sandbox", &error), format);
@@ -141,6 +141,15 @@ fn start(typed: Typed, around: &Surroundings) -> u8 {
         report::print(&report, format);
     }
     code
+}
+
+/// Gives who builds where nothing can be mounted. What mounts nothing is done as who it is: root in an
+/// ordinary container has rights that it would give up.
+fn users(rootfs: RootfsChoice) -> Users {
+    match rootfs {
+        RootfsChoice::Auto | RootfsChoice::Overlay | RootfsChoice::Fuse => Users::Own,
+        RootfsChoice::Chroot | RootfsChoice::InPlace => Users::Same,
+    }
 }
 
 /// Why there is no image, or no note of it.

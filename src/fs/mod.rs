@@ -3,6 +3,7 @@
 pub mod archive;
 mod firsts;
 mod header;
+mod ids;
 mod levels;
 mod meta;
 pub mod mountinfo;
@@ -20,6 +21,7 @@ mod walk;
 mod xattr;
 
 pub use firsts::Firsts;
+pub use ids::{Ids, Range};
 pub use levels::{Below, Levels};
 pub use meta::{Kind, Meta, Time};
 pub use path::RelPath;

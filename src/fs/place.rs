@@ -1,6 +1,6 @@
 use super::stat::{open_beneath, open_dir};
 use super::walk::names;
-use super::{Kind, Meta, RelPath, Time, xattr};
+use super::{Ids, Kind, Meta, RelPath, Time, xattr};
 use rustix::fs::{
     AtFlags, Dev, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
 };
@@ -13,6 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Puts files beneath a directory with all their metadata, never following a symbolic link and
 /// never reaching outside.
+///
+/// An owner that does not exist in the builder's user namespace is left out; whoever puts files keeps
+/// in a table of contents what they are.
 ///
 /// Parents must be there already and be directories. What stands in the way goes, except that a
 /// directory put over a directory keeps what is in it. A directory's time and default ACL come
@@ -34,11 +37,20 @@ pub enum Deletions {
     Gaps,
 }
 
+/// What becomes of a device that may not be made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Devices {
+    Made,
+    StoodInFor,
+}
+
 /// What the kernel gives a new file of this process unasked, and what it refused.
 struct Own {
     uid: u32,
     gid: u32,
     umask: u32,
+    ids: &'static Ids,
+    devices: Devices,
     lost: Mutex<Vec<String>>,
 }
 
@@ -58,8 +70,18 @@ impl Placer {
         Placer::with(root, Deletions::Whiteouts)
     }
 
+    /// Starts putting files of a layer beneath a directory, of which a table of contents says what they
+    /// are: an empty file stands in for a device that may not be made here.
+    pub fn layer(root: BorrowedFd<'_>) -> io::Result<Placer> {
+        Placer::start(root, Deletions::Whiteouts, Devices::StoodInFor)
+    }
+
     /// Starts putting files beneath a directory.
     pub fn with(root: BorrowedFd<'_>, deletions: Deletions) -> io::Result<Placer> {
+        Placer::start(root, deletions, Devices::Made)
+    }
+
+    fn start(root: BorrowedFd<'_>, deletions: Deletions, devices: Devices) -> io::Result<Placer> {
         Ok(Placer {
             root: root.try_clone_to_owned()?,
             deletions,
@@ -67,6 +89,8 @@ impl Placer {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
                 umask: umask(),
+                ids: Ids::here(),
+                devices,
                 lost: Mutex::default(),
             }),
             last: None,
@@ -135,7 +159,7 @@ impl Placer {
         // group on.
         let now = rustix::fs::fstat(&fd)?;
         if (now.st_uid, now.st_gid) != (meta.uid, meta.gid) {
-            chown(fd.as_fd(), meta)?;
+            self.own.chown(fd.as_fd(), meta)?;
         }
         if now.st_mode & 0o7777 != meta.mode || meta.mode & 0o6000 != 0 {
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(meta.mode))?;
@@ -293,7 +317,7 @@ impl Dir {
     /// attributes and time, in the order that keeps each.
     pub fn seal(&self, file: &File, meta: &Meta) -> io::Result<()> {
         if self.inherits || (meta.uid, meta.gid) != (self.own.uid, self.own.gid) {
-            chown(file.as_fd(), meta)?;
+            self.own.chown(file.as_fd(), meta)?;
         }
         if meta.mode & (self.own.umask | 0o7000) != 0 {
             rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode))?;
@@ -319,14 +343,21 @@ impl Dir {
             Kind::Block => (FileType::BlockDevice, device(meta)),
             _ => (FileType::Fifo, 0),
         };
+        let is_device = matches!(meta.kind, Kind::Char | Kind::Block);
         self.replacing(name, || match meta.kind {
             Kind::Symlink => rustix::fs::symlinkat(&meta.target[..], &self.fd, name),
-            _ => rustix::fs::mknodat(&self.fd, name, kind, perm, device),
+            _ => match rustix::fs::mknodat(&self.fd, name, kind, perm, device) {
+                Err(Errno::PERM) if is_device && self.own.devices == Devices::StoodInFor => {
+                    self.own.lose("device nodes");
+                    rustix::fs::mknodat(&self.fd, name, FileType::RegularFile, perm, 0)
+                }
+                other => other,
+            },
         })?;
         if self.inherits || (meta.uid, meta.gid) != (self.own.uid, self.own.gid) {
-            let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+            let (uid, gid) = self.own.owner(meta);
             let flags = AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::chownat(&self.fd, name, Some(uid), Some(gid), flags)?;
+            rustix::fs::chownat(&self.fd, name, uid, gid, flags)?;
         }
         if meta.kind != Kind::Symlink && meta.mode & (self.own.umask | 0o7000) != 0 {
             // Nobody else writes here, so the name is still the node that was just made.
@@ -410,6 +441,24 @@ impl Dir {
 }
 
 impl Own {
+    /// Gives the owner and group that a file can be given.
+    fn owner(&self, meta: &Meta) -> (Option<Uid>, Option<Gid>) {
+        let (uid, gid) = self.ids.known(meta.uid, meta.gid);
+        (uid.map(Uid::from_raw), gid.map(Gid::from_raw))
+    }
+
+    fn chown(&self, fd: BorrowedFd<'_>, meta: &Meta) -> io::Result<()> {
+        let (uid, gid) = self.owner(meta);
+        Ok(rustix::fs::fchown(fd, uid, gid)?)
+    }
+
+    fn lose(&self, what: &str) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if !lost.iter().any(|known| known == what) {
+            lost.push(what.to_owned());
+        }
+    }
+
     fn xattr(&self, path: &std::ffi::CStr, name: &[u8], value: &[u8]) -> io::Result<()> {
         self.checked(name, || xattr::set(path, name, value))
     }
@@ -419,11 +468,7 @@ impl Own {
     fn checked(&self, name: &[u8], set: impl Fn() -> Result<(), Errno>) -> io::Result<()> {
         match set() {
             Err(Errno::OPNOTSUPP | Errno::PERM) if name != b"security.capability" => {
-                let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-                let name = String::from_utf8_lossy(name).into_owned();
-                if !lost.contains(&name) {
-                    lost.push(name);
-                }
+                self.lose(&String::from_utf8_lossy(name));
                 Ok(())
             }
             other => Ok(other?),
@@ -452,11 +497,6 @@ fn proc_fd(fd: BorrowedFd<'_>) -> io::Result<std::ffi::CString> {
     use std::os::fd::AsRawFd;
     std::ffi::CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))
         .map_err(|_| io::ErrorKind::InvalidInput.into())
-}
-
-fn chown(fd: BorrowedFd<'_>, meta: &Meta) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-    Ok(rustix::fs::fchown(fd, Some(uid), Some(gid))?)
 }
 
 fn device(meta: &Meta) -> Dev {

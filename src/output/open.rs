@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// How deep indexes may be in indexes.
 const DEPTH: usize = 4;
-/// The most tags that an error lists.
+/// The most names that an error lists.
 const LISTED: usize = 20;
 
 /// An image in an OCI layout, opened for reading.
@@ -82,15 +82,17 @@ fn by_digest(dir: &Path, index: &Index, digest: &Digest) -> Result<Descriptor, E
 }
 
 fn by_tag(dir: &Path, index: &Index, tag: &str) -> Result<Descriptor, Error> {
+    tagged(index, tag).ok_or_else(|| {
+        let why = format!("the layout has no image tagged `{tag}`; {}", tags(index));
+        odd(dir, why)
+    })
+}
+
+fn tagged(index: &Index, tag: &str) -> Option<Descriptor> {
     let is = |d: &Descriptor, key: &str| d.annotations.get(key).is_some_and(|name| name == tag);
     let find = |key| index.manifests.iter().find(|(d, _)| is(d, key));
-    match find(REF_NAME).or_else(|| find(IMAGE_NAME)) {
-        Some((descriptor, _)) => Ok(descriptor.clone()),
-        None => Err(odd(
-            dir,
-            format!("the layout has no image tagged `{tag}`; {}", tags(index)),
-        )),
-    }
+    let (descriptor, _) = find(REF_NAME).or_else(|| find(IMAGE_NAME))?;
+    Some(descriptor.clone())
 }
 
 fn the_only(dir: &Path, index: &Index, platform: &Platform) -> Result<Descriptor, Error> {
@@ -102,7 +104,8 @@ fn the_only(dir: &Path, index: &Index, platform: &Platform) -> Result<Descriptor
     }
     // One image of several platforms may stand in the index itself.
     let named = |d: &Descriptor| d.annotations.contains_key(REF_NAME);
-    if found.len() > 1 && !found.iter().any(|(d, _)| named(d)) {
+    let of_platforms = found.iter().any(|(_, p)| p.is_some());
+    if found.len() > 1 && of_platforms && !found.iter().any(|(d, _)| named(d)) {
         found.retain(|(_, p)| p.as_ref().is_some_and(|p| platform.accepts(p)));
         if found.is_empty() {
             return Err(odd(
@@ -117,10 +120,11 @@ fn the_only(dir: &Path, index: &Index, platform: &Platform) -> Result<Descriptor
     match found[..] {
         [(descriptor, _)] => Ok(descriptor.clone()),
         [] => Err(odd(dir, "the layout has no image")),
-        _ => Err(odd(
-            dir,
-            format!("the layout has several images, name one; {}", tags(index)),
-        )),
+        // As docker buildx takes it.
+        _ => tagged(index, "latest").ok_or_else(|| {
+            let why = format!("the layout has several images, name one; {}", tags(index));
+            odd(dir, why)
+        }),
     }
 }
 
@@ -253,35 +257,40 @@ fn odd(path: &Path, why: impl Into<String>) -> Error {
     }
 }
 
+/// Says by what the images of a layout are named: their tags, and digests where there is none.
 fn tags(index: &Index) -> String {
-    let named = index.manifests.iter();
-    let mut all: Vec<&str> = named
-        .filter_map(|(d, _)| d.annotations.get(REF_NAME))
-        .map(String::as_str)
-        .collect();
-    all.dedup();
-    list("tags", &all)
+    let (mut tags, mut digests) = (Vec::new(), Vec::new());
+    for (descriptor, _) in &index.manifests {
+        match descriptor.annotations.get(REF_NAME) {
+            Some(tag) => tags.push(tag.clone()),
+            None => digests.push(format!("@{}", descriptor.digest)),
+        }
+    }
+    let tags = list("its tags are", &tags).unwrap_or_else(|| "it names no tags".to_owned());
+    match list("without one there are", &digests) {
+        Some(digests) => format!("{tags}; {digests}"),
+        None => tags,
+    }
 }
 
 fn platforms(index: &Index) -> String {
-    let all: Vec<String> = index
-        .manifests
-        .iter()
-        .filter_map(|(_, p)| Some(p.as_ref()?.to_string()))
-        .collect();
-    list(
-        "platforms",
-        &all.iter().map(String::as_str).collect::<Vec<_>>(),
-    )
+    let known = index.manifests.iter().filter_map(|(_, p)| p.as_ref());
+    let all: Vec<String> = known.map(Platform::to_string).collect();
+    list("its platforms are", &all).unwrap_or_else(|| "it names no platforms".to_owned())
 }
 
-fn list(what: &str, all: &[&str]) -> String {
-    match all {
-        [] => format!("it names no {what}"),
-        all => {
-            let more = if all.len() > LISTED { ", ..." } else { "" };
-            let some: Vec<&str> = all.iter().take(LISTED).copied().collect();
-            format!("its {what} are {}{more}", some.join(", "))
+/// Lists names, each once and not too many; `None` where there are none.
+fn list(what: &str, all: &[String]) -> Option<String> {
+    let mut some: Vec<&str> = Vec::new();
+    for name in all {
+        if !some.contains(&name.as_str()) {
+            some.push(name);
+        }
+        if some.len() > LISTED {
+            some.pop();
+            some.push("...");
+            break;
         }
     }
+    (!some.is_empty()).then(|| format!("{what} {}", some.join(", ")))
 }

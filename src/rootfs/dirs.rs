@@ -8,7 +8,45 @@ use rustix::mount::{UnmountFlags, unmount};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The directory that a root has for itself.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    pub(super) dir: PathBuf,
+    /// The number of the next directory.
+    next: usize,
+    forks: AtomicUsize,
+}
+
+impl Scratch {
+    pub(super) fn new(dir: PathBuf) -> Scratch {
+        Scratch {
+            dir,
+            next: 0,
+            forks: AtomicUsize::new(0),
+        }
+    }
+
+    /// Makes the next numbered directory.
+    pub(super) fn numbered(&mut self) -> Result<PathBuf, Error> {
+        let dir = self.dir.join(self.next.to_string());
+        self.next += 1;
+        make_dir(&dir)?;
+        Ok(dir)
+    }
+
+    /// Makes the directory of one more fork.
+    pub(super) fn fork(&self) -> Result<PathBuf, Error> {
+        let number = self.forks.fetch_add(1, Ordering::Relaxed);
+        let forks = self.dir.join("forks");
+        std::fs::create_dir_all(&forks).map_err(at("create", &forks))?;
+        let dir = forks.join(number.to_string());
+        make_dir(&dir)?;
+        Ok(dir)
+    }
+}
 
 /// Takes a mount away. What still holds a file of it open keeps it alive unseen.
 pub(super) fn detach(target: &Path) -> Result<(), Error> {

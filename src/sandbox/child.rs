@@ -177,7 +177,7 @@ fn take_identity(job: &Job, kept: u64) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(job.uid), Gid::from_raw(job.gid));
     match rustix::thread::set_thread_groups(&groups) {
         // Who is somebody already need not be able to become it.
-        Err(Errno::PERM) if job.way != Way::Pivot && is_already(job) => {}
+        Err(Errno::PERM) if is_already(job) => {}
         other => other?,
     }
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;

@@ -4,6 +4,7 @@
 //! symlink in the image can lead out of it.
 
 use super::attach;
+use super::borrow::{self, Age, Borrowed, Kernel};
 use super::child;
 use super::helper::Request;
 use super::wire::{Failure, File, Job, Report, Status, Why, send, wipe};
@@ -14,8 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_move, mount_remount,
-    unmount,
+    MountAttrFlags, MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_move,
+    mount_remount, unmount,
 };
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::ffi::CStr;
@@ -63,7 +64,7 @@ pub(super) const DEVICES: [(&str, u32, u32); 6] = [
 /// What an insecure command has besides, as with BuildKit: the kernel's log, file systems in
 /// programs, virtual machines, virtual networks, loop devices (of which there are more, see
 /// `loop_devices`). They are there whether or not the kernel has a driver.
-const MORE_DEVICES: [(&str, u32, u32); 6] = [
+pub(super) const MORE_DEVICES: [(&str, u32, u32); 6] = [
     ("kmsg", 1, 11),
     ("cuse", 10, 203),
     ("fuse", 10, 229),
@@ -95,6 +96,9 @@ const SOURCE: &str = "/dev";
 
 /// Where `/dev` is built.
 const STAGE: &str = "/proc";
+
+/// The number of a warning.
+const WHOLE_PROC: i32 = -1;
 
 const RESTRICTED: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
@@ -145,6 +149,7 @@ fn start(
     let trees = attach::receive(&streams.line, job.targets.len())
         .map_err(Failure::of("receive what the command mounts"))?;
     rustix::process::umask(Mode::empty());
+    let borrowed = borrow::borrow();
     enter(&job.root)?;
     rustix::system::sethostname(&job.hostname).map_err(Failure::of("set the host name"))?;
     if job.network == Network::None {
@@ -152,7 +157,7 @@ fn start(
             "turn on the loopback device of the command's own network, which takes CAP_NET_ADMIN",
         ))?;
     }
-    let trees = set_up(&job, trees)?;
+    let trees = set_up(&job, trees, borrowed, streams)?;
     // Before something may be mounted over it.
     let stdin = rustix::fs::open(
         c"/dev/null",
@@ -255,7 +260,12 @@ fn move_root(root: &[u8]) -> io::Result<()> {
 }
 
 /// Mounts what every command has, and gives the trees as they are to be mounted over that.
-fn set_up(job: &Job, trees: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+fn set_up(
+    job: &Job,
+    trees: Vec<OwnedFd>,
+    mut borrowed: Borrowed,
+    streams: &Streams,
+) -> Result<Vec<OwnedFd>, Failure> {
     let mut dev = MountFlags::NOSUID | MountFlags::STRICTATIME;
     let mut sys = RESTRICTED;
     if !job.insecure {
@@ -272,14 +282,25 @@ fn set_up(job: &Job, trees: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
     mount_at("tmpfs", STAGE, dev, Some(c"mode=755,size=65536k"))?;
     bind_files(&job.binds)?;
     let trees = attach::take_files(&job.targets, trees, SOURCE)?;
-    devices(&job.devices)?;
+    devices(&job.devices, &mut borrowed)?;
     unmount(SOURCE, UnmountFlags::DETACH).map_err(Failure::of("unmount the files' source"))?;
     mount_move(STAGE, "/dev").map_err(Failure::of("mount /dev"))?;
     special_mounts()?;
-    mount_at("proc", "/proc", RESTRICTED, None)?;
-    mount_at("sysfs", "/sys", sys, None)?;
+    if mount_kernel(Kernel::Proc, RESTRICTED, &mut borrowed)? == Age::Old {
+        let text = "a part of /proc is hidden here, so that commands cannot have one of their own: they \
+                    see the processes of this whole container in /proc";
+        let text = text.to_owned();
+        send(
+            &streams.line,
+            &Report::Warned {
+                number: WHOLE_PROC,
+                text,
+            },
+        );
+    }
+    mount_kernel(Kernel::Sys, sys, &mut borrowed)?;
     if job.insecure {
-        more_devices()?;
+        more_devices(&mut borrowed)?;
         return Ok(trees);
     }
     for path in READ_ONLY {
@@ -289,6 +310,24 @@ fn set_up(job: &Job, trees: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
         mask(path).map_err(Failure::of(format!("hide {path}")))?;
     }
     Ok(trees)
+}
+
+/// Mounts a file system of the kernel's.
+fn mount_kernel(which: Kernel, flags: MountFlags, borrowed: &mut Borrowed) -> Result<Age, Failure> {
+    let (kind, target) = match which {
+        Kernel::Proc => ("proc", "/proc"),
+        Kernel::Sys => ("sysfs", "/sys"),
+    };
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    if flags.contains(MountFlags::RDONLY) {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    match borrowed.kernel(which, target, attributes)? {
+        Some(age) => Ok(age),
+        None => mount_at(kind, target, flags, None).map(|()| Age::New),
+    }
 }
 
 fn mount_at(
@@ -332,9 +371,13 @@ fn write(path: &Path, file: &File) -> io::Result<()> {
 }
 
 /// Fills what becomes `/dev`.
-fn devices(files: &[File]) -> Result<(), Failure> {
+fn devices(files: &[File], borrowed: &mut Borrowed) -> Result<(), Failure> {
     for (name, major, minor) in DEVICES {
         let (source, place) = (format!("{SOURCE}/{name}"), format!("{STAGE}/{name}"));
+        if borrowed.has_devices() {
+            borrowed.device(name, &place)?;
+            continue;
+        }
         let mode = Mode::from_raw_mode(0o666);
         let device = makedev(major, minor);
         // A mount of its own, since in the directory a node is no device.
@@ -365,14 +408,18 @@ fn devices(files: &[File]) -> Result<(), Failure> {
 }
 
 /// Makes the further devices of an insecure command.
-fn more_devices() -> Result<(), Failure> {
-    let made = |name: &str, kind, major, minor| {
+fn more_devices(borrowed: &mut Borrowed) -> Result<(), Failure> {
+    let borrows = borrowed.has_devices();
+    let mut made = |name: &str, kind, major, minor| {
         let place = format!("/dev/{name}");
         if let Some((parent, _)) = name.rsplit_once('/') {
             match mkdirat(CWD, format!("/dev/{parent}"), Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(Failure::of(format!("make {place}"))(errno)),
             }
+        }
+        if borrows {
+            return borrowed.device(name, &place);
         }
         let mode = Mode::from_raw_mode(0o666);
         mknodat(CWD, &*place, kind, mode, makedev(major, minor))
@@ -427,6 +474,11 @@ fn special_mounts() -> Result<(), Failure> {
         match mount_at(kind, target, flags, options) {
             // A kernel without POSIX message queues.
             Err(failure) if kind == "mqueue" && failure.why == Why::Errno(libc::ENODEV) => {}
+            // There is no group 5.
+            Err(failure) if kind == "devpts" && failure.why == Why::Errno(libc::EINVAL) => {
+                let options = c"newinstance,ptmxmode=0666,mode=0620";
+                mount_at(kind, target, flags, Some(options))?;
+            }
             other => other?,
         }
     }

@@ -15,12 +15,17 @@
 //! would be mounted into the root and takes it away again, and ends whatever the command left
 //! running; user, capabilities and exit are as above (`child`).
 //!
+//! Where the builder may not mount as who it is, the whole process first becomes root of a user
+//! namespace of its own (`userns`). What even that root may not do is borrowed from outside (`borrow`):
+//! devices, `/sys`, and `/proc` where a part of that is hidden.
+//!
 //! Mounts that the Dockerfile asks for are made in the builder, mounted nowhere, and travel as
 //! descriptors from there to process 1 alone. So no path of the builder is looked up in the root or
 //! the other way round, a secret is in no message and no file but the one that is mounted, and all
 //! of them are gone when the last process that holds them is.
 
 mod attach;
+mod borrow;
 mod child;
 mod foreign;
 mod helper;
@@ -31,6 +36,7 @@ mod relay;
 mod scaffold;
 mod seccomp;
 mod trees;
+mod userns;
 mod wire;
 
 pub use foreign::Machine;
@@ -181,27 +187,63 @@ pub struct Sandbox {
     control: OwnedFd,
     helper: Pid,
     /// Why no root can be entered by a mount, where none can.
-    no_mounts: Option<(&'static str, i32)>,
+    no_mounts: Option<(String, i32)>,
+    /// Why the builder has no user namespace of its own, where it wants one.
+    no_users: Option<String>,
+    /// What is less than it should be for all commands.
+    notes: Vec<String>,
     /// What has been warned of.
     warned: Mutex<BTreeSet<i32>>,
     /// How many commands run that have no namespaces.
     plain: AtomicUsize,
 }
 
+/// Who the process is where it may not mount as who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Users {
+    /// Still who it is.
+    Same,
+    /// Root of a user namespace of its own.
+    Own,
+}
+
 impl Sandbox {
+    /// Starts as `start_as` does, in no user namespace of its own.
+    pub fn start() -> Result<Sandbox, Error> {
+        Sandbox::start_as(Users::Same)
+    }
+
     /// Takes a private mount namespace for the whole process, where it may, and forks the helper. To
     /// be called once, before any thread.
+    ///
+    /// Where the process may not do so it enters a user namespace of its own, if `users` says so and
+    /// it can mount there. It has as many ids in there as it can get: those of the caller's ranges in
+    /// `/etc/subuid` and `/etc/subgid`, all that are here where it is root, or root's alone.
     ///
     /// Refused where the process has threads already. Where it may not mount, roots that are entered
     /// by a mount are refused later. The helper ends with the `Sandbox`, or with the calling thread
     /// however that ends: it has to be the main thread.
-    pub fn start() -> Result<Sandbox, Error> {
+    pub fn start_as(users: Users) -> Result<Sandbox, Error> {
+        let mut notes = Vec::new();
+        let mut no_users = None;
         let no_mounts = match private_mounts() {
             Ok(()) => None,
-            Err((action, error)) => match error.raw_os_error() {
-                Some(errno) => Some((action, errno)),
+            Err((action, error)) => match (error.raw_os_error(), users) {
                 // There are threads.
-                None => return Err(Error::setup(action)(error)),
+                (None, _) => return Err(Error::setup(action)(error)),
+                (Some(errno), Users::Same) => Some((action.to_owned(), errno)),
+                (Some(errno), Users::Own) => match userns::enter() {
+                    Ok(one_id) => {
+                        private_mounts().map_err(|(action, error)| Error::setup(action)(error))?;
+                        notes.extend(one_id.map(|why| one_id_note(&why)));
+                        None
+                    }
+                    Err(why) => {
+                        let action = format!("{action}, or a user namespace ({why})");
+                        no_users = Some(why);
+                        Some((action, errno))
+                    }
+                },
             },
         };
         let filter = seccomp::filter();
@@ -218,6 +260,8 @@ impl Sandbox {
                 control,
                 helper,
                 no_mounts,
+                no_users,
+                notes,
                 warned: Mutex::default(),
                 plain: AtomicUsize::new(0),
             }),
@@ -226,6 +270,17 @@ impl Sandbox {
                 helper::main(builder, theirs, &filter)
             }
         }
+    }
+
+    /// Gives what is less here than it should be, whatever command runs, in words for the user.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Gives why the builder could not get a user namespace of its own, where it may not mount without
+    /// one and was to have one.
+    pub fn no_users(&self) -> Option<&str> {
+        self.no_users.as_deref()
     }
 
     /// Runs a command to its end, from any thread, several at a time; what it prints is handed on
@@ -270,8 +325,8 @@ impl Sandbox {
                 return self.run_plain(prepared, output, &mut once, cancel);
             }
         };
-        if let Some((action, errno)) = self.no_mounts {
-            return Err(Error::setup(action)(io::Error::from_raw_os_error(errno)));
+        if let Some((action, errno)) = &self.no_mounts {
+            return Err(Error::setup(action)(io::Error::from_raw_os_error(*errno)));
         }
         let mut scaffold = scaffold::Scaffold::new(path)?;
         let result = prepare::prepare(command, path, &mut scaffold)
@@ -319,6 +374,14 @@ impl Sandbox {
 /// root ([`Entry::Stay`]); gives the places. To be called before anything of an image is there.
 pub fn repair() -> Result<Vec<PathBuf>, Error> {
     plain::journal::repair().map_err(Error::setup("put back what a killed build left behind"))
+}
+
+fn one_id_note(why: &str) -> String {
+    format!(
+        "there is one user id for this build ({why}): commands cannot give files to others or run as \
+         another user, and what they copy is root's; more ids take a range in /etc/subuid and \
+         /etc/subgid, and newuidmap"
+    )
 }
 
 /// Takes a private mount namespace for the whole process; says what was tried where it cannot.

@@ -4,7 +4,8 @@
 use super::scaffold::{Kind, Scaffold};
 use super::trees::{self, Tree};
 use super::wire::{File, Job, Way};
-use super::{Command, Error, MEMORY_LIMIT, Mount};
+use super::{Command, Error, Identity, MEMORY_LIMIT, Mount};
+use crate::fs::Ids;
 use crate::plan::Network;
 use std::io;
 use std::net::IpAddr;
@@ -82,6 +83,16 @@ pub(super) fn job(command: &Command, way: Way, root: &Path) -> Result<Job, Error
     if command.args.iter().chain(&command.env).any(has_nul) || has_nul(&command.cwd) {
         return Err(invalid("execute the command", "it contains a NUL byte"));
     }
+    let ids = Ids::here();
+    let Identity { uid, gid, groups } = &command.identity;
+    if !ids.hold(*uid, *gid) {
+        return Err(invalid(
+            &format!("run as user {uid} and group {gid}"),
+            "there is no such id in this user namespace; more of them take a range in /etc/subuid and \
+             /etc/subgid, and newuidmap",
+        ));
+    }
+    let groups = groups.iter().copied();
     Ok(Job {
         way,
         root: root.as_os_str().as_bytes().to_vec(),
@@ -89,9 +100,9 @@ pub(super) fn job(command: &Command, way: Way, root: &Path) -> Result<Job, Error
         env: command.env.clone(),
         cwd: command.cwd.clone(),
         hostname: command.hostname.clone().into_bytes(),
-        uid: command.identity.uid,
-        gid: command.identity.gid,
-        groups: command.identity.groups.clone(),
+        uid: *uid,
+        gid: *gid,
+        groups: groups.filter(|group| ids.holds_group(*group)).collect(),
         network: command.network,
         insecure: command.insecure,
         ..Job::default()

@@ -8,6 +8,7 @@ use super::prepare::{check_memory, invalid, mounting};
 use super::scaffold::{Ground, Kind, Land, Scaffold};
 use super::wire::{Part, Target};
 use super::{Command, Error, Mount, What};
+use crate::fs::Ids;
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -91,7 +92,7 @@ pub(super) fn make(
                 attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
             }
             let place = scaffold.place(&mount.target, Kind::File)?;
-            let owner = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+            let owner = (*uid, *gid);
             let tree = memory(*mode & 0o777, owner, &content.0).map_err(Error::setup(&*action))?;
             (tree, Kind::File, place, Part::File)
         }
@@ -179,13 +180,15 @@ fn tmpfs(size: Option<u64>, mode: u32, swap: Swap) -> io::Result<OwnedFd> {
 }
 
 /// Makes a file system in memory with one file in it.
-fn memory(mode: u32, (uid, gid): (Uid, Gid), content: &[u8]) -> io::Result<OwnedFd> {
+fn memory(mode: u32, (uid, gid): (u32, u32), content: &[u8]) -> io::Result<OwnedFd> {
     let tree = tmpfs(None, 0o700, Swap::No)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = openat(&tree, Part::NAME, flags, Mode::from_raw_mode(0o600))?;
     let mut file = std::fs::File::from(file);
     file.write_all(content)?;
-    fchown(&file, Some(uid), Some(gid))?;
+    // Who is not there cannot be who reads it.
+    let (uid, gid) = Ids::here().known(uid, gid);
+    fchown(&file, uid.map(Uid::from_raw), gid.map(Gid::from_raw))?;
     fchmod(&file, Mode::from_raw_mode(mode))?;
     Ok(tree)
 }

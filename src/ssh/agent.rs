@@ -7,6 +7,7 @@
 use super::Error;
 use super::key::{self, Key};
 use super::wire::{Reader, number, string};
+use crate::fs::Ids;
 use crate::request::SshSource;
 use crate::sys::Cancel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -125,7 +126,8 @@ fn listen(at: &Socket) -> io::Result<(UnixListener, OwnedFd)> {
     // The name of a socket may have no more than 107 bytes; a store's has as many as it likes.
     let path = PathBuf::from(format!("/proc/self/fd/{}/agent", opened.as_raw_fd()));
     let listener = UnixListener::bind(&path)?;
-    std::os::unix::fs::chown(&path, Some(at.uid), Some(at.gid))?;
+    let (uid, gid) = Ids::here().known(at.uid, at.gid);
+    std::os::unix::fs::chown(&path, uid, gid)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(at.mode & 0o777))?;
     listener.set_nonblocking(true)?;
     let socket = open(&path, flags | OFlags::NOFOLLOW, Mode::empty())?;

@@ -6,7 +6,7 @@
 use super::remove::remove_tree;
 use super::session::{Session, make_dir};
 use super::slot::{lock, pause};
-use super::{CACHES, Error};
+use super::{CACHES, Error, owned_room};
 use crate::sys::Cancel;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -72,7 +72,7 @@ pub(super) fn take(
     waits: &dyn Fn(),
     cancel: &Cancel,
 ) -> Result<Cache, Error> {
-    let room = session.store.join(CACHES).join(&key.hex);
+    let room = session.store.join(owned_room(CACHES)).join(&key.hex);
     match make_dir(&room) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
             return Err(session.fail("create", &room, e));

@@ -6,6 +6,7 @@
 //!   blobs/sha256/HEX          a blob, whole and verified, read-only
 //!   tocs/HEX                  table of contents of a layer, by diff ID
 //!   layers/HEX/               files of a layer, unpacked, by chain ID (overlay form)
+//!   layers-MARK/, caches-MARK/    the same in a user namespace with this map of ids
 //!   refs/HEX/HEX              descriptor of a blob that is a compressed form of a diff ID
 //!   tmp/NAME/                 what one opening of the store is making; the directory is locked
 //!   run/NAME/                 scratch directories of running builds, locked likewise
@@ -40,7 +41,7 @@ pub use remove::remove_tree;
 pub use slot::{LayerSlot, Scratch, VacantLayer};
 pub use space::{Bytes, Fitness, Space, Trial, fitness, space, unpacked_size};
 
-use crate::fs::Toc;
+use crate::fs::{Ids, Toc};
 use crate::oci::{Descriptor, Digest, Sha256};
 use crate::sys::Cancel;
 use session::{Session, locked_dir};
@@ -61,6 +62,15 @@ const RUN: &str = "run";
 
 /// The content of the version file.
 const VERSION: &str = "shutter store 1\n";
+
+/// Gives the room of files that have owners. In a user namespace that is another one for each map of
+/// ids: elsewhere the same files belong to others, and what overlayfs has noted on them is not seen.
+fn owned_room(name: &str) -> String {
+    match crate::sys::in_user_namespace() {
+        true => format!("{name}-{}", Ids::here().mark()),
+        false => name.to_owned(),
+    }
+}
 
 /// What went wrong in the store.
 #[derive(Debug, thiserror::Error)]
@@ -167,10 +177,12 @@ impl Store {
         }
         let dir = dir.canonicalize().map_err(|e| fail("open", dir, e))?;
         check_version(&dir)?;
-        for room in [
-            "blobs", BLOBS, TOCS, LAYERS, REFS, "tmp", RUN, LOCKS, CACHES,
-        ] {
-            let path = dir.join(room);
+        let rooms = ["blobs", BLOBS, TOCS, REFS, "tmp", RUN, LOCKS].map(str::to_owned);
+        for room in rooms
+            .into_iter()
+            .chain([owned_room(LAYERS), owned_room(CACHES)])
+        {
+            let path = dir.join(&room);
             match session::make_dir(&path) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(fail("create", &path, e));

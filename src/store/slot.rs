@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 const REMOVAL: Duration = Duration::from_secs(1);
 
 use super::session::{Session, make_dir};
-use super::{Error, LAYERS, LOCKS};
+use super::{Error, LAYERS, LOCKS, owned_room};
 use crate::oci::Digest;
 use crate::sys::Cancel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -68,7 +68,7 @@ pub(super) fn layer(
     chain_id: &Digest,
     cancel: &Cancel,
 ) -> Result<LayerSlot, Error> {
-    let place = session.store.join(LAYERS).join(chain_id.hex());
+    let place = session.store.join(owned_room(LAYERS)).join(chain_id.hex());
     if place.is_dir() {
         return Ok(LayerSlot::Ready(place));
     }

@@ -113,6 +113,16 @@ pub fn private_mount_namespace() -> Result<()> {
     Ok(())
 }
 
+/// Moves the process, which must have one thread, into a user namespace of its own, in which it has
+/// all capabilities and, until maps are written, no id.
+pub fn own_user_namespace() -> Result<()> {
+    single_threaded()?;
+    // SAFETY: unsafe only because CLONE_FILES and CLONE_FS may part threads from each other; this
+    // is neither, and there is one thread.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWUSER) }?;
+    Ok(())
+}
+
 /// Ends the process at once: nothing is unwound, dropped or flushed, as is right for a forked
 /// child, whose copies of such things belong to its parent.
 pub fn exit_now(code: i32) -> ! {

@@ -1,4 +1,5 @@
-//! User namespaces that nobody lives in, for mounts that show other owners.
+//! User namespaces: whether this process is in one, and those that nobody lives in, for mounts that
+//! show other owners.
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
@@ -7,6 +8,19 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
+
+/// Tells whether this process is in a user namespace other than the machine's first, and so has its
+/// capabilities over no more than what belongs to that.
+pub fn in_user_namespace() -> bool {
+    // The kernel gives the first one a number of its own (`PROC_USER_INIT_INO`). A map says less: one
+    // of all ids can be had in a further one too.
+    const FIRST: &str = "user:[4026531837]";
+    match std::fs::read_link("/proc/self/ns/user") {
+        Ok(name) => name.as_os_str() != FIRST,
+        // A kernel without user namespaces, or no /proc.
+        Err(_) => false,
+    }
+}
 
 /// Makes a user namespace with the given maps, in the form of `/proc/PID/uid_map`
 /// (user_namespaces(7)). Refused where the process may not make one, or may not give it such maps.

@@ -1,6 +1,6 @@
 //! Builds that are ended from outside.
 
-use crate::project::{Project, mounts, processes};
+use crate::project::{Project, mounts, processes, succeed};
 use crate::{push_base, registry};
 use std::io::Read;
 use std::process::Command;
@@ -77,12 +77,7 @@ fn killed_at_any_moment_the_next_build_works() {
     let to = format!("{host}/killed:1");
     let args = ["--insecure", "--insecure-pull", "--destination", &to];
     let begin = Instant::now();
-    let output = project.command().args(args).output().expect("run");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    succeed(project.command().args(args));
     let whole = begin.elapsed();
     let mut seed = u64::from(std::process::id());
     for round in 0..10 {

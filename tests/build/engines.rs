@@ -1,6 +1,6 @@
 //! Images that other engines take.
 
-use crate::project::Project;
+use crate::project::{Project, succeed};
 use crate::{dockerd, registry};
 use std::process::Command;
 
@@ -12,21 +12,16 @@ fn an_archive_loads_into_podman() {
         "FROM base\nRUN echo from the archive > /said\nCMD [\"cat\", \"/said\"]\n",
     );
     let tar = project.path("image.tar");
-    let output = project
-        .command()
-        .args([
-            "--no-push",
-            "--destination",
-            "localhost/shutter/archive:1",
-            "--tar-path",
-        ])
-        .arg(&tar)
-        .output()
-        .expect("run");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
+    succeed(
+        project
+            .command()
+            .args([
+                "--no-push",
+                "--destination",
+                "localhost/shutter/archive:1",
+                "--tar-path",
+            ])
+            .arg(&tar),
     );
     // Without more rights than a test may have: no limits raised, no network of its own.
     let settings = project.path("containers.conf");
@@ -94,12 +89,7 @@ fn an_image_is_pulled_loaded_and_run_by_dockerd() {
         if compression == "gzip" {
             command.args(["--tar-path", &tar]);
         }
-        let output = command.output().expect("run");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        succeed(&mut command);
         let ways: &[&[&str]] = match compression {
             "gzip" => &[&["pull", "-q", &reference], &["load", "-q", "-i", &tar]],
             // This daemon knows no zstd; podman and skopeo do.

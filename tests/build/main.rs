@@ -18,7 +18,7 @@ mod engines;
 mod platforms;
 
 use listing::read_layout;
-use project::Project;
+use project::{Project, succeed};
 use serde_json::Value;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -260,15 +260,10 @@ fn a_base_in_the_store_is_not_fetched_again() {
     );
     let push = |tag: &str| {
         let to = format!("{host}/out:{tag}");
-        let status = project
-            .command()
-            .args(["--insecure", "--insecure-pull", "--destination", &to])
-            .output()
-            .expect("run");
-        assert!(
-            status.status.success(),
-            "{}",
-            String::from_utf8_lossy(&status.stderr)
+        succeed(
+            project
+                .command()
+                .args(["--insecure", "--insecure-pull", "--destination", &to]),
         );
     };
     push("1");
@@ -305,15 +300,10 @@ fn a_build_that_changes_no_file_fetches_no_layer() {
         format!("FROM {host}/base:1\nENV A=b\nLABEL c=d\nCMD [\"e\"]\n"),
     );
     let to = format!("{host}/labels:1");
-    let output = project
-        .command()
-        .args(["--insecure", "--insecure-pull", "--destination", &to])
-        .output()
-        .expect("run");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
+    succeed(
+        project
+            .command()
+            .args(["--insecure", "--insecure-pull", "--destination", &to]),
     );
     assert!(registry.has_tag("labels", "1"));
     let base = read_layout(&project.base);

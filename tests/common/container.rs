@@ -66,8 +66,13 @@ pub struct Container {
 
 impl Container {
     /// Starts a container that does nothing, on a copy of a directory that has busybox in `bin`, with
-    /// directories of the host as volumes.
-    pub fn start(engine: Engine, root: &Path, volumes: &[(&Path, &str)]) -> Container {
+    /// directories of the host as volumes, and with what the engine is told besides.
+    pub fn start(
+        engine: Engine,
+        root: &Path,
+        volumes: &[(&Path, &str)],
+        more: &[&str],
+    ) -> Container {
         let tar = root.with_extension("tar");
         let made = Command::new("tar")
             .arg("-C")
@@ -87,6 +92,7 @@ impl Container {
             args.push("-v".into());
             args.push(format!("{}:{to}", from.display()).into());
         }
+        args.extend(more.iter().map(OsString::from));
         args.extend([name, "/bin/busybox", "sleep", "100000"].map(Into::into));
         let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
         let id = engine.said(&args);

@@ -80,6 +80,14 @@ impl Project {
     }
 }
 
+/// Runs a command that has to succeed.
+pub fn succeed(command: &mut Command) -> Output {
+    let output = command.output().expect("run");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    output
+}
+
 /// Gives the processes whose command line or name has `needle` in it, this test's own left out.
 pub fn processes(needle: &str) -> Vec<String> {
     let mut out = Vec::new();

@@ -1,8 +1,8 @@
 //! Outputs of builds that do not come to their end.
 
-use crate::project::Project;
+use crate::project::{Project, succeed};
 use crate::registry::run;
-use crate::{hidden, small, succeed, text};
+use crate::{hidden, small, text};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;

@@ -13,7 +13,7 @@ mod failures;
 mod streams;
 
 use listing::{read_layout, read_tar};
-use project::Project;
+use project::{Project, succeed};
 use registry::run;
 use serde_json::{Map, Value, json};
 use shutter::oci::Digest;
@@ -22,7 +22,6 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 /// A project whose image has a file of every kind, and hard links whose first name is gone.
 fn rich() -> Project {
@@ -58,13 +57,6 @@ fn rich() -> Project {
 
 fn text(path: &Path) -> String {
     path.to_str().expect("a name").to_owned()
-}
-
-fn succeed(command: &mut Command) -> Output {
-    let output = command.output().expect("run");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
-    output
 }
 
 /// Gives the extended attributes below a directory.

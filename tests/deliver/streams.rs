@@ -1,8 +1,8 @@
 //! Images on standard output.
 
-use crate::project::Project;
+use crate::project::{Project, succeed};
 use crate::registry::run;
-use crate::{small, succeed};
+use crate::small;
 use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};

@@ -81,15 +81,30 @@ pub struct Stage {
     base: Tree,
 }
 
+/// The variable that says where roots are made, in place of cargo's own directory.
+pub const ROOM: &str = "SHUTTER_TEST_ROOM";
+
 /// Makes a directory on a file system that can carry an upper directory.
 pub fn directory() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
+    let dir = match std::env::var_os(ROOM) {
+        Some(dir) => PathBuf::from(dir),
+        None => PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
+    };
+    tempfile::tempdir_in(dir).expect("a directory")
 }
 
 pub fn scratch(dir: &Path) -> PathBuf {
     let scratch = dir.join("scratch");
     std::fs::create_dir(&scratch).expect("a directory");
     scratch
+}
+
+/// Gives the attribute by which a layer here hides what is below.
+pub fn opaque() -> &'static str {
+    match shutter::sys::in_user_namespace() {
+        true => "user.overlay.opaque",
+        false => "trusted.overlay.opaque",
+    }
 }
 
 /// Makes layers of one file each: `file-N` with N in it.
@@ -423,7 +438,7 @@ fn base_layers(dir: &Path) -> Vec<PathBuf> {
         vec![
             Char("hidden".into(), 0, 0),
             Mkdir("replaced".into()),
-            Xattr("replaced".into(), "trusted.overlay.opaque", "y".into()),
+            Xattr("replaced".into(), opaque(), "y".into()),
             Write("replaced/new".into(), "new".into()),
             Mkdir("tree".into()),
             Write("tree/one".into(), "high".into()),

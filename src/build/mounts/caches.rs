@@ -7,7 +7,7 @@ use crate::build::base;
 use crate::build::stage::BoxError;
 use crate::changeset::{Action, Change, Changeset, State};
 use crate::context::{self, Making};
-use crate::fs::{ContentId, Kind, LastLink, Meta, RelPath, Source, Tree};
+use crate::fs::{ContentId, Ids, Kind, LastLink, Meta, RelPath, Source, Tree};
 use crate::oci::Platform;
 use crate::plan::{Base, From};
 use crate::sys::Cancel;
@@ -46,8 +46,9 @@ impl Start {
     pub(super) fn fill(&self, dir: &Path, cancel: &Cancel) -> Result<(), BoxError> {
         match self {
             Start::Empty(mode, uid, gid) => {
-                let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
-                chown(dir, Some(uid), Some(gid)).map_err(io::Error::from)?;
+                let (uid, gid) = Ids::here().known(*uid, *gid);
+                let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+                chown(dir, uid, gid).map_err(io::Error::from)?;
                 chmod(dir, Mode::from_raw_mode(*mode)).map_err(io::Error::from)?;
                 Ok(())
             }

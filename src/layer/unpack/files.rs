@@ -197,17 +197,7 @@ impl Files {
         let file = self.contents.len();
         self.contents.push(None);
         if meta.kind != Kind::File {
-            let put = self.placer.put(&path, &meta, None);
-            match put {
-                // No devices in a user namespace; nothing in a build needs an image's.
-                Err(error)
-                    if error.raw_os_error() == Some(libc::EPERM)
-                        && matches!(meta.kind, Kind::Char | Kind::Block) =>
-                {
-                    return Ok(());
-                }
-                other => other.map_err(|e| io_error("create", &path, e))?,
-            }
+            self.put(&path, &meta)?;
             self.made.insert(path, Made { meta, file });
             return Ok(());
         }

@@ -212,7 +212,7 @@ impl<'a> Shared<'a> {
         };
         let root = RelPath::root();
         let dir = File::open(&slot.dir).map_err(|e| files::io_error("open", &root, e))?;
-        let placer = Placer::new(dir.as_fd()).map_err(|e| files::io_error("open", &root, e))?;
+        let placer = Placer::layer(dir.as_fd()).map_err(|e| files::io_error("open", &root, e))?;
         let mut files = Files::new(digest, placer);
         let parse = |tar: &mut stream::Tar<'_>| {
             let ids = std::thread::scope(|scope| {

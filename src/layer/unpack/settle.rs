@@ -268,30 +268,20 @@ fn hide(files: &mut Files, lower: &Tree) -> Result<Marks, Error> {
         alone: wanted.is_empty() && opaque.is_empty(),
     };
     let mut gone = BTreeSet::new();
-    for path in wanted {
+    let mut sort = |path: RelPath, opaque: &mut BTreeSet<RelPath>| {
         match files.made.get(&path).map(|made| made.meta.kind) {
-            Some(Kind::Dir) => {
-                opaque.insert(path);
-            }
-            Some(_) => {}
-            None => {
-                gone.insert(path);
-            }
-        }
+            Some(Kind::Dir) => opaque.insert(path),
+            Some(_) => false,
+            None => gone.insert(path),
+        };
+    };
+    for path in wanted {
+        sort(path, &mut opaque);
     }
     // Overlayfs never takes a root for opaque, so what is in it goes one by one.
     if opaque.remove(&RelPath::root()) {
         for (name, _) in lower.children(&RelPath::root()) {
-            let path = RelPath::root().join(&name);
-            match files.made.get(&path).map(|made| made.meta.kind) {
-                Some(Kind::Dir) => {
-                    opaque.insert(path);
-                }
-                Some(_) => {}
-                None => {
-                    gone.insert(path);
-                }
-            }
+            sort(RelPath::root().join(&name), &mut opaque);
         }
     }
     // In canonical order, so that the marks above a path are known when its turn comes.

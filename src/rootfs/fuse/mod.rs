@@ -9,7 +9,7 @@ mod node;
 mod serve;
 mod table;
 
-use super::dirs::{at, detach, make_dir, open_dir, remove};
+use super::dirs::{Scratch, at, detach, make_dir, open_dir, remove};
 use super::{Entry, Error, Lower, Rootfs};
 use crate::changeset::{Action, Change, Changeset, State};
 use crate::fs::{Content, Meta, RelPath};
@@ -21,7 +21,6 @@ use rayon::prelude::*;
 use serve::Server;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use table::{Base, Table};
 
@@ -48,12 +47,9 @@ use table::{Base, Table};
 ///   forks/N/       the same again for each fork
 /// ```
 pub struct Fuse {
-    scratch: PathBuf,
+    scratch: Scratch,
     merged: PathBuf,
     base: Base,
-    /// The number of the next directory.
-    next: usize,
-    forks: AtomicUsize,
     /// What the root directory is like.
     top: Meta,
     contents: Contents,
@@ -99,11 +95,9 @@ impl Fuse {
         let merged = scratch.join("merged");
         make_dir(&merged)?;
         Ok(Fuse {
-            scratch,
+            scratch: Scratch::new(scratch),
             merged,
             base,
-            next: 0,
-            forks: AtomicUsize::new(0),
             top,
             contents,
             step: None,
@@ -113,9 +107,7 @@ impl Fuse {
 
     /// Makes the next numbered directory.
     fn fresh(&mut self) -> Result<(PathBuf, Upper), Error> {
-        let dir = self.scratch.join(self.next.to_string());
-        self.next += 1;
-        make_dir(&dir)?;
+        let dir = self.scratch.numbered()?;
         let upper = Upper::new(open_dir(&dir)?);
         Ok((dir, upper))
     }
@@ -240,11 +232,7 @@ impl Rootfs for Fuse {
     }
 
     fn fork(&self) -> Result<Box<dyn Rootfs>, Error> {
-        let number = self.forks.fetch_add(1, Ordering::Relaxed);
-        let forks = self.scratch.join("forks");
-        std::fs::create_dir_all(&forks).map_err(at("create", &forks))?;
-        let scratch = forks.join(number.to_string());
-        make_dir(&scratch)?;
+        let scratch = self.scratch.fork()?;
         let fork = Fuse::over(scratch, self.base.clone(), self.top.clone(), self.contents)?;
         Ok(Box::new(fork))
     }
@@ -264,7 +252,7 @@ impl Drop for Fuse {
 impl std::fmt::Debug for Fuse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Fuse")
-            .field("scratch", &self.scratch)
+            .field("scratch", &self.scratch.dir)
             .finish_non_exhaustive()
     }
 }

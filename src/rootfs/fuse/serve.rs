@@ -6,7 +6,7 @@ use super::acl;
 use super::content::{Files, Truth, errno};
 use super::node::{Body, Content, Ino, Node, Writer, now};
 use super::table::{Table, new_dir};
-use crate::fs::{Kind, Meta, Time, modified};
+use crate::fs::{Ids, Kind, Meta, Time, modified};
 use fuser::{
     BackingId, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags,
@@ -461,6 +461,8 @@ fn kind_of(node: &Node) -> FileType {
 
 fn attr_of(node: &Node, ino: Ino) -> FileAttr {
     let meta = &node.meta;
+    // The kernel lets nobody write to a file whose owner it does not know.
+    let (uid, gid) = Ids::here().known(meta.uid, meta.gid);
     let size = match meta.kind {
         Kind::File => meta.size,
         Kind::Symlink => meta.target.len() as u64,
@@ -483,8 +485,8 @@ fn attr_of(node: &Node, ino: Ino) -> FileAttr {
         kind: kind_of(node),
         perm: (meta.mode & 0o7777) as u16,
         nlink: node.links(),
-        uid: meta.uid,
-        gid: meta.gid,
+        uid: uid.unwrap_or(0),
+        gid: gid.unwrap_or(0),
         rdev: device(meta.device),
         blksize: 4096,
         flags: 0,

@@ -9,7 +9,7 @@ mod watch;
 
 pub use guard::Guard;
 
-use super::dirs::at;
+use super::dirs::{Scratch, at};
 use super::{Entry, Error, Lower, Rootfs};
 use crate::changeset::{self, Changeset, State};
 use crate::fs::{Deletions, Meta, Placer, Tree};
@@ -20,7 +20,6 @@ use look::{Failure, Index, Look, Seen};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use watch::{Touched, Watch};
 
 /// A root whose files lie in one directory, where every step changes them.
@@ -40,8 +39,7 @@ use watch::{Touched, Watch};
 /// ```
 #[derive(Debug)]
 pub struct Live {
-    /// Where forks lie.
-    dir: PathBuf,
+    scratch: Scratch,
     /// The directory.
     path: PathBuf,
     root: Arc<OwnedFd>,
@@ -50,7 +48,6 @@ pub struct Live {
     borrowed: Borrowed,
     tracker: Option<Tracker>,
     phase: Phase,
-    forks: AtomicUsize,
 }
 
 /// How a command gets in.
@@ -127,7 +124,7 @@ impl Live {
     fn open(dir: PathBuf, path: PathBuf, way: Way, guard: Guard) -> Result<Live, Error> {
         let root = std::fs::File::open(&path).map_err(at("open", &path))?;
         Ok(Live {
-            dir,
+            scratch: Scratch::new(dir),
             path,
             root: Arc::new(root.into()),
             way,
@@ -135,7 +132,6 @@ impl Live {
             borrowed: Borrowed::default(),
             tracker: None,
             phase: Phase::Resting,
-            forks: AtomicUsize::new(0),
         })
     }
 
@@ -282,9 +278,7 @@ impl Rootfs for Live {
                 why: "there is only one".into(),
             });
         }
-        let number = self.forks.fetch_add(1, Ordering::Relaxed);
-        let dir = self.dir.join("forks").join(number.to_string());
-        std::fs::create_dir_all(&dir).map_err(at("create", &dir))?;
+        let dir = self.scratch.fork()?;
         let path = dir.join("root");
         std::fs::create_dir(&path).map_err(at("create", &path))?;
         let look = Look {

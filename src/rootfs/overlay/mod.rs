@@ -4,7 +4,7 @@ mod apply;
 mod mount;
 mod upper;
 
-use super::dirs::{at, detach, make_dir, open_dir, remove};
+use super::dirs::{Scratch, at, detach, make_dir, open_dir, remove};
 use super::{Entry, Error, Rootfs};
 use crate::changeset::{Action, Change, Changeset, State};
 use crate::fs::{Meta, RelPath};
@@ -12,7 +12,6 @@ use crate::sys::Cancel;
 use mount::{Mounter, Stack};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// A root made of layer directories stacked by the kernel's overlay file system.
@@ -34,14 +33,11 @@ use std::sync::{Arc, OnceLock};
 /// ```
 #[derive(Debug)]
 pub struct Overlay {
-    scratch: PathBuf,
+    scratch: Scratch,
     merged: PathBuf,
     spare: PathBuf,
     /// Bottom first; never empty.
     lowers: Vec<Arc<Path>>,
-    /// The number of the next directory.
-    next: usize,
-    forks: AtomicUsize,
     mounter: Arc<Mounter>,
     /// The metadata of the root directory, which every new upper directory starts with: the kernel
     /// shows the topmost directory's as the root's.
@@ -103,12 +99,10 @@ impl Overlay {
             make_dir(dir)?;
         }
         Ok(Overlay {
-            scratch,
+            scratch: Scratch::new(scratch),
             merged,
             spare,
             lowers,
-            next: 0,
-            forks: AtomicUsize::new(0),
             mounter,
             top,
             step: None,
@@ -118,9 +112,7 @@ impl Overlay {
 
     /// Makes the next numbered directory with an upper directory in it that looks like the root.
     fn fresh(&mut self) -> Result<(PathBuf, PathBuf), Error> {
-        let dir = self.scratch.join(self.next.to_string());
-        self.next += 1;
-        make_dir(&dir)?;
+        let dir = self.scratch.numbered()?;
         let upper = dir.join("upper");
         make_dir(&upper)?;
         apply::set_root(&upper, &self.top)?;
@@ -169,7 +161,7 @@ impl Overlay {
             over.push(upper.into());
             self.view(&over)
         };
-        let mut changes = upper::read(&dir, &make_view)?;
+        let mut changes = upper::read(&dir, self.mounter.notes, &make_view)?;
         let top = meta_of(upper)?;
         // The time of the root changes with whatever is made in it and says nothing by itself.
         let with_old_time = Meta {
@@ -269,11 +261,7 @@ impl Rootfs for Overlay {
     }
 
     fn fork(&self) -> Result<Box<dyn Rootfs>, Error> {
-        let number = self.forks.fetch_add(1, Ordering::Relaxed);
-        let forks = self.scratch.join("forks");
-        std::fs::create_dir_all(&forks).map_err(at("create", &forks))?;
-        let scratch = forks.join(number.to_string());
-        make_dir(&scratch)?;
+        let scratch = self.scratch.fork()?;
         let fork = Overlay::over(
             scratch,
             self.lowers.clone(),

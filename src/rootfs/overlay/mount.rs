@@ -24,6 +24,8 @@ struct Wish {
     value: Option<&'static str>,
     /// Whether it says something only where there is an upper directory.
     upper_only: bool,
+    /// Whether it goes with notes in attributes that only the machine's root can reach.
+    trusted_only: bool,
 }
 
 /// Every one of these can be done without; those the kernel refuses are left off from then on. When
@@ -35,6 +37,7 @@ const WISHES: [Wish; 5] = [
         key: "index",
         value: Some("off"),
         upper_only: false,
+        trusted_only: false,
     },
     // One device number for all layers, so that `find -xdev` and `du -x` see one file system; the
     // kernel takes it back by itself where inode numbers have no bits to spare.
@@ -42,24 +45,28 @@ const WISHES: [Wish; 5] = [
         key: "xino",
         value: Some("auto"),
         upper_only: false,
+        trusted_only: false,
     },
     // A build's upper directory is worthless after a crash, and package managers sync a lot.
     Wish {
         key: "volatile",
         value: None,
         upper_only: true,
+        trusted_only: false,
     },
     // A renamed directory is one entry with a note of where it came from, not a copy.
     Wish {
         key: "redirect_dir",
         value: Some("on"),
         upper_only: false,
+        trusted_only: true,
     },
     // A changed owner or mode does not copy the content up. Needs `redirect_dir`.
     Wish {
         key: "metacopy",
         value: Some("on"),
         upper_only: false,
+        trusted_only: true,
     },
 ];
 
@@ -84,10 +91,43 @@ pub(super) struct Stack<'a> {
 }
 
 /// Mounts stacks and remembers what the kernel refused.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Mounter {
+    pub notes: Notes,
     refused: AtomicU32,
     way: AtomicU8,
+}
+
+/// Where the kernel keeps what it notes on files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Notes {
+    /// In `trusted.overlay.*`.
+    Trusted,
+    /// In `user.overlay.*`, as in a user namespace. Nobody who sees the files through the mount can
+    /// reach those either.
+    User,
+}
+
+impl Notes {
+    pub fn prefix(self) -> &'static [u8] {
+        match self {
+            Notes::Trusted => b"trusted.overlay.",
+            Notes::User => b"user.overlay.",
+        }
+    }
+}
+
+impl Default for Mounter {
+    fn default() -> Mounter {
+        Mounter {
+            notes: match crate::sys::in_user_namespace() {
+                true => Notes::User,
+                false => Notes::Trusted,
+            },
+            refused: AtomicU32::default(),
+            way: AtomicU8::default(),
+        }
+    }
 }
 
 /// A refusal, with what the kernel had to say.
@@ -207,10 +247,12 @@ impl Mounter {
     /// Gives the options that are wanted and not yet refused.
     fn wishes(&self, upper: bool) -> impl Iterator<Item = (usize, &'static Wish)> + use<> {
         let refused = self.refused.load(Ordering::Relaxed);
-        WISHES
-            .iter()
-            .enumerate()
-            .filter(move |(at, wish)| refused & (1 << at) == 0 && (upper || !wish.upper_only))
+        let trusted = self.notes == Notes::Trusted;
+        WISHES.iter().enumerate().filter(move |(at, wish)| {
+            refused & (1 << at) == 0
+                && (upper || !wish.upper_only)
+                && (trusted || !wish.trusted_only)
+        })
     }
 
     /// Gives the names of the options that the kernel refused.
@@ -252,6 +294,12 @@ impl Mounter {
             dir("upperdir", upper)?;
             dir("workdir", work)?;
         }
+        if self.notes == Notes::User {
+            fsconfig_set_flag(fs.as_fd(), "userxattr").map_err(|error| Refusal {
+                error,
+                what: "userxattr: it takes Linux 5.11".into(),
+            })?;
+        }
         for (at, wish) in self.wishes(upper.is_some()) {
             let set = match wish.value {
                 Some(value) => fsconfig_set_string(fs.as_fd(), wish.key, value),
@@ -286,6 +334,9 @@ impl Mounter {
         let mut data = format!("lowerdir={}", names.join(":"));
         if let Some((upper, work)) = upper {
             data += &format!(",upperdir={},workdir={}", in_proc(upper), in_proc(work));
+        }
+        if self.notes == Notes::User {
+            data += ",userxattr";
         }
         for (_, wish) in self.wishes(upper.is_some()) {
             data += ",";

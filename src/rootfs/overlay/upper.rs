@@ -1,5 +1,6 @@
 //! Reading an upper directory: what a step wrote, in the kernel's notation, as changes.
 
+use super::mount::Notes;
 use crate::changeset::{self, Action, Change};
 use crate::fs::{self, FileId, Firsts, Kind, Meta, RelPath, Source, Stat, Visit};
 use crate::rootfs::Error;
@@ -15,14 +16,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// (`redirect`), are found below.
 pub(super) fn read(
     upper: &Arc<OwnedFd>,
+    notes: Notes,
     make_view: &dyn Fn() -> Result<OwnedFd, Error>,
 ) -> Result<Vec<Change>, Error> {
-    let own = Own::default();
+    let own = Own {
+        notes,
+        found: Mutex::default(),
+    };
     walk(upper, &RelPath::root(), &own)?;
     let Found {
         mut entries,
         redirected,
-    } = own.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    } = own
+        .found
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
 
     if !redirected.is_empty() || entries.iter().any(|entry| entry.side == Side::View) {
         let view = Arc::new(make_view()?);
@@ -81,8 +89,10 @@ enum Inode {
 }
 
 /// Visits the upper directory.
-#[derive(Default)]
-struct Own(Mutex<Found>);
+struct Own {
+    notes: Notes,
+    found: Mutex<Found>,
+}
 
 #[derive(Default)]
 struct Found {
@@ -93,13 +103,13 @@ struct Found {
 
 impl Own {
     fn found(&self) -> std::sync::MutexGuard<'_, Found> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Visit for Own {
     fn enter(&self, path: &RelPath, stat: &Stat) -> bool {
-        let redirected = is_redirected(stat);
+        let redirected = is_redirected(stat, self.notes);
         if redirected {
             self.found().redirected.push(path.clone());
         }
@@ -107,7 +117,10 @@ impl Visit for Own {
     }
 
     fn visit(&self, _: &RelPath, entries: Vec<(RelPath, Stat)>) -> io::Result<()> {
-        let entries: Vec<Entry> = entries.into_iter().map(own_entry).collect();
+        let entries: Vec<Entry> = entries
+            .into_iter()
+            .map(|entry| own_entry(entry, self.notes))
+            .collect();
         self.found().entries.extend(entries);
         Ok(())
     }
@@ -123,19 +136,23 @@ impl Visit for Own {
     }
 }
 
-fn own_entry((path, stat): (RelPath, Stat)) -> Entry {
+fn own_entry((path, stat): (RelPath, Stat), notes: Notes) -> Entry {
     let inode = stat.shared().map(Inode::Upper);
     let mut side = Side::Upper;
     let what = match stat.meta.kind {
         Kind::Char if stat.meta.device == (0, 0) => What::Delete,
-        Kind::File if stat.meta.size == 0 && note(&stat, b"whiteout").is_some() => What::Delete,
+        Kind::File if stat.meta.size == 0 && note(&stat, notes, b"whiteout").is_some() => {
+            What::Delete
+        }
         Kind::File => {
-            if note(&stat, b"metacopy").is_some() {
+            if note(&stat, notes, b"metacopy").is_some() {
                 side = Side::View;
             }
             What::Put(stat.meta)
         }
-        Kind::Dir if is_opaque(&stat) || is_redirected(&stat) => What::Opaque(stat.meta),
+        Kind::Dir if is_opaque(&stat, notes) || is_redirected(&stat, notes) => {
+            What::Opaque(stat.meta)
+        }
         _ => What::Put(stat.meta),
     };
     Entry {
@@ -146,24 +163,24 @@ fn own_entry((path, stat): (RelPath, Stat)) -> Entry {
     }
 }
 
-/// Reads what the kernel has noted on a file. A command in the root can write `user.overlay.*`
-/// as it likes, so only the notes it cannot reach count.
-fn note<'a>(stat: &'a Stat, what: &[u8]) -> Option<&'a [u8]> {
+/// Reads what the kernel has noted on a file. A command in the root can write attributes of the other
+/// prefix as it likes, so only the notes it cannot reach count.
+fn note<'a>(stat: &'a Stat, notes: Notes, what: &[u8]) -> Option<&'a [u8]> {
     let (_, value) = stat
         .overlay
         .iter()
-        .find(|(name, _)| name.strip_prefix(b"trusted.overlay.") == Some(what))?;
+        .find(|(name, _)| name.strip_prefix(notes.prefix()) == Some(what))?;
     Some(value)
 }
 
-fn is_opaque(stat: &Stat) -> bool {
-    note(stat, b"opaque") == Some(b"y")
+fn is_opaque(stat: &Stat, notes: Notes) -> bool {
+    note(stat, notes, b"opaque") == Some(b"y")
 }
 
 /// Tells whether what is in a directory is found elsewhere below. An opaque one has been made here,
 /// whatever it is said to come from.
-fn is_redirected(stat: &Stat) -> bool {
-    !is_opaque(stat) && note(stat, b"redirect").is_some()
+fn is_redirected(stat: &Stat, notes: Notes) -> bool {
+    !is_opaque(stat, notes) && note(stat, notes, b"redirect").is_some()
 }
 
 /// Visits a renamed directory as the mount shows it: everything is new at its place.
