@@ -17,8 +17,8 @@ use std::process::{Command, Output};
 /// The beginning of a command that takes capabilities away, in a chroot that shows the same files.
 macro_rules! in_chroot {
     () => {
-        "exec unshare -m sh -c 'd=$(mktemp -d) && mount --rbind / $d && cd / && c=$1 && shift && \
-         exec chroot $d setpriv --bounding-set=$c --inh-caps=$c \"$@\"' sh "
+        "exec unshare -m sh -c 'mount --rbind / /mnt && c=$1 && shift && \
+         exec chroot /mnt setpriv --bounding-set=$c --inh-caps=$c \"$@\"' sh "
     };
 }
 
@@ -438,7 +438,7 @@ fn containers_get_the_root_that_their_rights_allow() {
                 (
                     "overlay",
                     false,
-                    "CAP_SYS_ADMIN, which root here does not have / in a pod",
+                    "CAP_SYS_ADMIN, which root here does not have, nor can it have a user namespace (the seccomp filter refuses it) / in a pod",
                 ),
                 (
                     "fuse",
@@ -520,6 +520,21 @@ fn containers_get_the_root_that_their_rights_allow() {
                     "there is no /dev/fuse here / docker run --device /dev/fuse; in a pod a device",
                 ),
             ],
+        ),
+        // As where pods have no seccomp profile by default: a user namespace can be had.
+        (
+            &["--security-opt=seccomp=unconfined"],
+            "/kaniko/executor",
+            Some("inplace"),
+            "/kaniko/store",
+            &[("overlay", false, "an emptyDir mounted at /kaniko/store")],
+        ),
+        (
+            &["--security-opt=seccomp=unconfined", "-v", "/cache"],
+            "/kaniko/executor",
+            Some("overlay"),
+            "/cache",
+            &[("overlay", true, "")],
         ),
         (
             VOLUME,

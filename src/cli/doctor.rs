@@ -28,7 +28,7 @@ use super::surroundings::Surroundings;
 use crate::build::{self, Diagnosis};
 use crate::request::Request;
 use crate::rootfs::probe::{Finding, Refusal, Verdict};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, Users};
 use crate::store::{Bytes, Space, space};
 use crate::sys::Cancel;
 use serde_json::{Map, Value, json};
@@ -51,7 +51,7 @@ pub(super) fn run(typed: Typed, around: &Surroundings) -> u8 {
         report::print(report, LogFormat::Text);
         FAILURE
     };
-    let sandbox = match Sandbox::start_as(super::users(request.rootfs)) {
+    let sandbox = match Sandbox::start_as(users(&request)) {
         Ok(sandbox) => sandbox,
         Err(error) => return failed(&Report::error("start the sandbox", &error)),
     };
@@ -81,6 +81,15 @@ pub(super) fn run(typed: Typed, around: &Surroundings) -> u8 {
     match diagnosis.takes {
         Some(_) => 0,
         None => FAILURE,
+    }
+}
+
+/// Gives who tries where nothing can be mounted: as in a build, but with a user namespace even where
+/// a store on overlayfs would keep a build from taking one, so that this is what is told.
+fn users(request: &Request) -> Users {
+    match request.rootfs.is_live() {
+        true => Users::Same,
+        false => Users::Own,
     }
 }
 

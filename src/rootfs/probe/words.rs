@@ -116,11 +116,15 @@ pub(super) fn no_right(rights: &Rights) -> Refusal {
                 true => "another value of that sysctl on the node; or ",
                 false => "",
             };
+            let refused = without_number(refused);
+            let refused = match refused.as_str() {
+                "operation not permitted" if rights.filter == Filter::On => {
+                    "the seccomp filter refuses it"
+                }
+                other => other,
+            };
             Refusal::new(
-                format!(
-                    "{why}, nor can it have a user namespace ({})",
-                    without_number(refused)
-                ),
+                format!("{why}, nor can it have a user namespace ({refused})"),
                 format!("{sysctl}{MOUNT}"),
             )
         }

@@ -90,6 +90,17 @@ fn refused_mounts_are_told_apart() {
         (
             Overlay,
             "mount",
+            Errno::PERM,
+            Rights {
+                no_users: Some("Operation not permitted (os error 1)".into()),
+                ..ordinary()
+            },
+            "nor can it have a user namespace (the seccomp filter refuses it)",
+            "privileged: true",
+        ),
+        (
+            Overlay,
+            "mount",
             Errno::ACCESS,
             with_mount(),
             "AppArmor's profile docker-default refuses to mount",
