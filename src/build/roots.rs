@@ -50,17 +50,19 @@ pub fn diagnose(request: &Request, sandbox: &Sandbox, cancel: &Cancel) -> Result
     })
 }
 
-/// Gives the roots that are to be tried, in the order in which they are taken.
+/// Gives the roots that come into question, the best first: with one id alone only the builder's own
+/// file system knows whose a file is, else overlay is the fastest.
 fn order(request: &Request) -> Vec<RootfsChoice> {
-    let mut roots = match request.rootfs {
-        RootfsChoice::Auto => RootfsChoice::ROOTS.to_vec(),
+    match request.rootfs {
+        RootfsChoice::Auto => {
+            let mut roots = RootfsChoice::ROOTS.to_vec();
+            if Ids::here().are_one() {
+                roots.sort_by_key(|root| *root != RootfsChoice::Fuse);
+            }
+            roots
+        }
         root => vec![root],
-    };
-    // With one id alone only the builder's own file system knows whose a file is.
-    if Ids::here().are_one() {
-        roots.sort_by_key(|root| *root != RootfsChoice::Fuse);
     }
-    roots
 }
 
 /// Tells whether a root that works is taken: in place only where the builder has its container for
@@ -107,8 +109,13 @@ pub(super) fn choose(
         if let Some(text) = announcement(*root, &findings) {
             sink.message(Level::Info, text);
         }
-        for text in sandbox.notes().iter().chain(&said) {
-            sink.message(Level::Warn, text.as_str());
+        // In its own user namespace.
+        let lacks = match root {
+            RootfsChoice::Overlay | RootfsChoice::Fuse => sandbox.notes(),
+            _ => &[],
+        };
+        for text in lacks.iter().cloned().chain(said) {
+            sink.message(Level::Warn, text);
         }
         return Ok(*root);
     }

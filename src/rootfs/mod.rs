@@ -13,7 +13,7 @@ pub use overlay::Overlay;
 pub use owners::Swapped;
 
 use crate::changeset::Changeset;
-use crate::fs::{Ids, LayerView, Meta};
+use crate::fs::{LayerView, Meta};
 use crate::request::RootfsChoice;
 use crate::sys::Cancel;
 use std::os::fd::BorrowedFd;
@@ -120,17 +120,6 @@ pub fn write(changeset: &Changeset, dir: &Path, top: &Meta, cancel: &Cancel) -> 
     overlay::write(changeset, dir, top, cancel)
 }
 
-/// Gives what is better than overlay where that is left open: with one id alone only the builder's own
-/// file system knows whose a file is.
-fn preferred(choice: RootfsChoice) -> RootfsChoice {
-    use std::fs::File;
-    let opens = || File::options().read(true).write(true).open("/dev/fuse");
-    match choice {
-        RootfsChoice::Auto if Ids::here().are_one() && opens().is_ok() => RootfsChoice::Fuse,
-        other => other,
-    }
-}
-
 /// Makes a root over unpacked layers, bottom first; `top` is what the root directory itself is like.
 /// `dir` is an empty directory of its own. Ends early, with an error, once `cancel` is set.
 pub fn create(
@@ -140,7 +129,7 @@ pub fn create(
     top: Meta,
     cancel: &Cancel,
 ) -> Result<Box<dyn Rootfs>, Error> {
-    match preferred(choice) {
+    match choice {
         RootfsChoice::Auto | RootfsChoice::Overlay => {
             let lowers = lowers.into_iter().map(|lower| lower.dir).collect();
             Ok(Box::new(Overlay::new(dir, lowers)?.with_top(top)))
