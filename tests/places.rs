@@ -165,6 +165,21 @@ fn one_container_builds_in_place_again_and_again() {
         there.contains("of-the-context") && !there.contains("java"),
         "{there}"
     );
+    // On top of an image that deletes what is below it.
+    let third = place.work.join("third");
+    std::fs::create_dir(&third).expect("a directory");
+    let text = "FROM above\nRUN mkdir /tree && echo new > /tree/new; ls /copied > /listed\n";
+    std::fs::write(third.join("Dockerfile"), text).expect("write");
+    let (third, above) = (third.display().to_string(), place.work.join("first-in"));
+    let above = format!("--build-context=above=oci-layout://{}", above.display());
+    succeeded(&place.build(
+        "inplace",
+        &third,
+        "third-in",
+        &["--cache-dir=/store", &above],
+    ));
+    place.outside(&third, "third-out", &[&above]);
+    assert_eq!(place.digest("third-in"), place.digest("third-out"));
     let second = place.work.join("second").display().to_string();
     let more = ["--cache-dir=/store", "--cleanup"];
     succeeded(&place.build("inplace", &second, "second-in", &more));

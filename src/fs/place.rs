@@ -11,6 +11,9 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// What statfs(2) calls an overlay.
+const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
+
 /// Puts files beneath a directory with all their metadata, never following a symbolic link and
 /// never reaching outside.
 ///
@@ -213,13 +216,18 @@ impl Placer {
         }
     }
 
-    /// Puts a whiteout of overlayfs: a 0:0 character device.
+    /// Puts a whiteout of overlayfs: a 0:0 character device. Of a layer that lies on an overlay itself
+    /// it is left out: it can be made there as little as an overlay can be mounted over it.
     pub fn whiteout(&mut self, path: &RelPath) -> io::Result<()> {
         let dir = self.parent(path)?;
         self.forget(path);
+        let stands_in = self.own.devices == Devices::StoodInFor;
         dir.replacing(path.name(), || {
             let mode = Mode::empty();
-            rustix::fs::mknodat(&dir.fd, path.name(), FileType::CharacterDevice, mode, 0)
+            match rustix::fs::mknodat(&dir.fd, path.name(), FileType::CharacterDevice, mode, 0) {
+                Err(Errno::PERM) if stands_in && is_overlay(dir.fd.as_fd()) => Ok(()),
+                other => other,
+            }
         })
     }
 
@@ -497,6 +505,11 @@ fn proc_fd(fd: BorrowedFd<'_>) -> io::Result<std::ffi::CString> {
     use std::os::fd::AsRawFd;
     std::ffi::CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))
         .map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// Tells whether a file lies on an overlay.
+fn is_overlay(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(fd).is_ok_and(|about| about.f_type == OVERLAY)
 }
 
 fn device(meta: &Meta) -> Dev {

@@ -166,10 +166,7 @@ fn only_commands_need_the_right_to_mount() {
         &["--reproducible", "--dockerfile", path_text(&plain)],
     );
     let fewer = |args: &[&str]| {
-        let command = project.command();
-        let mut less = std::process::Command::new("setpriv");
-        less.args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]);
-        less.arg(command.get_program()).args(command.get_args());
+        let mut less = project::without_mounts(&project.command());
         less.args(args).output().expect("run setpriv (util-linux)")
     };
     let out = project.path("less");
