@@ -14,6 +14,14 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
 
+/// The beginning of a command that takes capabilities away, in a chroot that shows the same files.
+macro_rules! in_chroot {
+    () => {
+        "exec unshare -m sh -c 'mount --rbind / /mnt && c=$1 && shift && \
+         exec chroot /mnt setpriv --bounding-set=$c --inh-caps=$c \"$@\"' sh "
+    };
+}
+
 fn told(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
@@ -66,12 +74,9 @@ const NOBODY: &[&str] = &[
     "--clear-groups",
     "--no-new-privs",
 ];
-const NO_RIGHTS: &[&str] = &["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
-const NO_MOUNTS: &[&str] = &[
-    "setpriv",
-    "--bounding-set=-sys_admin",
-    "--inh-caps=-sys_admin",
-];
+/// Who is in a chroot can make no user namespace, so this is what there is without any.
+const NO_RIGHTS: &[&str] = &["sh", "-c", concat!(in_chroot!(), "-all \"$@\""), "sh"];
+const NO_MOUNTS: &[&str] = &["sh", "-c", concat!(in_chroot!(), "-sys_admin \"$@\""), "sh"];
 
 #[test]
 fn everything_works_for_root_and_nothing_is_left() {
@@ -433,7 +438,7 @@ fn containers_get_the_root_that_their_rights_allow() {
                 (
                     "overlay",
                     false,
-                    "CAP_SYS_ADMIN, which root here does not have / in a pod",
+                    "CAP_SYS_ADMIN, which root here does not have, nor can it have a user namespace (the seccomp filter refuses it) / in a pod",
                 ),
                 (
                     "fuse",
@@ -515,6 +520,21 @@ fn containers_get_the_root_that_their_rights_allow() {
                     "there is no /dev/fuse here / docker run --device /dev/fuse; in a pod a device",
                 ),
             ],
+        ),
+        // As where pods have no seccomp profile by default: a user namespace can be had.
+        (
+            &["--security-opt=seccomp=unconfined"],
+            "/kaniko/executor",
+            Some("inplace"),
+            "/kaniko/store",
+            &[("overlay", false, "an emptyDir mounted at /kaniko/store")],
+        ),
+        (
+            &["--security-opt=seccomp=unconfined", "-v", "/cache"],
+            "/kaniko/executor",
+            Some("overlay"),
+            "/cache",
+            &[("overlay", true, "")],
         ),
         (
             VOLUME,

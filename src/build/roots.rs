@@ -19,6 +19,8 @@ pub struct Diagnosis {
     pub findings: Vec<Finding>,
     /// What a build takes, if any works.
     pub takes: Option<RootfsChoice>,
+    /// What is less than it should be for all commands.
+    pub notes: Vec<String>,
 }
 
 /// Tries the root that is asked for, or all of them, as a build would: on the store's file system, with
@@ -27,17 +29,16 @@ pub struct Diagnosis {
 pub fn diagnose(request: &Request, sandbox: &Sandbox, cancel: &Cancel) -> Result<Diagnosis, Error> {
     let trial = Trial::new(&request.store)
         .map_err(|e| Error::other(format!("use {} as the store", request.store.display()), e))?;
-    let rights = Rights::read(&trial.dir);
-    let roots = order(request);
+    let rights = Rights::read(&trial.dir, sandbox.no_users());
     let place = Place {
         scratch: &trial.dir,
         store: &request.store,
         owner: request.root_owner,
         rights: &rights,
     };
-    let findings: Vec<Finding> = roots
+    let findings: Vec<Finding> = order(request)
         .iter()
-        .map(|root| attempt(*root, &place, sandbox, cancel).0)
+        .map(|root| attempt(*root, &place, sandbox, Commands::Started, cancel).0)
         .collect();
     let takes = findings
         .iter()
@@ -45,6 +46,7 @@ pub fn diagnose(request: &Request, sandbox: &Sandbox, cancel: &Cancel) -> Result
     Ok(Diagnosis {
         takes: takes.map(|finding| finding.root),
         findings,
+        notes: sandbox.notes().to_vec(),
     })
 }
 
@@ -81,17 +83,22 @@ pub(super) fn choose(
     cancel: &Cancel,
 ) -> Result<RootfsChoice, Error> {
     let scratch = room.scratch.dir.as_path();
-    let rights = Rights::read(scratch);
+    let rights = Rights::read(scratch, sandbox.no_users());
     let place = Place {
         scratch,
         store: room.store.dir(),
         owner: request.root_owner,
         rights: &rights,
     };
-    let roots = order(request);
     let mut findings = Vec::new();
-    for root in &roots {
-        let (finding, said) = attempt(*root, &place, sandbox, cancel);
+    for root in &order(request) {
+        // Where nothing limits root, who may mount may start commands too, and a build need not wait
+        // until one has ended.
+        let commands = match rights.is_unlimited() && !root.is_live() {
+            true => Commands::Trusted,
+            false => Commands::Started,
+        };
+        let (finding, said) = attempt(*root, &place, sandbox, commands, cancel);
         if cancel.is_set() {
             return Err(Error::Cancelled);
         }
@@ -150,17 +157,28 @@ pub(super) fn refused(findings: &[Finding]) -> String {
     }
 }
 
+/// Whether a root is tried with a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Commands {
+    Started,
+    Trusted,
+}
+
 /// Tries a root with a command that is not there: what comes before it is found out is all that a
 /// root can lack. Gives besides what the sandbox warns of, which it does once.
 fn attempt(
     root: RootfsChoice,
     place: &Place<'_>,
     sandbox: &Sandbox,
+    commands: Commands,
     cancel: &Cancel,
 ) -> (Finding, Vec<String>) {
     let mut all = Vec::new();
     let mut start = |entry: Entry<'_>| {
         let mut said = Vec::new();
+        if commands == Commands::Trusted {
+            return Ok(said);
+        }
         let command = Command {
             args: vec![b"/.nothing".to_vec()],
             env: Vec::new(),

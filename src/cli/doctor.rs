@@ -6,11 +6,13 @@
 //! {
 //!   "roots": [{"name", "works", "why"?, "remedy"?, "notes": [text]}],
 //!   "takes": name or null,
+//!   "notes": [text],
 //!   "store": {"path", "why", "file_system", "free": bytes, "files": number or null}
 //! }
 //! ```
 //!
-//! `why` and `remedy` are there for what does not work; `takes` is what a build runs its commands on.
+//! `why` and `remedy` are there for what does not work; `takes` is what a build runs its commands on;
+//! `notes` of the whole are what all commands lack.
 
 use super::FAILURE;
 use super::flags::Typed;
@@ -26,7 +28,7 @@ use super::surroundings::Surroundings;
 use crate::build::{self, Diagnosis};
 use crate::request::Request;
 use crate::rootfs::probe::{Finding, Refusal, Verdict};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, Users};
 use crate::store::{Bytes, Space, space};
 use crate::sys::Cancel;
 use serde_json::{Map, Value, json};
@@ -49,7 +51,7 @@ pub(super) fn run(typed: Typed, around: &Surroundings) -> u8 {
         report::print(report, LogFormat::Text);
         FAILURE
     };
-    let sandbox = match Sandbox::start() {
+    let sandbox = match Sandbox::start_as(users(&request)) {
         Ok(sandbox) => sandbox,
         Err(error) => return failed(&Report::error("start the sandbox", &error)),
     };
@@ -82,6 +84,15 @@ pub(super) fn run(typed: Typed, around: &Surroundings) -> u8 {
     }
 }
 
+/// Gives who tries where nothing can be mounted: as in a build, but with a user namespace even where
+/// a store on overlayfs would keep a build from taking one, so that this is what is told.
+fn users(request: &Request) -> Users {
+    match request.rootfs.is_live() {
+        true => Users::Same,
+        false => Users::Own,
+    }
+}
+
 /// Gives what was found as a person reads it.
 fn for_people(
     diagnosis: &Diagnosis,
@@ -109,6 +120,9 @@ fn for_people(
             "\nno command can run here: only Dockerfiles without RUN are built"
         ),
     };
+    for note in &diagnosis.notes {
+        row(&mut out, "", note, columns);
+    }
     let store = text::line(request.store.to_string_lossy().as_bytes(), Colours::Drop);
     let _ = writeln!(
         out,
@@ -122,9 +136,9 @@ fn for_people(
 /// Appends a text behind its head, further lines below it.
 fn row(out: &mut String, head: &str, text: &str, columns: usize) {
     let mut lines = String::new();
-    help::wrap(text, INDENT, columns.max(2 * INDENT), &mut lines);
+    help::wrap(text, head.len(), columns.max(2 * INDENT), &mut lines);
     out.push_str(head);
-    out.push_str(lines.get(INDENT..).unwrap_or_default());
+    out.push_str(lines.get(head.len()..).unwrap_or_default());
 }
 
 fn on(room: Option<&Space>) -> String {
@@ -210,6 +224,7 @@ fn object(
     });
     json!({
         "roots": roots.collect::<Vec<_>>(),
+        "notes": diagnosis.notes,
         "takes": diagnosis.takes.map(|root| root.name()),
         "store": {
             "path": request.store.to_string_lossy(),

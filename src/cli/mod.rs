@@ -16,6 +16,7 @@ use crate::build::{self, Built};
 use crate::progress::{Event, Sink};
 use crate::request::{Request, RootfsChoice};
 use crate::sandbox::{Sandbox, Users};
+use crate::store::space;
 use crate::sys::Cancel;
 use flags::{Typed, Verb};
 use meaning::{LogFormat, Options};
@@ -83,7 +84,7 @@ fn start(typed: Typed, around: &Surroundings) -> u8 {
             return FAILURE;
         }
     };
-    let sandbox = match Sandbox::start_as(users(request.rootfs)) {
+    let sandbox = match Sandbox::start_as(users(&request, around)) {
         Ok(sandbox) => sandbox,
         Err(error) => {
             report::print(&Report::error("start the sandbox", &error), format);
@@ -145,11 +146,22 @@ fn start(typed: Typed, around: &Surroundings) -> u8 {
 
 /// Gives who builds where nothing can be mounted. What mounts nothing is done as who it is: root in an
 /// ordinary container has rights that it would give up.
-fn users(rootfs: RootfsChoice) -> Users {
-    match rootfs {
+fn users(request: &Request, around: &Surroundings) -> Users {
+    match request.rootfs {
+        // Overlay cannot be had there either, so nothing makes up for what root gives up.
+        RootfsChoice::Auto if around.uid == 0 && !could_mount(request) => Users::Same,
         RootfsChoice::Auto | RootfsChoice::Overlay | RootfsChoice::Fuse => Users::Own,
         RootfsChoice::Chroot | RootfsChoice::InPlace => Users::Same,
     }
+}
+
+/// Tells whether a root could be mounted by who has the right to mount.
+fn could_mount(request: &Request) -> bool {
+    let opens = || {
+        let mut options = std::fs::File::options();
+        options.read(true).write(true).open("/dev/fuse").is_ok()
+    };
+    space(&request.store).is_ok_and(|room| room.kind != "overlay") || opens()
 }
 
 /// Why there is no image, or no note of it.

@@ -188,6 +188,8 @@ pub struct Sandbox {
     helper: Pid,
     /// Why no root can be entered by a mount, where none can.
     no_mounts: Option<(String, i32)>,
+    /// Why the builder has no user namespace of its own, where it wants one.
+    no_users: Option<String>,
     /// What is less than it should be for all commands.
     notes: Vec<String>,
     /// What has been warned of.
@@ -223,6 +225,7 @@ impl Sandbox {
     /// however that ends: it has to be the main thread.
     pub fn start_as(users: Users) -> Result<Sandbox, Error> {
         let mut notes = Vec::new();
+        let mut no_users = None;
         let no_mounts = match private_mounts() {
             Ok(()) => None,
             Err((action, error)) => match (error.raw_os_error(), users) {
@@ -235,7 +238,11 @@ impl Sandbox {
                         notes.extend(one_id.map(|why| one_id_note(&why)));
                         None
                     }
-                    Err(why) => Some((format!("{action}, or a user namespace ({why})"), errno)),
+                    Err(why) => {
+                        let action = format!("{action}, or a user namespace ({why})");
+                        no_users = Some(why);
+                        Some((action, errno))
+                    }
                 },
             },
         };
@@ -253,6 +260,7 @@ impl Sandbox {
                 control,
                 helper,
                 no_mounts,
+                no_users,
                 notes,
                 warned: Mutex::default(),
                 plain: AtomicUsize::new(0),
@@ -267,6 +275,12 @@ impl Sandbox {
     /// Gives what is less here than it should be, whatever command runs, in words for the user.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Gives why the builder could not get a user namespace of its own, where it may not mount without
+    /// one and was to have one.
+    pub fn no_users(&self) -> Option<&str> {
+        self.no_users.as_deref()
     }
 
     /// Runs a command to its end, from any thread, several at a time; what it prints is handed on

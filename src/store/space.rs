@@ -2,7 +2,7 @@
 
 use super::remove::remove_tree;
 use super::session::make_dir;
-use super::{BLOBS, Error, LAYERS, Store};
+use super::{BLOBS, Error, LAYERS, Store, owned_room};
 use crate::fs::mountinfo;
 use crate::oci::{Descriptor, Digest};
 use std::fmt;
@@ -121,7 +121,11 @@ impl Store {
     /// Gives about how many bytes a layer will take here that it does not take yet, once it is
     /// unpacked: its blob, and its files, which have twice the size of a compressed blob.
     pub fn needs(&self, layer: &Descriptor, chain_id: &Digest) -> u64 {
-        let unpacked = self.dir().join(LAYERS).join(chain_id.hex()).is_dir();
+        let unpacked = self
+            .dir()
+            .join(owned_room(LAYERS))
+            .join(chain_id.hex())
+            .is_dir();
         let blob = self.dir().join(BLOBS).join(layer.digest.hex());
         let files = match unpacked {
             true => 0,

@@ -18,8 +18,8 @@ pub struct Rights {
     pub label: Label,
     /// Whether this is a user namespace within the machine's own.
     pub is_nested: bool,
-    /// How many user namespaces a user of this machine may make; nothing where it is not told.
-    pub user_namespaces: Option<u64>,
+    /// Why the builder could get no user namespace of its own, where it tried to.
+    pub no_users: Option<String>,
     /// The kinds of file systems that the kernel knows now; modules may bring more.
     pub file_systems: BTreeSet<String>,
     /// The kind of file system that the store lies on; empty where it is not told.
@@ -47,8 +47,9 @@ pub enum Label {
 }
 
 impl Rights {
-    /// Reads them; `store` is a directory of the store, absolute and without symbolic links.
-    pub fn read(store: &Path) -> Rights {
+    /// Reads them; `store` is a directory of the store, absolute and without symbolic links. `no_users`
+    /// is what the sandbox says of user namespaces.
+    pub fn read(store: &Path, no_users: Option<&str>) -> Rights {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         // AppArmor has a directory of its own where another module has the common file.
         let label = match text("/proc/self/attr/apparmor/current") {
@@ -64,15 +65,21 @@ impl Rights {
             filter: filter(&text("/proc/self/status")),
             label: labelled(&label),
             is_nested: !map.is_empty() && !map.split_whitespace().eq(whole),
-            user_namespaces: text("/proc/sys/user/max_user_namespaces")
-                .trim()
-                .parse()
-                .ok(),
+            no_users: no_users.map(str::to_owned),
             file_systems: file_systems(&text("/proc/filesystems")),
             below: mountinfo::holding(store).map_or(String::new(), |mount| {
                 String::from_utf8_lossy(&mount.kind).into_owned()
             }),
         }
+    }
+
+    /// Tells whether this is root as on a machine of its own or in a privileged container.
+    pub fn is_unlimited(&self) -> bool {
+        self.uid == 0
+            && self.has(CapabilitySet::SYS_ADMIN)
+            && self.filter == Filter::Off
+            && self.label == Label::Free
+            && !self.is_nested
     }
 
     /// Tells whether the builder has a capability.

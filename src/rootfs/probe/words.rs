@@ -109,12 +109,25 @@ pub(super) fn no_right(rights: &Rights) -> Refusal {
         uid => format!("user {uid} here"),
     };
     let why = format!("mounting takes CAP_SYS_ADMIN, which {who} does not have");
-    match (rights.uid, rights.user_namespaces) {
-        (1.., Some(0)) => Refusal::new(
-            format!("{why}, nor are there user namespaces (user.max_user_namespaces is 0)"),
-            format!("on the node sysctl user.max_user_namespaces=15000; or {MOUNT}"),
-        ),
-        _ => Refusal::new(why, MOUNT),
+    match &rights.no_users {
+        None => Refusal::new(why, MOUNT),
+        Some(refused) => {
+            let sysctl = match refused.contains("sysctl") {
+                true => "another value of that sysctl on the node; or ",
+                false => "",
+            };
+            let refused = without_number(refused);
+            let refused = match refused.as_str() {
+                "operation not permitted" if rights.filter == Filter::On => {
+                    "the seccomp filter refuses it"
+                }
+                other => other,
+            };
+            Refusal::new(
+                format!("{why}, nor can it have a user namespace ({refused})"),
+                format!("{sysctl}{MOUNT}"),
+            )
+        }
     }
 }
 
@@ -232,6 +245,17 @@ fn volume(store: &Path) -> String {
 
 /// Words an I/O error without its number.
 fn plain(error: &io::Error) -> String {
-    let text = error.to_string().to_lowercase();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
+    without_number(&error.to_string())
+}
+
+/// Gives a text of the system's without the number of its error.
+fn without_number(text: &str) -> String {
+    let text = text.to_lowercase();
+    match text.split_once(" (os error ") {
+        Some((before, after)) => {
+            let rest = after.split_once(')').map_or("", |(_, rest)| rest);
+            format!("{before}{rest}")
+        }
+        None => text,
+    }
 }

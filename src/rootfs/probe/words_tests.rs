@@ -15,7 +15,7 @@ fn all() -> Rights {
         filter: Filter::Off,
         label: Label::Free,
         is_nested: false,
-        user_namespaces: Some(15000),
+        no_users: None,
         file_systems: ["ext4", "overlay", "fuse"].map(str::to_owned).into(),
         below: "ext4".into(),
     }
@@ -81,11 +81,22 @@ fn refused_mounts_are_told_apart() {
             "mount",
             Errno::PERM,
             Rights {
-                user_namespaces: Some(0),
+                no_users: Some("No space left on device (os error 28): the machine's sysctl user.max_user_namespaces is 0".into()),
                 ..nobody()
             },
-            "(user.max_user_namespaces is 0)",
-            "sysctl user.max_user_namespaces",
+            "nor can it have a user namespace (no space left on device: the machine's sysctl user.max_user_namespaces is 0)",
+            "another value of that sysctl on the node; or in a pod",
+        ),
+        (
+            Overlay,
+            "mount",
+            Errno::PERM,
+            Rights {
+                no_users: Some("Operation not permitted (os error 1)".into()),
+                ..ordinary()
+            },
+            "nor can it have a user namespace (the seccomp filter refuses it)",
+            "privileged: true",
         ),
         (
             Overlay,
