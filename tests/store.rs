@@ -186,7 +186,7 @@ fn what_an_overlay_shows_of_lower_layers_is_removed() {
     let merged = at("merged");
     let _mounted = Tmpfs(&merged);
     // Deeper than what may be open at once, in the upper layer.
-    let deep = merged.join("a/b").join(vec!["deep"; 900].join("/"));
+    let deep = merged.join("a/b").join(vec!["d"; 1500].join("/"));
     fs::create_dir_all(deep).unwrap();
     shutter::store::remove_tree(&at("merged/a")).unwrap();
     assert_eq!(fs::read_dir(at("merged")).unwrap().count(), 0);

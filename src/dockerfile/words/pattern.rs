@@ -140,6 +140,8 @@ impl Pattern {
             };
             out.extend(chars.iter().take(start).skip(last));
             if end > last || start == 0 {
+                // What is read of it may leave nothing.
+                spend(work, replacement.len())?;
                 let before = out.len();
                 expand(replacement, &chars[start..end], &mut out);
                 spend(work, out.len() - before + 1)?;

@@ -201,6 +201,13 @@ proptest! {
 }
 
 #[test]
+fn what_a_replacement_takes_to_read_counts_though_nothing_comes_of_it() {
+    let env = |_: &str| Some("x".repeat(5000));
+    let error = word("${B//x/\\$$B}", '\\', &env).unwrap_err();
+    assert!(error.0.contains("too much work"), "{error}");
+}
+
+#[test]
 fn a_replacement_is_given_up_as_soon_as_it_is_too_long() {
     let env = |_: &str| Some("x".repeat(5000));
     for text in ["${B//x/$B}", "a${B//x/${B}y}b"] {
