@@ -4,15 +4,17 @@
 //! will copy or mount from is complete, so that no stage waits for another one with the root in its
 //! hands. What a later one still wants of its files is copied to a directory before it gives it up.
 
+use super::base;
 use super::wait::lock;
 use super::{BoxError, Error, Shared};
 use crate::changeset::{Action, Changeset, State};
 use crate::context::Context;
-use crate::fs::{Meta, RelPath, Source, Tree};
+use crate::fs::{self, Content, LayerView, Meta, RelPath, Source, Tree};
+use crate::layer::Unpacked;
 use crate::plan::{self, Base};
 use crate::request::{NamedContext, Output, Place, Request, RootfsChoice, SecretSource, SshSource};
-use crate::rootfs::{Guard, Live};
-use std::os::fd::{AsRawFd, OwnedFd};
+use crate::rootfs::{Guard, Live, Rootfs};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -48,14 +50,68 @@ pub(super) fn is_wanted_later(shared: &Shared<'_>, place: usize) -> bool {
         || (place == shared.plan.target && super::deliver::wants_root(shared.request))
 }
 
-/// Makes the root show a tree. `dir` is an empty directory.
-pub(super) fn take(shared: &Shared<'_>, tree: &Tree, dir: PathBuf) -> Result<Live, BoxError> {
+/// Makes the root show a stage's tree, of which `files` are the lowest layers. `dir` is an empty
+/// directory. What the layers' files are after it is found in the root.
+pub(super) fn take(
+    shared: &Shared<'_>,
+    place: usize,
+    tree: &mut Tree,
+    files: &[Unpacked],
+    dir: PathBuf,
+) -> Result<Live, BoxError> {
+    let dirs: Vec<PathBuf> = files.iter().map(|layer| layer.dir.clone()).collect();
+    let movable = match is_sole_user(shared, place) && is_in_the_root(shared.store.dir())? {
+        true => shared.store.take_layers(&dirs)?.unwrap_or_default(),
+        false => Vec::new(),
+    };
     let top = match tree.get(&RelPath::root()) {
         Some(found) => found.meta,
         None => Meta::dir(0o755, shared.clock.now),
     };
-    let root = Live::in_place(dir, tree, &top, guard(shared), shared.cancel)?;
+    let guard = guard(shared);
+    let root = Live::in_place(dir, tree, &top, guard, &movable, shared.cancel)?;
+    if !movable.is_empty() {
+        let content = Arc::new(root.root()?.try_clone_to_owned()?);
+        let mut moved = Tree::default();
+        for (number, layer) in tree.layers().iter().enumerate() {
+            moved.push(match number < movable.len() {
+                true => Arc::new(LayerView {
+                    toc: layer.toc.clone(),
+                    content: Content::Dir(Arc::clone(&content)),
+                }),
+                false => Arc::clone(layer),
+            });
+        }
+        *tree = moved;
+    }
     Ok(root)
+}
+
+/// Tells whether a directory is on the root's own mount, so that files can be moved out of it.
+fn is_in_the_root(dir: &Path) -> std::io::Result<bool> {
+    let mount = |path: &Path| {
+        let opened = std::fs::File::open(path)?;
+        Ok::<_, std::io::Error>(fs::glance_at(opened.as_fd(), b"")?.mount)
+    };
+    Ok(mount(dir)? == mount(Path::new("/"))?)
+}
+
+/// Tells whether nobody but the stage at a place, while it has the root, reads its base's files.
+fn is_sole_user(shared: &Shared<'_>, place: usize) -> bool {
+    let Some(stage) = shared.plan.stages.get(place) else {
+        return false;
+    };
+    let Some(key) = base::key(&stage.base, &stage.platform) else {
+        return false;
+    };
+    let is_the_base = |base: &Base, platform| base::key(base, platform).as_ref() == Some(&key);
+    let stages = shared.plan.stages.iter();
+    let based = stages.filter(|other| is_the_base(&other.base, &other.platform));
+    let platform = &shared.request.platform;
+    let mut named = shared.steps.iter().flat_map(|steps| plan::bases(steps));
+    based.count() == 1
+        && !named.any(|(_, base)| is_the_base(base, platform))
+        && !is_wanted_later(shared, place)
 }
 
 /// Gives what is the builder's in the root: itself, and what it reads and writes there.

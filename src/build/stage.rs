@@ -434,7 +434,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             self.turn = Some(self.shared.one_root.turn());
             let _span = self.span(id, Work::Root, "root");
             let dir = self.shared.stage_scratch(self.place)?;
-            self.root = Some(Box::new(one_root::take(self.shared, &self.tree, dir)?));
+            let (shared, place) = (self.shared, self.place);
+            let root = one_root::take(shared, place, &mut self.tree, &self.files, dir)?;
+            self.root = Some(Box::new(root));
             self.unapplied.clear();
             return Ok(true);
         }

@@ -159,6 +159,11 @@ impl Toc {
         )
     }
 
+    /// Gives the entries below a directory, at any depth, in canonical order.
+    pub fn within(&self, dir: &RelPath) -> impl Iterator<Item = TocEntry> + '_ {
+        self.below(dir.as_bytes()).filter_map(|at| self.entry(at))
+    }
+
     fn record(&self, at: usize) -> Option<&[u8]> {
         let start = HEADER.checked_add(at.checked_mul(RECORD)?)?;
         if at >= self.count {

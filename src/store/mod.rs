@@ -214,6 +214,21 @@ impl Store {
         &self.session.store
     }
 
+    /// Takes unpacked layers out of the store, for somebody who may move files out of them; gives their
+    /// directories now, which go with this opening of the store. `None` where somebody else has the
+    /// store open, who may be reading them. Who wants such a layer later unpacks it again.
+    pub fn take_layers(&self, dirs: &[PathBuf]) -> Result<Option<Vec<PathBuf>>, Error> {
+        if !self.session.is_alone() {
+            return Ok(None);
+        }
+        let take = |dir: &PathBuf| {
+            let to = self.session.name();
+            fs::rename(dir, &to).map_err(|e| self.session.fail("take out", dir, e))?;
+            Ok(to)
+        };
+        dirs.iter().map(take).collect::<Result<_, _>>().map(Some)
+    }
+
     /// Gives a blob's file where the store has it with just this size; one of another size is dropped.
     pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<PathBuf>, Error> {
         let path = blob_path(self.dir(), digest);

@@ -57,6 +57,15 @@ impl Session {
         Error::io(&self.store, action, path, source)
     }
 
+    /// Tells whether nobody else has the store open.
+    pub fn is_alone(&self) -> bool {
+        let Ok(entries) = fs::read_dir(self.store.join("tmp")) else {
+            return false;
+        };
+        let mut others = entries.flatten().map(|entry| entry.path());
+        others.all(|path| path == self.own || abandoned(&path).is_some())
+    }
+
     /// Takes over what dead owners left in `tmp/` and `run/`; gives the directory it is in now,
     /// where there was any. What cannot be moved stays for another time.
     pub fn sweep(&self) -> Option<PathBuf> {

@@ -147,7 +147,7 @@ fn in_place(jail: &Path, layers: &[PathBuf]) -> Live {
     std::env::set_current_dir("/").expect("enter the root");
     let cancel = Cancel::new().expect("a switch");
     let guard = Guard::default();
-    Live::in_place("/builder".into(), &tree, &top_of(None), guard, &cancel).expect("a root")
+    Live::in_place("/builder".into(), &tree, &top_of(None), guard, &[], &cancel).expect("a root")
 }
 
 /// The way back from a directory that the process has locked itself into.

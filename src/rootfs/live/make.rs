@@ -1,7 +1,7 @@
 //! Filling the directory, and emptying it.
 
-use super::Guard;
 use super::look::Failure;
+use super::{Guard, moved};
 use crate::changeset::{self, Action, Change};
 use crate::fs::{self, Deletions, Kind, Meta, Placer, RelPath, Tree};
 use crate::rootfs::dirs::at;
@@ -10,7 +10,7 @@ use crate::sys::Cancel;
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Gives the tree that unpacked layers make, bottom first.
@@ -22,16 +22,21 @@ pub(super) fn tree(lowers: &[Lower]) -> Result<Tree, Error> {
     Ok(tree)
 }
 
-/// Puts copies of a tree's files into a directory, and gives that its metadata.
+/// Puts copies of a tree's files into a directory, and gives that its metadata. `movable` are the
+/// files of the tree's lowest layers where they may be moved instead.
 pub(super) fn fill(
     root: &Arc<OwnedFd>,
     tree: &Tree,
     top: &Meta,
     guard: &Guard,
+    movable: &[PathBuf],
     cancel: &Cancel,
 ) -> Result<(), Error> {
     let changes = changeset::whole(tree, &|found| found.meta.mtime);
     let mut changes = without_kept(&changes, guard).into_owned();
+    if !movable.is_empty() {
+        moved::move_in(root, tree, movable, guard, &mut changes)?;
+    }
     let action = Action::Put {
         meta: top.clone(),
         source: None,

@@ -5,6 +5,7 @@ mod clock;
 mod guard;
 mod look;
 mod make;
+mod moved;
 mod watch;
 
 pub use guard::Guard;
@@ -85,24 +86,26 @@ impl Live {
         std::fs::create_dir(&path).map_err(at("create", &path))?;
         let live = Live::open(dir, path, Way::Chroot, Guard::default())?;
         let tree = make::tree(lowers)?;
-        make::fill(&live.root, &tree, top, &live.guard, cancel)?;
+        make::fill(&live.root, &tree, top, &live.guard, &[], cancel)?;
         Ok(live)
     }
 
     /// Takes the root that the builder itself is in, and puts copies of a tree's files there in place
     /// of all that `guard` does not keep and that is no mount. `dir` is a directory
-    /// for what has to lie elsewhere.
+    /// for what has to lie elsewhere. `movable` are directories with the files of the tree's lowest
+    /// layers, which are moved and not copied as far as that goes; nothing else may want them after.
     pub fn in_place(
         dir: PathBuf,
         tree: &Tree,
         top: &Meta,
         guard: Guard,
+        movable: &[PathBuf],
         cancel: &Cancel,
     ) -> Result<Live, Error> {
         let guard = guard.with(&dir).with_mounts();
         let mut live = Live::open(dir, PathBuf::from("/"), Way::Stay, guard)?;
         make::clear(&live.root, &live.guard).map_err(failed("clear"))?;
-        make::fill(&live.root, tree, top, &live.guard, cancel)?;
+        make::fill(&live.root, tree, top, &live.guard, movable, cancel)?;
         live.borrowed = Borrowed::of(&live.guard, tree);
         Ok(live)
     }
