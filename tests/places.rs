@@ -180,6 +180,25 @@ fn one_container_builds_in_place_again_and_again() {
     ));
     place.outside(&third, "third-out", &[&above]);
     assert_eq!(place.digest("third-in"), place.digest("third-out"));
+    // Another image stands on the layers that the first one's files were moved out of.
+    let fourth = place.work.join("fourth");
+    std::fs::create_dir(&fourth).expect("a directory");
+    let text = "FROM base\nRUN rm -r /tree\n\
+                RUN --mount=from=again,target=/o cp -r /o/tree /again\n";
+    std::fs::write(fourth.join("Dockerfile"), text).expect("write");
+    let fourth = fourth.display().to_string();
+    let again = format!(
+        "--build-context=again=oci-layout://{}",
+        place.layout.display()
+    );
+    succeeded(&place.build(
+        "inplace",
+        &fourth,
+        "fourth-in",
+        &["--cache-dir=/store", &again],
+    ));
+    place.outside(&fourth, "fourth-out", &[&again]);
+    assert_eq!(place.digest("fourth-in"), place.digest("fourth-out"));
     let second = place.work.join("second").display().to_string();
     let more = ["--cache-dir=/store", "--cleanup"];
     succeeded(&place.build("inplace", &second, "second-in", &more));

@@ -11,9 +11,11 @@ use crate::changeset::{Action, Changeset, State};
 use crate::context::Context;
 use crate::fs::{self, Content, LayerView, Meta, RelPath, Source, Tree};
 use crate::layer::Unpacked;
+use crate::oci::Digest;
 use crate::plan::{self, Base};
 use crate::request::{NamedContext, Output, Place, Request, RootfsChoice, SecretSource, SshSource};
 use crate::rootfs::{Guard, Live, Rootfs};
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -105,11 +107,18 @@ fn is_sole_user(shared: &Shared<'_>, place: usize) -> bool {
         return false;
     };
     let is_the_base = |base: &Base, platform| base::key(base, platform).as_ref() == Some(&key);
+    // Another image may stand on the same layers.
+    let resolved = &shared.bases.resolved;
+    let layers = |key| resolved.get(key).into_iter().flat_map(|base| &base.layers);
+    let own: BTreeSet<&Digest> = layers(&key).map(|layer| &layer.chain_id).collect();
+    let others = resolved.keys().filter(|other| **other != key);
+    let mut others = others.flat_map(layers);
     let stages = shared.plan.stages.iter();
     let based = stages.filter(|other| is_the_base(&other.base, &other.platform));
     let platform = &shared.request.platform;
     let mut named = shared.steps.iter().flat_map(|steps| plan::bases(steps));
     based.count() == 1
+        && !others.any(|layer| own.contains(&layer.chain_id))
         && !named.any(|(_, base)| is_the_base(base, platform))
         && !is_wanted_later(shared, place)
 }

@@ -436,6 +436,10 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             let dir = self.shared.stage_scratch(self.place)?;
             let (shared, place) = (self.shared, self.place);
             let root = one_root::take(shared, place, &mut self.tree, &self.files, dir)?;
+            self.base_tree = Tree::default();
+            for layer in self.tree.layers().iter().take(self.files.len()) {
+                self.base_tree.push(Arc::clone(layer));
+            }
             self.root = Some(Box::new(root));
             self.unapplied.clear();
             return Ok(true);
