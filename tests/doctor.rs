@@ -352,6 +352,8 @@ fn image() -> (dockerd::Dockerd, tempfile::TempDir) {
     for place in ["kaniko/executor", "usr/bin/shutter"] {
         std::fs::copy(env!("CARGO_BIN_EXE_shutter"), root.join(place)).unwrap();
     }
+    // What tells that everything here is the executor's own.
+    std::fs::write(root.join(".shutter-executor-image"), "").unwrap();
     let tar = scratch.path().join("root.tar");
     let made = Command::new("tar")
         .arg("-C")

@@ -254,6 +254,120 @@ fn a_chroot_leaves_the_agent_as_it_was() {
     assert_eq!(other, Vec::<&str>::new());
 }
 
+#[test]
+fn what_a_build_names_is_neither_removed_nor_in_the_image() {
+    let place = Place::new(&[]);
+    place.sh(
+        "cd /kept; mkdir extra sub sub/part; echo x > extra/x; echo y > sub/other; \
+         echo 'FROM base' > elsewhere; echo 'RUN echo 1 > /one; ln /one /two' >> elsewhere; \
+         echo one > /kept/elsewhere.dockerignore; cd sub/part; /program/busybox tar -cf /kept/c.tar .",
+    );
+    let store = "--cache-dir=/store";
+    // Context, more flags, and what is there after it.
+    let table: &[(&str, &[&str], &str)] = &[
+        (
+            "/kept/context",
+            &["--dockerfile=/kept/elsewhere"],
+            "/kept/elsewhere /kept/elsewhere.dockerignore /kept/context/of-the-context",
+        ),
+        (
+            "/kept/context",
+            &[
+                "--dockerfile=/kept/elsewhere",
+                "--build-context=extra=/kept/extra",
+            ],
+            "/kept/extra/x",
+        ),
+        (
+            "/kept/sub",
+            &["--dockerfile=/kept/elsewhere", "--context-sub-path=part"],
+            "/kept/sub/other /kept/sub/part",
+        ),
+        (
+            "tar:///kept/c.tar",
+            &["--dockerfile=elsewhere"],
+            "/kept/c.tar",
+        ),
+    ];
+    for (number, (context, more, there)) in table.iter().enumerate() {
+        // What a build names is all that the one before has left.
+        place.sh(
+            "mkdir -p /kept/context /kept/extra /kept/sub/part; cd /kept; echo x > extra/x; \
+             echo y > sub/other; echo c > context/of-the-context; \
+             printf 'FROM base\\nRUN echo 1 > /one; ln /one /two\\n' > elsewhere; \
+             echo one > elsewhere.dockerignore; cp elsewhere sub/part; \
+             /program/busybox tar -C /kept -cf c.tar elsewhere",
+        );
+        let more = [&[store], *more].concat();
+        let done = place.build("inplace", context, &format!("named-{number}"), &more);
+        succeeded(&done);
+        place.sh(&format!("/program/busybox ls -d {there} /one"));
+        assert_eq!(
+            place.digest(&format!("named-{number}")),
+            place.digest("named-0")
+        );
+    }
+    let refused = place.build("inplace", "/", "all", &[store, "--dockerfile=/one"]);
+    assert!(!refused.status.success());
+    place.sh("/program/busybox cp /program/busybox /busybox; printf 'FROM base\\nRUN true\\n' > /Dockerfile");
+    let refused = place.build("inplace", "/", "all", &[store]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("/ itself is to be kept"), "{said}");
+    place.sh("/program/busybox ls -d /busybox /one");
+    // Without a command there is nothing in the root to be removed.
+    place.sh(
+        "/program/busybox mkdir -p /plain; printf 'FROM base\\nENV A=b\\n' > /plain/Dockerfile",
+    );
+    succeeded(&place.build("inplace", "/plain", "plain", &[store, "--cleanup"]));
+    place.sh("/program/busybox ls -d /busybox /one");
+}
+
+#[test]
+fn images_with_flags_of_their_own_are_as_on_overlay() {
+    let place = Place::new(&[]);
+    // Dockerfile, flags, and what is said of it.
+    let table: &[(&str, &[&str], &str)] = &[
+        (
+            "FROM base AS a\nRUN echo a > /f; mkdir /d\nFROM base AS b\nRUN echo b > /f; echo x > /x\n\
+             FROM a\nCOPY --from=b /x /x\n",
+            &["--single-snapshot"],
+            "",
+        ),
+        (
+            "FROM base\nRUN mkdir /cache; echo 1 > /cache/f; ln /cache/f /z\nRUN touch /cache/g\n",
+            &["--ignore-path=/cache"],
+            "",
+        ),
+        (
+            "FROM base\nWORKDIR /program\nRUN true\n",
+            &[],
+            "/program is a mount of this container",
+        ),
+    ];
+    for (number, (text, more, says)) in table.iter().enumerate() {
+        let context = place.work.join(format!("flags-{number}"));
+        std::fs::create_dir(&context).expect("a directory");
+        std::fs::write(context.join("Dockerfile"), text).expect("write");
+        let context = context.display().to_string();
+        let name = |of: &str| format!("flags-{number}-{of}");
+        let inside = [&["--cache-dir=/store"], *more].concat();
+        let done = place.build("inplace", &context, &name("in"), &inside);
+        succeeded(&done);
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(
+            said.matches(says).count().min(2),
+            1 + usize::from(says.is_empty()),
+            "{said}"
+        );
+        place.outside(&context, &name("out"), more);
+        assert_eq!(
+            place.digest(&name("in")),
+            place.digest(&name("out")),
+            "{text}"
+        );
+    }
+}
+
 /// Commands that mean harm: root, command, and what the build says of it; nothing where it is none of
 /// the command's business how it ends.
 const ATTACKS: &[(&str, &str, &str)] = &[

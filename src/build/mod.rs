@@ -453,9 +453,15 @@ pub fn build(
     if !(request.cleanup && one_root::is_one(&shared)) {
         return result;
     }
-    let cleaned = one_root::clean(&shared);
-    // What failed first is what is told.
-    result.and_then(|built| cleaned.map(|()| built))
+    match (result, one_root::clean(&shared)) {
+        (Ok(built), cleaned) => cleaned.map(|()| built),
+        (Err(error), cleaned) => {
+            if let Err(second) = cleaned {
+                sink.message(Level::Warn, second.to_string());
+            }
+            Err(error)
+        }
+    }
 }
 
 /// Carries the plan out and delivers the image, of which `last` is the config.

@@ -7,13 +7,17 @@
 use super::base;
 use super::wait::lock;
 use super::{BoxError, Error, Shared};
-use crate::changeset::{Action, Changeset, State};
+use crate::changeset::{self, Action, Changeset};
 use crate::context::Context;
 use crate::fs::{self, Content, LayerView, Meta, RelPath, Source, Tree};
 use crate::layer::Unpacked;
 use crate::oci::Digest;
 use crate::plan::{self, Base};
-use crate::request::{NamedContext, Output, Place, Request, RootfsChoice, SecretSource, SshSource};
+use crate::progress::Level;
+use crate::request::{
+    ContextSource, NamedContext, OWN_IMAGE, Output, Place, Request, RootfsChoice, SecretSource,
+    SshSource,
+};
 use crate::rootfs::{Guard, Live, Rootfs};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -22,7 +26,19 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The right to use the root, which one stage has at a time.
 #[derive(Default)]
-pub(super) struct OneRoot(Mutex<()>);
+pub(super) struct OneRoot {
+    turn: Mutex<()>,
+    state: Mutex<State>,
+}
+
+/// What has become of the root.
+#[derive(Default)]
+struct State {
+    /// Whether a stage has had it.
+    is_used: bool,
+    /// What has been warned of.
+    warned: BTreeSet<RelPath>,
+}
 
 /// A stage's turn.
 pub(super) struct Turn<'a> {
@@ -32,7 +48,7 @@ pub(super) struct Turn<'a> {
 impl OneRoot {
     pub(super) fn turn(&self) -> Turn<'_> {
         Turn {
-            _guard: lock(&self.0),
+            _guard: lock(&self.turn),
         }
     }
 }
@@ -60,7 +76,7 @@ pub(super) fn take(
     tree: &mut Tree,
     files: &[Unpacked],
     dir: PathBuf,
-) -> Result<Live, BoxError> {
+) -> Result<(Live, Guard), BoxError> {
     let dirs: Vec<PathBuf> = files.iter().map(|layer| layer.dir.clone()).collect();
     let movable = match is_sole_user(shared, place) && is_in_the_root(shared.store.dir())? {
         true => shared.store.take_layers(&dirs)?.unwrap_or_default(),
@@ -72,6 +88,13 @@ pub(super) fn take(
     };
     let guard = guard(shared);
     let root = Live::in_place(dir, tree, &top, guard, &movable, shared.cancel)?;
+    lock(&shared.one_root.state).is_used = true;
+    let guard = root.guard().clone();
+    for path in guard.paths().filter(|path| !is_the_kernels(path)) {
+        if !tree.children(path).is_empty() {
+            say_kept(shared, path);
+        }
+    }
     if !movable.is_empty() {
         let content = Arc::new(root.root()?.try_clone_to_owned()?);
         let mut moved = Tree::default();
@@ -86,7 +109,7 @@ pub(super) fn take(
         }
         *tree = moved;
     }
-    Ok(root)
+    Ok((root, guard))
 }
 
 /// Tells whether a directory is on the root's own mount, so that files can be moved out of it.
@@ -123,20 +146,61 @@ fn is_sole_user(shared: &Shared<'_>, place: usize) -> bool {
         && !is_wanted_later(shared, place)
 }
 
+/// Tells whether a path is the kernel's or the container's in any image.
+fn is_the_kernels(path: &RelPath) -> bool {
+    const OTHERS: [&[u8]; 6] = [
+        b"proc",
+        b"sys",
+        b"dev",
+        b"etc/hosts",
+        b"etc/hostname",
+        b"etc/resolv.conf",
+    ];
+    let within = |other: &&[u8]| RelPath::clean(other).is_some_and(|other| path.is_within(&other));
+    OTHERS.iter().any(within)
+}
+
+/// Warns of changes that have no place in the root.
+pub(super) fn warn(shared: &Shared<'_>, guard: &Guard, changes: &Changeset) {
+    for change in &changes.changes {
+        warn_of(shared, guard, &change.path);
+    }
+}
+
+/// Warns of a path that has no place in the root.
+pub(super) fn warn_of(shared: &Shared<'_>, guard: &Guard, path: &RelPath) {
+    if !guard.covers(path) {
+        return;
+    }
+    let above = path.ancestors().chain([path.clone()]);
+    let kept = above.filter(|path| guard.paths().any(|kept| kept == path));
+    for path in kept.filter(|path| !is_the_kernels(path)) {
+        say_kept(shared, &path);
+    }
+}
+
+/// Says, once, that a path of the image is something else's in the root.
+fn say_kept(shared: &Shared<'_>, path: &RelPath) {
+    if lock(&shared.one_root.state).warned.insert(path.clone()) {
+        let text = format!(
+            "/{path} is a mount of this container, or named by the build: commands in place see that \
+             and not what the image has there, and what they write to it is not in the image"
+        );
+        shared.sink.message(Level::Warn, text);
+    }
+}
+
 /// Gives what is the builder's in the root: itself, and what it reads and writes there.
 fn guard(shared: &Shared<'_>) -> Guard {
     let mut guard = Guard::default()
         .with(shared.store.dir())
         .with(&shared.scratch.dir)
-        .with(Path::new("/kaniko"));
+        .with(Path::new("/kaniko"))
+        .with(Path::new(OWN_IMAGE));
     let here = std::env::current_exe();
     let own = here.into_iter().chain(belongings(shared.request));
     for path in own.chain(shared.request.ignore.iter().cloned()) {
-        // By way of a link it is the same thing at another path.
-        if let Ok(real) = path.canonicalize() {
-            guard = guard.with(&real);
-        }
-        guard = guard.with(&path);
+        guard = guard.with(&real(&path)).with(&path);
     }
     let named = shared
         .request
@@ -153,10 +217,27 @@ fn guard(shared: &Shared<'_>) -> Guard {
     guard
 }
 
+/// Gives the same path without symbolic links, as far as it is there.
+fn real(path: &Path) -> PathBuf {
+    let mut above = path.ancestors();
+    let found = above.find_map(|above| Some((above, above.canonicalize().ok()?)));
+    match found.and_then(|(above, real)| Some(real.join(path.strip_prefix(above).ok()?))) {
+        Some(real) => real,
+        None => path.to_owned(),
+    }
+}
+
 /// Gives the files that a request names: what is read when it is wanted, and what is written at the
 /// end.
 fn belongings(request: &Request) -> Vec<PathBuf> {
     let mut out = request.keep.clone();
+    if request.dockerfile.is_absolute() {
+        out.push(request.dockerfile.clone());
+        let mut ignore = request.dockerfile.clone().into_os_string();
+        ignore.push(".dockerignore");
+        out.push(ignore.into());
+    }
+    let mut sources = vec![&request.context];
     for secret in request.secrets.values() {
         match secret {
             SecretSource::File(path) => out.push(path.clone()),
@@ -190,7 +271,14 @@ fn belongings(request: &Request) -> Vec<PathBuf> {
     for named in request.contexts.values() {
         match named {
             NamedContext::Layout(layout) => out.push(layout.dir.clone()),
-            NamedContext::Files(_) | NamedContext::Image(_) => {}
+            NamedContext::Files(source) => sources.push(source),
+            NamedContext::Image(_) => {}
+        }
+    }
+    for source in sources {
+        match source {
+            ContextSource::Directory(path) | ContextSource::Archive(path) => out.push(path.clone()),
+            ContextSource::Git(_) | ContextSource::Http(_) | ContextSource::Stdin => {}
         }
     }
     let registry = &request.registry;
@@ -208,9 +296,32 @@ fn belongings(request: &Request) -> Vec<PathBuf> {
     out
 }
 
-/// Removes all that is an image's from the root once a build is over.
+/// Removes all that is an image's from the root once a build is over, where one was there.
 pub(super) fn clean(shared: &Shared<'_>) -> Result<(), Error> {
+    if !lock(&shared.one_root.state).is_used {
+        return Ok(());
+    }
     Live::clean(guard(shared)).map_err(|e| Error::other("clean the root up", e))
+}
+
+/// Has changes take the content of files from others that have it, by path.
+pub(super) fn take_content_of(changes: &mut Changeset, others: &Changeset) {
+    for change in &mut changes.changes {
+        let Action::Put {
+            source: Some(source @ Source::Live { .. }),
+            ..
+        } = &mut change.action
+        else {
+            continue;
+        };
+        if let Some(Action::Put {
+            source: Some(other),
+            ..
+        }) = others.get(&change.path)
+        {
+            *source = other.clone();
+        }
+    }
 }
 
 /// Copies the content of what a stage changed out of the root, into an empty directory, and gives
@@ -223,7 +334,7 @@ pub(super) fn keep(
     let fd: Arc<OwnedFd> = Arc::new(std::fs::File::open(dir)?.into());
     Live::copy_out(&fd, &changes, shared.cancel)?;
     let mut kept = changes;
-    kept.state = State::Frozen;
+    kept.state = changeset::State::Frozen;
     for change in &mut kept.changes {
         if let Action::Put {
             source: Some(source),

@@ -12,7 +12,7 @@ use crate::fs::{Ids, Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, CopySource, From, Op, RunOp, Step, Unpack};
 use crate::progress::{Event, Level, Owner, StepId, Stream, Work};
-use crate::rootfs::{Lower, Rootfs};
+use crate::rootfs::{Guard, Lower, Rootfs};
 use crate::sandbox::{Command, Exit, Identity};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -120,6 +120,8 @@ struct Running<'scope, 'env> {
     turn: Option<Turn<'scope>>,
     /// In place, where the stage's files are wanted after it: how it started and what it changed.
     since: Option<Since>,
+    /// In place, what is not the image's, once the stage has the root.
+    guard: Guard,
 }
 
 /// How a stage started, and all that its steps have changed.
@@ -200,6 +202,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             merged: shared.request.single_snapshot.then(Changeset::default),
             turn: None,
             since: None,
+            guard: Guard::default(),
         };
         match &stage.base {
             Base::Scratch => {}
@@ -353,11 +356,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         changeset: Changeset,
         on_root: bool,
     ) -> Result<Option<Pending>, BoxError> {
-        let mut changeset = changeset;
-        if !self.shared.ignored.is_empty() {
-            let ignored = |path: &RelPath| self.shared.ignored.iter().any(|at| path.is_within(at));
-            changeset.changes.retain(|change| !ignored(&change.path));
-        }
+        one_root::warn(self.shared, &self.guard, &changeset);
         let changeset = Arc::new(changeset);
         self.tree.push(Arc::new(changeset.view()?));
         if !on_root {
@@ -435,7 +434,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             let _span = self.span(id, Work::Root, "root");
             let dir = self.shared.stage_scratch(self.place)?;
             let (shared, place) = (self.shared, self.place);
-            let root = one_root::take(shared, place, &mut self.tree, &self.files, dir)?;
+            let (root, guard) = one_root::take(shared, place, &mut self.tree, &self.files, dir)?;
+            self.guard = guard;
             self.base_tree = Tree::default();
             for layer in self.tree.layers().iter().take(self.files.len()) {
                 self.base_tree.push(Arc::clone(layer));
@@ -467,6 +467,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             let dir = self.shared.kept_scratch(self.place);
             let dir = dir.map_err(|e| failed(e.into()))?;
             let kept = one_root::keep(self.shared, since.changes, &dir).map_err(failed)?;
+            if let Some(merged) = &mut self.merged {
+                one_root::take_content_of(merged, &kept);
+            }
             let kept = Arc::new(kept);
             self.tree = since.tree;
             let view = kept.view().map_err(|e| failed(e.into()))?;
@@ -487,6 +490,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let root = self.root.as_mut().ok_or_else(|| {
             Error::other("run a command", "its stage was given no root directory")
         })?;
+        if let Some(path) = RelPath::clean(&command.cwd) {
+            one_root::warn_of(self.shared, &self.guard, &path);
+        }
         root.begin().map_err(|e| failed(e.into()))?;
         let opened = root.root().map_err(|e| failed(e.into()))?;
         make_directory(opened, &command.cwd).map_err(|e| failed(e.into()))?;
@@ -556,7 +562,17 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             .span(Owner::Step(id), Work::Diff, "diff", None);
         let tracked = root.commit().map_err(|e| failed(e.into()))?;
         let tracked = tracked.with_owners_of(&self.tree, Ids::here());
+        let tracked = self.heeded(tracked).map_err(failed)?;
         tracked.settle(&self.tree).map_err(|e| failed(e.into()))
+    }
+
+    /// Leaves out what the request wants left as it is.
+    fn heeded(&self, changes: Changeset) -> Result<Changeset, BoxError> {
+        let ignored = &self.shared.ignored;
+        if ignored.is_empty() {
+            return Ok(changes);
+        }
+        Ok(changes.without(&|path| ignored.iter().any(|at| path.is_within(at)))?)
     }
 
     fn prepare(&self, run: &RunOp, ready: &Ready) -> Result<Command, BoxError> {
@@ -639,7 +655,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             copied: self.shared.clock.copied,
         };
         let made = context::copy(copy, &origin, &fetched, below, &scratch, dates, cancel)?;
-        Ok(Some(made.settle(below)?))
+        Ok(Some(self.heeded(made)?.settle(below)?))
     }
 }
 

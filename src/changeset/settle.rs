@@ -5,6 +5,17 @@ use crate::fs::{Kind, RelPath, Tree};
 use rayon::prelude::*;
 
 impl Changeset {
+    /// Leaves out some paths. Of a hard-linked file the first name that is left becomes the file.
+    pub fn without(self, left_out: &dyn Fn(&RelPath) -> bool) -> Result<Changeset, Error> {
+        let mut items = untie(self.changes, &mut 0)?;
+        items.retain(|item| !left_out(&item.path));
+        items.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(Changeset {
+            changes: tie(items),
+            state: self.state,
+        })
+    }
+
     /// Makes what was tracked exact: sorts, writes opaque directories out as deletions, drops what
     /// equals the tree (metadata with times, content by BLAKE3, taken in parallel on the rayon
     /// pool), drops deletions of what was not there, and adds the directories above each change

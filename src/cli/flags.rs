@@ -587,8 +587,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "NAME",
         Text(|t| &mut t.rootfs),
         "What commands run on: overlay, fuse, inplace (this container's own root directory, whose files \
-         are replaced) or chroot; auto takes the first that works, inplace only where the program lies in \
-         /kaniko (default: auto)",
+         are replaced) or chroot; auto takes the first that works, inplace only in the executor's own \
+         image (default: auto)",
     ),
     works(
         Run,

@@ -467,7 +467,18 @@ fn kept(typed: &Typed, around: &Surroundings) -> Vec<PathBuf> {
         .into_iter()
         .flatten()
         .map(|path| around.cwd.join(path));
+    // All of it, whatever part of it is built.
+    let context = typed.context.as_ref().or(typed.positional.as_ref());
+    let context = context.and_then(|path| {
+        let text = path.to_str().unwrap_or_default();
+        let path = text
+            .strip_prefix("dir://")
+            .map_or(path.as_path(), std::path::Path::new);
+        let path = around.cwd.join(path);
+        (typed.context_sub_path.is_some() && path.is_dir()).then_some(path)
+    });
     files
+        .chain(context)
         .chain(around.path("BUILDER_OUTPUT"))
         .chain(place::kaniko_dir(typed, around))
         .chain([PathBuf::from("/dev/termination-log")])

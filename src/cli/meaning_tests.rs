@@ -37,6 +37,7 @@ pub(super) fn mean_in(
         container: Some("a test".into()),
         program: None,
         volumes: Vec::new(),
+        own_image: false,
     };
     mean(*typed, &around)
 }
@@ -487,6 +488,7 @@ fn the_executor_stays_inside_containers_unless_forced() {
             container: None,
             program: None,
             volumes: Vec::new(),
+            own_image: false,
         };
         mean(*typed, &around)
     };

@@ -187,6 +187,7 @@ mod tests {
             container: None,
             program: None,
             volumes: Vec::new(),
+            own_image: false,
         };
         meaning::mean(*typed, &around).unwrap()
     }

@@ -2,6 +2,7 @@
 
 use super::parse::Called;
 use crate::fs::mountinfo;
+use crate::request;
 use crate::sys::started_without_stdout;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -28,6 +29,8 @@ pub(super) struct Surroundings {
     pub program: Option<PathBuf>,
     /// Where something is mounted besides the root.
     pub volumes: Vec<PathBuf>,
+    /// Whether the root directory is the executor's own image.
+    pub own_image: bool,
 }
 
 /// What standard output is, as far as it matters to who writes an image there.
@@ -65,6 +68,7 @@ impl Surroundings {
             container,
             program: std::env::current_exe().ok(),
             volumes: volumes(),
+            own_image: Path::new(request::OWN_IMAGE).exists(),
         })
     }
 
@@ -125,7 +129,11 @@ fn container(env: &BTreeMap<OsString, OsString>, root: &Path) -> Option<String> 
     ];
     for file in ["proc/self/cgroup", "proc/1/cgroup"] {
         let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
-        if let Some(runtime) = RUNTIMES.iter().find(|runtime| text.contains(**runtime)) {
+        let parts = || text.split(['/', '\n']);
+        if let Some(runtime) = RUNTIMES
+            .iter()
+            .find(|name| parts().any(|part| is_of(part, name)))
+        {
             return Some(format!("`{runtime}` in /{file}"));
         }
     }
@@ -139,13 +147,29 @@ fn container(env: &BTreeMap<OsString, OsString>, root: &Path) -> Option<String> 
         .then(|| "a root on overlay".into())
 }
 
+/// Tells whether a part of a control group's path is a container runtime's: its name alone, or with
+/// what runtimes put behind it: a container's number, a class of pods, the kind of unit.
+fn is_of(part: &str, runtime: &str) -> bool {
+    let part = part.strip_prefix("cri-").unwrap_or(part);
+    let Some(rest) = part.strip_prefix(runtime) else {
+        return false;
+    };
+    let number = rest.strip_prefix(['-', '.']).unwrap_or_default();
+    let digits = number.bytes().take_while(u8::is_ascii_hexdigit).count();
+    rest.is_empty()
+        || matches!(rest, ".slice" | ".payload")
+        || digits >= 12
+        || (runtime == "kubepods" && rest.starts_with('-'))
+        || (runtime == "lxc" && rest.starts_with(".payload."))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn containers_are_known_by_their_signs() {
-        let cases: [(&str, &str, Option<&str>); 8] = [
+        let cases: &[(&str, &str, Option<&str>)] = &[
             ("", "", None),
             (".dockerenv", "", Some("/.dockerenv")),
             ("run/.containerenv", "", Some("/run/.containerenv")),
@@ -166,8 +190,29 @@ mod tests {
                 None,
             ),
             ("__runsc_containers__", "", Some("/__runsc_containers__")),
+            (
+                "proc/self/cgroup",
+                "0::/system.slice/docker-0123456789abcdef.scope\n",
+                Some("`docker` in /proc/self/cgroup"),
+            ),
+            (
+                "proc/self/cgroup",
+                "0::/kubepods-burstable-pod1.slice/cri-containerd-0123456789abcdef.scope\n",
+                Some("`kubepods` in /proc/self/cgroup"),
+            ),
+            (
+                "proc/self/cgroup",
+                "0::/system.slice/docker-build.service\n",
+                None,
+            ),
+            ("proc/self/cgroup", "0::/user.slice/app-specs.scope\n", None),
+            (
+                "proc/self/cgroup",
+                "0::/system.slice/docker.service\n",
+                None,
+            ),
         ];
-        for (file, content, want) in cases {
+        for &(file, content, want) in cases {
             let root = tempfile::tempdir().unwrap();
             if !file.is_empty() {
                 let path = root.path().join(file);

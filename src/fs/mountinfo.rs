@@ -39,8 +39,13 @@ pub fn mounts(table: &[u8]) -> impl Iterator<Item = Mount> {
 /// Gives the mount points of this process, each once for every mount on it; none where the table
 /// cannot be read.
 pub fn points() -> Vec<Vec<u8>> {
-    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    mounts(&table).map(|mount| mount.point).collect()
+    all_points().unwrap_or_default()
+}
+
+/// Gives the same; an error where the table cannot be read.
+pub fn all_points() -> std::io::Result<Vec<Vec<u8>>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(mounts(&table).map(|mount| mount.point).collect())
 }
 
 /// Gives the mount of this process that a path lies in: absolute, and without symbolic links.

@@ -271,6 +271,10 @@ pub struct Request {
     pub threads: Option<usize>,
 }
 
+/// A file that the executor's own image has and no other. Who copies the executor into an image of tools
+/// does not copy this, since there those tools are not to be replaced; a build in place keeps it.
+pub const OWN_IMAGE: &str = "/.shutter-executor-image";
+
 /// The name of the variable and build argument that says which time an image is of.
 pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
 

@@ -139,13 +139,13 @@ fn is_in_kaniko(around: &Surroundings) -> bool {
     around.program.as_deref().and_then(Path::parent) == Some(Path::new(KANIKO))
 }
 
-/// Tells whose the root directory is: the builder's own where the program lies in kaniko's directory of
-/// a container.
+/// Tells whose the root directory is: the builder's own where that is the executor's own image and the
+/// program lies in kaniko's directory of it.
 pub(super) fn root_owner(typed: &Typed, around: &Surroundings) -> RootOwner {
     match &around.container {
         None if !typed.force => RootOwner::Machine,
         None => RootOwner::Container,
-        Some(_) if is_in_kaniko(around) => RootOwner::Builder,
+        Some(_) if around.own_image && is_in_kaniko(around) => RootOwner::Builder,
         Some(_) => RootOwner::Container,
     }
 }
@@ -178,6 +178,7 @@ mod tests {
             container: Some("a test".into()),
             program: Some(program.into()),
             volumes: volumes.iter().map(PathBuf::from).collect(),
+            own_image: true,
         }
     }
 
@@ -342,9 +343,14 @@ mod tests {
             ..here(program)
         };
         let (kaniko, other) = ("/kaniko/executor", "/usr/bin/executor");
+        let copied = Surroundings {
+            own_image: false,
+            ..here(kaniko)
+        };
         let cases = [
             (&plain, here(kaniko), RootOwner::Builder),
             (&plain, here(other), RootOwner::Container),
+            (&plain, copied, RootOwner::Container),
             (&plain, outside(kaniko), RootOwner::Machine),
             (&forced, outside(kaniko), RootOwner::Container),
             (&forced, here(other), RootOwner::Container),

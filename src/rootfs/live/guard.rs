@@ -21,11 +21,21 @@ impl Guard {
     }
 
     /// Adds everything that is mounted somewhere below the root directory.
-    pub fn with_mounts(mut self) -> Guard {
-        let points = fs::mountinfo::points();
+    pub fn with_mounts(mut self) -> std::io::Result<Guard> {
+        let points = fs::mountinfo::all_points()?;
         let points = points.iter().filter_map(|point| RelPath::clean(point));
         self.paths.extend(points.filter(|point| !point.is_root()));
-        self
+        Ok(self)
+    }
+
+    /// Tells whether the root directory itself is kept, so that nothing can be done there.
+    pub fn keeps_all(&self) -> bool {
+        self.keeps(&RelPath::root())
+    }
+
+    /// Gives what is kept, in canonical order.
+    pub fn paths(&self) -> impl Iterator<Item = &RelPath> {
+        self.paths.iter()
     }
 
     /// Gives the directories above what is kept, the root directory aside.
@@ -39,7 +49,7 @@ impl Guard {
     }
 
     /// Tells whether a path is kept, or something above it.
-    pub(super) fn covers(&self, path: &RelPath) -> bool {
+    pub fn covers(&self, path: &RelPath) -> bool {
         self.keeps(path) || path.ancestors().any(|above| self.keeps(&above))
     }
 

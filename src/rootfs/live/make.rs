@@ -72,6 +72,7 @@ pub(super) fn copy(root: &Arc<OwnedFd>, changes: &[Change], cancel: &Cancel) -> 
 
 /// Removes all that is in the root directory and that `guard` does not keep.
 pub(super) fn clear(root: &Arc<OwnedFd>, guard: &Guard) -> Result<(), Failure> {
+    let top = fs::glance_at(root.as_fd(), b"").map_err(|error| (RelPath::root(), error))?;
     // Directories that something lies in that is kept: few, and none of them deep.
     let mut dirs = vec![RelPath::root()];
     while let Some(dir) = dirs.pop() {
@@ -83,8 +84,12 @@ pub(super) fn clear(root: &Arc<OwnedFd>, guard: &Guard) -> Result<(), Failure> {
             if guard.keeps(&path) {
                 continue;
             }
-            let kind = fs::glance_at(fd.as_fd(), &name).map_err(failed)?.kind;
-            match kind {
+            let found = fs::glance_at(fd.as_fd(), &name).map_err(failed)?;
+            // Mounted since the mounts were listed.
+            if found.mount != top.mount {
+                continue;
+            }
+            match found.kind {
                 Some(Kind::Dir) if guard.keeps_below(&path) => dirs.push(path),
                 Some(Kind::Dir) => {
                     let path = Path::new("/").join(path.as_path());

@@ -102,7 +102,7 @@ impl Live {
         movable: &[PathBuf],
         cancel: &Cancel,
     ) -> Result<Live, Error> {
-        let guard = guard.with(&dir).with_mounts();
+        let guard = with_mounts(guard.with(&dir))?;
         let mut live = Live::open(dir, PathBuf::from("/"), Way::Stay, guard)?;
         make::clear(&live.root, &live.guard).map_err(failed("clear"))?;
         make::fill(&live.root, tree, top, &live.guard, movable, cancel)?;
@@ -110,12 +110,17 @@ impl Live {
         Ok(live)
     }
 
+    /// Gives what is in the root and not the image's.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
     /// Removes from the root that the builder itself is in all that `guard` does not keep and that
     /// is no mount.
     pub fn clean(guard: Guard) -> Result<(), Error> {
         let path = Path::new("/");
         let root = std::fs::File::open(path).map_err(at("open", path))?;
-        make::clear(&Arc::new(root.into()), &guard.with_mounts()).map_err(failed("clear"))
+        make::clear(&Arc::new(root.into()), &with_mounts(guard)?).map_err(failed("clear"))
     }
 
     /// Copies what changes put into an empty directory. What they delete leaves nothing there: where
@@ -298,6 +303,20 @@ impl Rootfs for Live {
         let cancel = Cancel::new().map_err(at("make a switch for", &self.path))?;
         make::copy(&fork.root, &seen.changes(&self.root), &cancel)?;
         Ok(Box::new(fork))
+    }
+}
+
+fn with_mounts(guard: Guard) -> Result<Guard, Error> {
+    let table = Path::new("/proc/self/mountinfo");
+    let guard = guard.with_mounts().map_err(at("read", table))?;
+    match guard.keeps_all() {
+        true => Err(Error::Refused {
+            strategy: "a build in place",
+            why: "/ itself is to be kept, as the context or what else the build names: give it a \
+                  directory of its own"
+                .into(),
+        }),
+        false => Ok(guard),
     }
 }
 

@@ -89,7 +89,11 @@ fn sole_owner(tree: &Tree, dir: &RelPath, links: &[Vec<(RelPath, RelPath)>]) -> 
         return None;
     }
     let mut below = view.toc.within(dir);
-    let hides = below.any(|entry| matches!(entry.node, Node::Delete | Node::Opaque(_)));
+    // What stands in for a device is a file.
+    let hides = below.any(|entry| match entry.node {
+        Node::Delete | Node::Opaque(_) => true,
+        Node::Put { meta, .. } => matches!(meta.kind, Kind::Char | Kind::Block),
+    });
     let mut links = links.iter();
     let is_tied = links.any(|(first, path)| first.is_within(dir) != path.is_within(dir));
     (!hides && !is_tied).then_some(owner)

@@ -199,7 +199,7 @@ fn in_place(
         notes.insert(
             0,
             "it replaces every file of this container's root directory, so it has to be asked for: \
-             --rootfs=inplace (auto takes it where the program lies in /kaniko)"
+             --rootfs=inplace (auto takes it in the executor's own image)"
                 .into(),
         );
     }
