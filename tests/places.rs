@@ -368,6 +368,52 @@ fn images_with_flags_of_their_own_are_as_on_overlay() {
     }
 }
 
+#[test]
+fn who_may_not_make_devices_leaves_no_stand_ins_to_who_may() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let layout = base::make(dir.path());
+    let build = |program: &[&str], text: &str, base: &str, more: &[&str]| {
+        std::fs::create_dir_all(at("context")).expect("a directory");
+        std::fs::write(dir.path().join("context/Dockerfile"), text).expect("write");
+        let words = [program, &[env!("CARGO_BIN_EXE_shutter"), "build"], more].concat();
+        let done = Command::new(words[0])
+            .args(&words[1..])
+            .args([
+                "--context",
+                &at("context"),
+                "--no-push",
+                "--log-format=text",
+            ])
+            .args(["--build-context", &format!("base=oci-layout://{base}")])
+            .output();
+        let done = done.expect("run shutter");
+        succeeded(&done);
+        String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr)
+    };
+    let store = |name: &str| format!("--cache-dir={}", at(name));
+    let made = format!("--oci-layout-path={}", at("made"));
+    let node = "FROM base\nRUN mknod /node c 1 3\n";
+    build(
+        &["env"],
+        node,
+        &layout.display().to_string(),
+        &[&store("first"), &made],
+    );
+    let look = "FROM base\nRUN stat -c 'it is a %F' /node\n";
+    let fewer = ["setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod"];
+    let copy = "FROM base\nCOPY Dockerfile /copied\n";
+    let said = build(&fewer, copy, &at("made"), &[&store("shared")]);
+    assert!(said.contains("does not keep device nodes"), "{said}");
+    let said = build(
+        &["env"],
+        look,
+        &at("made"),
+        &[&store("shared"), "--rootfs=overlay"],
+    );
+    assert!(said.contains("it is a character special file"), "{said}");
+}
+
 /// Commands that mean harm: root, command, and what the build says of it; nothing where it is none of
 /// the command's business how it ends.
 const ATTACKS: &[(&str, &str, &str)] = &[

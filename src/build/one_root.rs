@@ -90,6 +90,13 @@ pub(super) fn take(
     let root = Live::in_place(dir, tree, &top, guard, &movable, shared.cancel)?;
     lock(&shared.one_root.state).is_used = true;
     let guard = root.guard().clone();
+    for path in root.hiding() {
+        let text = format!(
+            "/{path} is a directory here, since something is mounted in it, and not what the image has \
+             there: what commands in place write to it is not in the image"
+        );
+        shared.sink.message(Level::Warn, text);
+    }
     for path in guard.paths().filter(|path| !is_the_kernels(path)) {
         if !tree.children(path).is_empty() {
             say_kept(shared, path);

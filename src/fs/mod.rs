@@ -25,7 +25,7 @@ pub use ids::{Ids, Range};
 pub use levels::{Below, Levels};
 pub use meta::{Kind, Meta, Time};
 pub use path::RelPath;
-pub use place::{Deletions, Dir, Placer, modified};
+pub use place::{DEVICE_NODES, Deletions, Dir, Placer, modified};
 pub use source::{Seen, Source};
 pub use sparse::Holes;
 pub use stat::{FileId, Glance, Stamp, Stat, glance_at, kind_of, open_dir, stat, stat_at};

@@ -40,6 +40,9 @@ pub enum Deletions {
     Gaps,
 }
 
+/// What `finish` says is lost where devices were stood in for.
+pub const DEVICE_NODES: &str = "device nodes";
+
 /// What becomes of a device that may not be made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Devices {
@@ -356,7 +359,7 @@ impl Dir {
             Kind::Symlink => rustix::fs::symlinkat(&meta.target[..], &self.fd, name),
             _ => match rustix::fs::mknodat(&self.fd, name, kind, perm, device) {
                 Err(Errno::PERM) if is_device && self.own.devices == Devices::StoodInFor => {
-                    self.own.lose("device nodes");
+                    self.own.lose(DEVICE_NODES);
                     rustix::fs::mknodat(&self.fd, name, FileType::RegularFile, perm, 0)
                 }
                 other => other,

@@ -379,7 +379,7 @@ pub fn repair() -> Result<Vec<PathBuf>, Error> {
 fn one_id_note(why: &str) -> String {
     format!(
         "there is one user id for this build ({why}): commands cannot give files to others or run as \
-         another user, and what they copy is root's; more ids take a range in /etc/subuid and \
+         another user, what they copy is root's, and they have the groups of whoever builds; more ids take a range in /etc/subuid and \
          /etc/subgid, and newuidmap"
     )
 }

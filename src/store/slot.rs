@@ -106,6 +106,15 @@ impl VacantLayer {
     }
 }
 
+impl VacantLayer {
+    /// Gives the files for this opening of the store alone; the next one that wants them makes its own.
+    pub fn use_once(self) -> Result<PathBuf, Error> {
+        let dir = self.session.name();
+        fs::rename(&self.dir, &dir).map_err(|e| self.session.fail("put in place", &dir, e))?;
+        Ok(dir)
+    }
+}
+
 impl Drop for VacantLayer {
     fn drop(&mut self) {
         let _ = remove_tree(&self.dir);

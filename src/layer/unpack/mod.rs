@@ -9,7 +9,9 @@ mod tests;
 mod write;
 
 use super::{BaseLayer, Error, Unpacked};
-use crate::fs::{Content, LayerView, Node, Placer, RelPath, Toc, TocEntry, Tree};
+use crate::fs::{
+    Content, DEVICE_NODES, Ids, LayerView, Node, Placer, RelPath, Toc, TocEntry, Tree,
+};
 use crate::oci::Digest;
 use crate::progress::{Event, Level, Owner, Sink, Span, Work};
 use crate::store::Blobs;
@@ -283,8 +285,13 @@ impl<'a> Shared<'a> {
         } else {
             self.store.put_toc(&layer.chain_id, &settled.toc)?;
         }
+        // Others may be able to make them; a user namespace has layers of its own.
+        let stands_in = settled.lost.iter().any(|lost| lost == DEVICE_NODES);
         drop(settled);
-        let dir = slot.commit()?;
+        let dir = match stands_in && Ids::here().hold_all() {
+            true => slot.use_once()?,
+            false => slot.commit()?,
+        };
         drop(span);
         // From here on the table is used where it lies on disk, not in memory.
         let toc = self.toc(layer, &dir)?;

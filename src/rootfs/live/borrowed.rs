@@ -31,6 +31,12 @@ impl Borrowed {
         Borrowed(all.collect())
     }
 
+    /// Gives those that hide something else of the image.
+    pub(super) fn hiding(&self) -> impl Iterator<Item = &RelPath> {
+        let all = self.0.iter();
+        all.filter_map(|(path, instead)| (*instead == Instead::Other).then_some(path))
+    }
+
     /// Leaves them out of what a step changed, unless it put something in them: then they are the
     /// image's from there on. What is in the place of another kind of file cannot be.
     pub(super) fn leave_out(&mut self, changes: &mut Vec<Change>) {

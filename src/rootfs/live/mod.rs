@@ -13,7 +13,7 @@ pub use guard::Guard;
 use super::dirs::{Scratch, at};
 use super::{Entry, Error, Lower, Rootfs};
 use crate::changeset::{self, Changeset, State};
-use crate::fs::{Deletions, Meta, Placer, Tree};
+use crate::fs::{Deletions, Meta, Placer, RelPath, Tree};
 use crate::sys::Cancel;
 use borrowed::Borrowed;
 use clock::{Clock, Since};
@@ -113,6 +113,12 @@ impl Live {
     /// Gives what is in the root and not the image's.
     pub fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    /// Gives the directories in the root that the image has something else in the place of: something
+    /// that is kept lies in them.
+    pub fn hiding(&self) -> impl Iterator<Item = &RelPath> {
+        self.borrowed.hiding()
     }
 
     /// Removes from the root that the builder itself is in all that `guard` does not keep and that
