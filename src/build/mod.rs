@@ -450,10 +450,7 @@ pub fn build(
     };
     space::check(&shared, &wanted(&shared))?;
     let result = carry_out(&shared, base.as_deref(), last);
-    if !(request.cleanup && one_root::is_one(&shared)) {
-        return result;
-    }
-    match (result, one_root::clean(&shared)) {
+    match (result, one_root::end(&shared)) {
         (Ok(built), cleaned) => cleaned.map(|()| built),
         (Err(error), cleaned) => {
             if let Err(second) = cleaned {

@@ -34,8 +34,8 @@ pub(super) struct OneRoot {
 /// What has become of the root.
 #[derive(Default)]
 struct State {
-    /// Whether a stage has had it.
-    is_used: bool,
+    /// Where the builder was, once a stage has had it.
+    cwd: Option<PathBuf>,
     /// What has been warned of.
     warned: BTreeSet<RelPath>,
 }
@@ -87,8 +87,11 @@ pub(super) fn take(
         None => Meta::dir(0o755, shared.clock.now),
     };
     let guard = guard(shared);
+    // The next stage finds it gone.
+    lock(&shared.one_root.state)
+        .cwd
+        .get_or_insert_with(|| std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")));
     let root = Live::in_place(dir, tree, &top, guard, &movable, shared.cancel)?;
-    lock(&shared.one_root.state).is_used = true;
     let guard = root.guard().clone();
     for path in root.hiding() {
         let text = format!(
@@ -303,12 +306,18 @@ fn belongings(request: &Request) -> Vec<PathBuf> {
     out
 }
 
-/// Removes all that is an image's from the root once a build is over, where one was there.
-pub(super) fn clean(shared: &Shared<'_>) -> Result<(), Error> {
-    if !lock(&shared.one_root.state).is_used {
+/// Leaves the root to whoever comes next, once a build is over: without the image's files where the
+/// request says so, and with the directory that the container starts commands in.
+pub(super) fn end(shared: &Shared<'_>) -> Result<(), Error> {
+    let Some(cwd) = lock(&shared.one_root.state).cwd.take() else {
         return Ok(());
+    };
+    if shared.request.cleanup {
+        Live::clean(guard(shared)).map_err(|e| Error::other("clean the root up", e))?;
     }
-    Live::clean(guard(shared)).map_err(|e| Error::other("clean the root up", e))
+    std::fs::create_dir_all(&cwd)
+        .and_then(|()| std::env::set_current_dir(&cwd))
+        .map_err(|e| Error::other(format!("make {} again", cwd.display()), e))
 }
 
 /// Has changes take the content of files from others that have it, by path.

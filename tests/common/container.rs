@@ -92,6 +92,7 @@ impl Container {
             args.push("-v".into());
             args.push(format!("{}:{to}", from.display()).into());
         }
+        args.push("--workdir=/work/dir".into());
         args.extend(more.iter().map(OsString::from));
         args.extend([name, "/bin/busybox", "sleep", "100000"].map(Into::into));
         let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
