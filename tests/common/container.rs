@@ -73,6 +73,7 @@ impl Container {
         volumes: &[(&Path, &str)],
         more: &[&str],
     ) -> Container {
+        std::fs::create_dir_all(root.join("work/dir")).expect("a directory");
         let tar = root.with_extension("tar");
         let made = Command::new("tar")
             .arg("-C")
