@@ -10,6 +10,7 @@ mod check;
 mod deliver;
 mod file;
 mod image;
+mod kept;
 mod layers;
 mod mounts;
 mod one_root;

@@ -4,23 +4,18 @@
 //! will copy or mount from is complete, so that no stage waits for another one with the root in its
 //! hands. What a later one still wants of its files is copied to a directory before it gives it up.
 
-use super::base;
 use super::wait::lock;
-use super::{BoxError, Error, Shared};
+use super::{BoxError, Error, Shared, base, kept};
 use crate::changeset::{self, Action, Changeset};
-use crate::context::Context;
 use crate::fs::{self, Content, LayerView, Meta, RelPath, Source, Tree};
 use crate::layer::Unpacked;
 use crate::oci::Digest;
 use crate::plan::{self, Base};
 use crate::progress::Level;
-use crate::request::{
-    ContextSource, NamedContext, OWN_IMAGE, Output, Place, Request, RootfsChoice, SecretSource,
-    SshSource,
-};
+use crate::request::RootfsChoice;
 use crate::rootfs::{Guard, Live, Rootfs};
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -50,6 +45,11 @@ impl OneRoot {
         Turn {
             _guard: lock(&self.turn),
         }
+    }
+
+    /// Tells whether a path is warned of for the first time.
+    pub(super) fn is_news(&self, path: &RelPath) -> bool {
+        lock(&self.state).warned.insert(path.clone())
     }
 }
 
@@ -86,7 +86,7 @@ pub(super) fn take(
         Some(found) => found.meta,
         None => Meta::dir(0o755, shared.clock.now),
     };
-    let guard = guard(shared);
+    let guard = kept::guard(shared);
     // The next stage finds it gone.
     lock(&shared.one_root.state)
         .cwd
@@ -100,11 +100,7 @@ pub(super) fn take(
         );
         shared.sink.message(Level::Warn, text);
     }
-    for path in guard.paths().filter(|path| !is_the_kernels(path)) {
-        if !tree.children(path).is_empty() {
-            say_kept(shared, path);
-        }
-    }
+    kept::warn_below(shared, &guard, tree);
     if !movable.is_empty() {
         let content = Arc::new(root.root()?.try_clone_to_owned()?);
         let mut moved = Tree::default();
@@ -156,156 +152,6 @@ fn is_sole_user(shared: &Shared<'_>, place: usize) -> bool {
         && !is_wanted_later(shared, place)
 }
 
-/// Tells whether a path is the kernel's or the container's in any image.
-fn is_the_kernels(path: &RelPath) -> bool {
-    const OTHERS: [&[u8]; 6] = [
-        b"proc",
-        b"sys",
-        b"dev",
-        b"etc/hosts",
-        b"etc/hostname",
-        b"etc/resolv.conf",
-    ];
-    let within = |other: &&[u8]| RelPath::clean(other).is_some_and(|other| path.is_within(&other));
-    OTHERS.iter().any(within)
-}
-
-/// Warns of changes that have no place in the root.
-pub(super) fn warn(shared: &Shared<'_>, guard: &Guard, changes: &Changeset) {
-    for change in &changes.changes {
-        warn_of(shared, guard, &change.path);
-    }
-}
-
-/// Warns of a path that has no place in the root.
-pub(super) fn warn_of(shared: &Shared<'_>, guard: &Guard, path: &RelPath) {
-    if !guard.covers(path) {
-        return;
-    }
-    let above = path.ancestors().chain([path.clone()]);
-    let kept = above.filter(|path| guard.paths().any(|kept| kept == path));
-    for path in kept.filter(|path| !is_the_kernels(path)) {
-        say_kept(shared, &path);
-    }
-}
-
-/// Says, once, that a path of the image is something else's in the root.
-fn say_kept(shared: &Shared<'_>, path: &RelPath) {
-    if lock(&shared.one_root.state).warned.insert(path.clone()) {
-        let text = format!(
-            "/{path} is a mount of this container, or named by the build: commands in place see that \
-             and not what the image has there, and what they write to it is not in the image"
-        );
-        shared.sink.message(Level::Warn, text);
-    }
-}
-
-/// Gives what is the builder's in the root: itself, and what it reads and writes there.
-fn guard(shared: &Shared<'_>) -> Guard {
-    let mut guard = Guard::default()
-        .with(shared.store.dir())
-        .with(&shared.scratch.dir)
-        .with(Path::new("/kaniko"))
-        .with(Path::new(OWN_IMAGE));
-    let here = std::env::current_exe();
-    let own = here.into_iter().chain(belongings(shared.request));
-    for path in own.chain(shared.request.ignore.iter().cloned()) {
-        guard = guard.with(&real(&path)).with(&path);
-    }
-    let named = shared
-        .request
-        .contexts
-        .keys()
-        .filter_map(|name| shared.named(name));
-    let contexts: Vec<Arc<Context>> = named.chain([Arc::clone(&shared.context)]).collect();
-    for context in contexts {
-        let link = format!("/proc/self/fd/{}", context.dir.as_raw_fd());
-        if let Ok(path) = std::fs::read_link(link) {
-            guard = guard.with(&path);
-        }
-    }
-    guard
-}
-
-/// Gives the same path without symbolic links, as far as it is there.
-fn real(path: &Path) -> PathBuf {
-    let mut above = path.ancestors();
-    let found = above.find_map(|above| Some((above, above.canonicalize().ok()?)));
-    match found.and_then(|(above, real)| Some(real.join(path.strip_prefix(above).ok()?))) {
-        Some(real) => real,
-        None => path.to_owned(),
-    }
-}
-
-/// Gives the files that a request names: what is read when it is wanted, and what is written at the
-/// end.
-fn belongings(request: &Request) -> Vec<PathBuf> {
-    let mut out = request.keep.clone();
-    if request.dockerfile.is_absolute() {
-        out.push(request.dockerfile.clone());
-        let mut ignore = request.dockerfile.clone().into_os_string();
-        ignore.push(".dockerignore");
-        out.push(ignore.into());
-    }
-    let mut sources = vec![&request.context];
-    for secret in request.secrets.values() {
-        match secret {
-            SecretSource::File(path) => out.push(path.clone()),
-            SecretSource::Value(_) => {}
-        }
-    }
-    for agent in request.ssh.values() {
-        match agent {
-            SshSource::Agent(socket) => out.push(socket.clone()),
-            SshSource::Keys(keys) => out.extend(keys.iter().cloned()),
-        }
-    }
-    for output in &request.outputs {
-        match output {
-            Output::DockerTar(place) | Output::OciTar(place) | Output::RootTar(place) => {
-                match place {
-                    Place::File(path) => out.push(path.clone()),
-                    Place::Stdout => {}
-                }
-            }
-            Output::OciLayout(dir) | Output::Directory(dir) => out.push(dir.clone()),
-        }
-    }
-    for file in [
-        &request.digest_file,
-        &request.image_name_with_digest_file,
-        &request.image_name_tag_with_digest_file,
-    ] {
-        out.extend(file.iter().cloned());
-    }
-    for named in request.contexts.values() {
-        match named {
-            NamedContext::Layout(layout) => out.push(layout.dir.clone()),
-            NamedContext::Files(source) => sources.push(source),
-            NamedContext::Image(_) => {}
-        }
-    }
-    for source in sources {
-        match source {
-            ContextSource::Directory(path) | ContextSource::Archive(path) => out.push(path.clone()),
-            ContextSource::Git(_) | ContextSource::Http(_) | ContextSource::Stdin => {}
-        }
-    }
-    let registry = &request.registry;
-    out.extend(registry.certificates.values().cloned());
-    for (certificate, key) in registry.client_certificates.values() {
-        out.extend([certificate.clone(), key.clone()]);
-    }
-    // An image may have the same paths, which are its own where nothing of the builder's is there.
-    let found = [&registry.auth_files, &registry.certificate_dirs];
-    let found = found
-        .into_iter()
-        .flatten()
-        .chain(&registry.certificate_file);
-    out.extend(found.filter(|path| path.exists()).cloned());
-    out
-}
-
 /// Leaves the root to whoever comes next, once a build is over: without the image's files where the
 /// request says so, and with the directory that the container starts commands in.
 pub(super) fn end(shared: &Shared<'_>) -> Result<(), Error> {
@@ -313,7 +159,7 @@ pub(super) fn end(shared: &Shared<'_>) -> Result<(), Error> {
         return Ok(());
     };
     if shared.request.cleanup {
-        Live::clean(guard(shared)).map_err(|e| Error::other("clean the root up", e))?;
+        Live::clean(kept::guard(shared)).map_err(|e| Error::other("clean the root up", e))?;
     }
     std::fs::create_dir_all(&cwd)
         .and_then(|()| std::env::set_current_dir(&cwd))

@@ -1,6 +1,6 @@
 //! Which root commands run on: what is asked for, or the fastest that works.
 
-use super::{Error, Room};
+use super::{Error, Room, kept};
 use crate::dockerfile::ast::{Kind, Span};
 use crate::fs::Ids;
 use crate::plan::{Network, Op, Plan, Step};
@@ -105,6 +105,9 @@ pub(super) fn choose(
         if !finding.works() || !is_taken(*root, request) {
             findings.push(finding);
             continue;
+        }
+        if *root == RootfsChoice::InPlace {
+            kept::check(request)?;
         }
         if let Some(text) = announcement(*root, &findings) {
             sink.message(Level::Info, text);

@@ -1,5 +1,6 @@
 //! One stage: its steps in order, on a tree, and on a root once a command must run.
 
+use super::kept;
 use super::layers::{self, Instruction, Pending};
 use super::mounts::{self, Ready};
 use super::one_root::{self, Turn};
@@ -356,7 +357,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         changeset: Changeset,
         on_root: bool,
     ) -> Result<Option<Pending>, BoxError> {
-        one_root::warn(self.shared, &self.guard, &changeset);
+        kept::warn(self.shared, &self.guard, &changeset);
         let changeset = Arc::new(changeset);
         self.tree.push(Arc::new(changeset.view()?));
         if !on_root {
@@ -491,7 +492,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             Error::other("run a command", "its stage was given no root directory")
         })?;
         if let Some(path) = RelPath::clean(&command.cwd) {
-            one_root::warn_of(self.shared, &self.guard, &path);
+            kept::warn_of(self.shared, &self.guard, &path);
         }
         root.begin().map_err(|e| failed(e.into()))?;
         let opened = root.root().map_err(|e| failed(e.into()))?;

@@ -116,11 +116,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         .collect();
     environment_not_yet(around, &mut warnings)?;
 
-    let no_push = match around.text("KANIKO_NO_PUSH") {
-        Some(text) => truth(text)
-            .ok_or_else(|| Usage::new(format!("KANIKO_NO_PUSH: `{text}` is no truth value")))?,
-        None => typed.no_push,
-    };
+    let no_push = switch(around, "KANIKO_NO_PUSH")?.unwrap_or(typed.no_push);
     let exports = export::exports(&typed, around)?;
     let destinations = typed
         .destinations
@@ -158,7 +154,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
     let request = Request {
         keep: kept(&typed, around),
         ignore: ignored(&typed)?,
-        cleanup: typed.cleanup || switch_of(around, "KANIKO_CLEANUP")?,
+        cleanup: typed.cleanup || switch(around, "KANIKO_CLEANUP")?.unwrap_or(false),
         contexts: context::named(&typed.build_contexts, around)?,
         secrets: secret::secrets(&typed.secrets, around, &mut warnings)?,
         ssh: secret::ssh(&typed.ssh, around)?,
@@ -499,13 +495,11 @@ fn ignored(typed: &Typed) -> Result<Vec<PathBuf>, Usage> {
     Ok(out)
 }
 
-fn switch_of(around: &Surroundings, name: &str) -> Result<bool, Usage> {
-    match around.text(name) {
-        Some(text) => {
-            truth(text).ok_or_else(|| Usage::new(format!("{name}: `{text}` is no truth value")))
-        }
-        None => Ok(false),
-    }
+/// Reads a variable that is a switch, where it is set.
+fn switch(around: &Surroundings, name: &str) -> Result<Option<bool>, Usage> {
+    let wrong = |text| Usage::new(format!("{name}: `{text}` is no truth value"));
+    let read = |text| truth(text).ok_or_else(|| wrong(text));
+    around.text(name).map(read).transpose()
 }
 
 fn rootfs(given: Option<&str>) -> Result<RootfsChoice, Usage> {
