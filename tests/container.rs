@@ -11,6 +11,8 @@ mod bench;
 mod dockerd;
 #[path = "common/harness.rs"]
 mod harness;
+#[path = "common/container.rs"]
+mod ordinary;
 
 use bench::{assert_same, busybox, listing, sh};
 use shutter::request::Hidden;
@@ -75,25 +77,8 @@ fn all() {
     fs::write(root.join("below/deep/file"), "deep").unwrap();
     busybox(&root);
     let program = std::env::current_exe().unwrap();
-    let linked = std::process::Command::new("ldd").arg(&program).output();
-    for word in String::from_utf8(linked.unwrap().stdout)
-        .unwrap()
-        .split_whitespace()
-        .filter(|word| word.starts_with('/'))
-    {
-        let to = root.join(word.trim_start_matches('/'));
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(word, to).unwrap();
-    }
-    let tar = scratch.path().join("root.tar");
-    let made = std::process::Command::new("tar")
-        .arg("-C")
-        .arg(&root)
-        .arg("-cf")
-        .arg(&tar)
-        .arg(".")
-        .status();
-    assert!(made.unwrap().success());
+    ordinary::install_libraries(&program, &root);
+    let tar = ordinary::archive(&root);
     let imported = daemon.docker(&["import", tar.to_str().unwrap(), "ordinary"]);
     assert!(imported.status.success(), "{imported:?}");
     for (name, more, _) in INSIDE {

@@ -3,6 +3,8 @@
 
 #[path = "common/base.rs"]
 mod base;
+#[path = "common/container.rs"]
+mod container;
 #[path = "common/dockerd.rs"]
 #[allow(dead_code)]
 mod dockerd;
@@ -336,33 +338,13 @@ fn image() -> (dockerd::Dockerd, tempfile::TempDir) {
     for dir in ["tmp", "etc", "kaniko", "usr/bin"] {
         std::fs::create_dir_all(root.join(dir)).unwrap();
     }
-    let linked = Command::new("ldd")
-        .arg(env!("CARGO_BIN_EXE_shutter"))
-        .output()
-        .unwrap();
-    let linked = String::from_utf8(linked.stdout).unwrap();
-    for word in linked
-        .split_whitespace()
-        .filter(|word| word.starts_with('/'))
-    {
-        let to = root.join(word.trim_start_matches('/'));
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(word, to).unwrap();
-    }
+    container::install_libraries(Path::new(env!("CARGO_BIN_EXE_shutter")), &root);
     for place in ["kaniko/executor", "usr/bin/shutter"] {
         std::fs::copy(env!("CARGO_BIN_EXE_shutter"), root.join(place)).unwrap();
     }
     // What tells that everything here is the executor's own.
     std::fs::write(root.join(".shutter-executor-image"), "").unwrap();
-    let tar = scratch.path().join("root.tar");
-    let made = Command::new("tar")
-        .arg("-C")
-        .arg(&root)
-        .arg("-cf")
-        .arg(&tar)
-        .arg(".")
-        .status();
-    assert!(made.unwrap().success());
+    let tar = container::archive(&root);
     std::fs::remove_dir_all(&root).unwrap();
     let imported = daemon.docker(&["import", tar.to_str().unwrap(), "ordinary"]);
     assert!(imported.status.success(), "{imported:?}");

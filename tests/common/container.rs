@@ -1,4 +1,5 @@
 //! Ordinary containers, with no right that an engine does not give by default.
+#![allow(dead_code)]
 
 use crate::dockerd::{self, Dockerd};
 use std::ffi::{OsStr, OsString};
@@ -6,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Who starts containers.
-#[allow(dead_code)]
 pub enum Engine {
     /// A daemon of the test's own.
     Docker(Dockerd),
@@ -20,7 +20,6 @@ impl Engine {
         Engine::Docker(dockerd::start("127.0.0.1:1"))
     }
 
-    #[allow(dead_code)]
     /// Makes podman's settings: it may raise no limits here and make no network.
     pub fn podman(dir: &Path) -> Engine {
         let dir = dir.join("podman");
@@ -74,15 +73,7 @@ impl Container {
         more: &[&str],
     ) -> Container {
         std::fs::create_dir_all(root.join("work/dir")).expect("a directory");
-        let tar = root.with_extension("tar");
-        let made = Command::new("tar")
-            .arg("-C")
-            .arg(root)
-            .arg("-cf")
-            .arg(&tar)
-            .arg(".")
-            .status();
-        assert!(made.expect("run tar").success());
+        let tar = archive(root);
         let name = "localhost/ordinary:1";
         engine.said(&["import".as_ref(), tar.as_ref(), name.as_ref()]);
         let mut args: Vec<OsString> = ["run", "-d", "--network=host"].map(Into::into).to_vec();
@@ -119,7 +110,6 @@ impl Container {
 
 impl Container {
     /// Tells what is other than in its image, as Docker lists it.
-    #[allow(dead_code)]
     pub fn changes(&self) -> String {
         let args = ["diff", &self.id].map(OsStr::new);
         let said = self.engine.said(&args);
@@ -136,15 +126,45 @@ impl Drop for Container {
     }
 }
 
+/// Gives the libraries that a program is linked with, its loader too.
+pub fn libraries(program: &Path) -> Vec<PathBuf> {
+    let listed = Command::new("ldd").arg(program).output().expect("run ldd");
+    let text = String::from_utf8(listed.stdout).expect("text");
+    let words = text.split_whitespace();
+    let paths = words.filter(|word| word.starts_with('/'));
+    paths.map(PathBuf::from).collect()
+}
+
+/// Puts what a program is linked with into a root, where the program looks for it.
+pub fn install_libraries(program: &Path, root: &Path) {
+    for library in libraries(program) {
+        let to = root.join(library.strip_prefix("/").expect("an absolute path"));
+        std::fs::create_dir_all(to.parent().expect("a directory")).expect("a directory");
+        std::fs::copy(library, to).expect("copy a library");
+    }
+}
+
+/// Packs a directory into an archive beside it.
+pub fn archive(root: &Path) -> PathBuf {
+    let tar = root.with_extension("tar");
+    let made = Command::new("tar")
+        .arg("-C")
+        .arg(root)
+        .arg("-cf")
+        .arg(&tar)
+        .arg(".")
+        .status();
+    assert!(made.expect("run tar").success());
+    tar
+}
+
 /// Puts a program and what it is linked with into a directory that will be mounted at `at`; gives what
 /// it is called by there.
 pub fn portable(program: &Path, dir: &Path, at: &str) -> Vec<OsString> {
-    let listed = Command::new("ldd").arg(program).output().expect("run ldd");
-    let text = String::from_utf8(listed.stdout).expect("text");
     let mut loader = None;
-    for path in text.split_whitespace().filter(|word| word.starts_with('/')) {
-        let name = Path::new(path).file_name().expect("a name");
-        std::fs::copy(path, dir.join(name)).expect("copy a library");
+    for path in libraries(program) {
+        let name = path.file_name().expect("a name");
+        std::fs::copy(&path, dir.join(name)).expect("copy a library");
         if name.as_encoded_bytes().starts_with(b"ld-") {
             loader = Some(format!("{at}/{}", name.display()));
         }
