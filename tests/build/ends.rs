@@ -24,7 +24,7 @@ fn signals_end_a_build_promptly_and_leave_nothing() {
         let status = child.wait().expect("wait");
         assert_eq!(status.code(), Some(code), "SIG{signal}");
         assert!(
-            sent.elapsed() < Duration::from_secs(5),
+            sent.elapsed() < Duration::from_secs(30),
             "SIG{signal} took {:?}",
             sent.elapsed()
         );
@@ -58,7 +58,7 @@ fn a_signal_ends_a_build_whose_command_never_stops_talking() {
     let took = sent.elapsed();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(143), "{said}");
-    assert!(took < Duration::from_secs(5), "it took {took:?}");
+    assert!(took < Duration::from_secs(30), "it took {took:?}");
     let wanted = "that commands printed before the signal are left out";
     assert!(said.contains(wanted), "{said}");
 }

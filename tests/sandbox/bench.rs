@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A sandbox and a busybox root on an overlay.
 pub struct Bench {
@@ -294,6 +295,20 @@ pub fn processes_with(text: &str) -> Vec<String> {
         .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("cmdline")).ok())
         .filter(|line| line.contains(text))
         .collect()
+}
+
+/// Waits until something is so.
+///
+/// # Panics
+///
+/// Panics if it is not so within half a minute.
+#[track_caller]
+pub fn until(mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !so() {
+        assert!(Instant::now() < end, "this does not come");
+        std::thread::yield_now();
+    }
 }
 
 /// Gives the mounts there are.

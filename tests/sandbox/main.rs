@@ -11,7 +11,7 @@ mod traces;
 
 use bench::{
     Bench, Ground, Killed, busybox, command, in_child, mounts as mount_table, new_mounts,
-    processes_with, sh, tree,
+    processes_with, sh, tree, until,
 };
 use shutter::progress::Stream;
 use shutter::rootfs::Entry;
@@ -670,16 +670,12 @@ fn nothing_outlives_a_killed_builder() {
     let mut line = String::new();
     out.read_line(&mut line).unwrap();
     assert_eq!(line, "started\n");
-    // The shell and a sleep or two.
-    assert!(processes_with(marker).len() >= 2);
+    // The shell and a sleep or two; one that is being executed has no command line for a moment.
+    until(|| processes_with(marker).len() >= 2);
     drop(builder);
     // Helper and process 1 have the pipe too, so its end is their end.
     out.read_to_string(&mut line).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !processes_with(marker).is_empty() && Instant::now() < deadline {
-        std::thread::yield_now();
-    }
-    assert_eq!(processes_with(marker), Vec::<String>::new());
+    until(|| processes_with(marker).is_empty());
     let scratch = scratch.path().to_str().unwrap();
     assert!(mount_table().iter().all(|mount| !mount.contains(scratch)));
 }
@@ -692,12 +688,8 @@ fn the_helper_ends_with_the_sandbox() {
     assert_eq!(children(), "");
     let sandbox = Sandbox::start().unwrap();
     let helper = children().trim().to_owned();
-    let deadline = Instant::now() + Duration::from_secs(30);
     let name = || fs::read_to_string(format!("/proc/{helper}/comm")).unwrap();
-    while name() != "shutter-helper\n" && Instant::now() < deadline {
-        std::thread::yield_now();
-    }
-    assert_eq!(name(), "shutter-helper\n");
+    until(|| name() == "shutter-helper\n");
     drop(sandbox);
     assert_eq!(children(), "");
 }

@@ -1,7 +1,9 @@
 //! Commands where nothing is mounted and no namespace made: what they see, what is left of them, and
 //! what they may try.
 
-use crate::bench::{Bench, Ground, Killed, assert_same, in_child, listing, processes_with, sh};
+use crate::bench::{
+    Bench, Ground, Killed, assert_same, in_child, listing, processes_with, sh, until,
+};
 use crate::mounts::{
     at, bench, bind, fill, memory, mounting, readonly, refuse_call, run_without_trace, tmpfs,
 };
@@ -352,10 +354,7 @@ fn nothing_outlives_a_run() {
         let cancel = Cancel::new().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let end = Instant::now() + Duration::from_secs(30);
-                while Instant::now() < end && processes_with(marker).len() < 3 {
-                    std::thread::yield_now();
-                }
+                until(|| processes_with(marker).len() >= 3);
                 for keeper in named("shutter-keeper") {
                     let _ = rustix::process::kill_process(keeper, rustix::process::Signal::KILL);
                 }
@@ -458,10 +457,7 @@ fn killed_helper() {
     let marker = "5772156";
     let error = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let end = Instant::now() + Duration::from_secs(30);
-            while Instant::now() < end && processes_with(marker).len() < 3 {
-                std::thread::yield_now();
-            }
+            until(|| processes_with(marker).len() >= 3);
             for helper in named("shutter-helper") {
                 let _ = rustix::process::kill_process(helper, rustix::process::Signal::KILL);
             }
@@ -597,10 +593,7 @@ fn repaired() {
     command.env = vec![b"PATH=/bin:/usr/bin".to_vec()];
     let exit = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let end = Instant::now() + Duration::from_secs(30);
-            while Instant::now() < end && processes_with(marker).is_empty() {
-                std::thread::yield_now();
-            }
+            until(|| !processes_with(marker).is_empty());
             for keeper in named("shutter-keeper") {
                 let _ = rustix::process::kill_process(keeper, rustix::process::Signal::KILL);
             }

@@ -1,6 +1,6 @@
 //! What mounts leave to others: no change of a step, no secret, nothing of a command beside.
 
-use crate::bench::{Bench, listing, processes_with, sh};
+use crate::bench::{Bench, listing, processes_with, sh, until};
 use crate::mounts::{at, bind, fill, memory, mounting, readonly, source, tmpfs};
 use rustix::fs::{CWD, FileType, Mode};
 use shutter::changeset::Action;
@@ -12,7 +12,6 @@ use shutter::sandbox::{Exit, Mount, What};
 use shutter::sys::Cancel;
 use std::collections::HashMap;
 use std::fs;
-use std::time::{Duration, Instant};
 
 pub const CASES: &[(&str, fn())] = &[
     (
@@ -204,10 +203,7 @@ fn secrets_are_nobody_elses() {
             assert_eq!(bench.run(&thief).out, "0\n0\nx\n");
         }
         // Nobody has the job any more; the helper may not have come to closing it yet.
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !descriptors_with("shutter-job").is_empty() && Instant::now() < deadline {
-            std::thread::yield_now();
-        }
+        until(|| descriptors_with("shutter-job").is_empty());
         assert_eq!(descriptors_with("shutter-job"), Vec::<String>::new());
         assert_eq!(fs::read(bench.root().join("run/secrets/x")).unwrap(), b"");
         drop(ended);
