@@ -127,6 +127,18 @@ impl Place {
     fn same(&self, name: &str, text: &str, inside: &[&str], more: &[&str]) -> String {
         let context = self.work.join(name);
         std::fs::create_dir(&context).expect("a directory");
+        self.same_in(&context, name, text, inside, more)
+    }
+
+    /// Does that in a context that is there.
+    fn same_in(
+        &self,
+        context: &Path,
+        name: &str,
+        text: &str,
+        inside: &[&str],
+        more: &[&str],
+    ) -> String {
         std::fs::write(context.join("Dockerfile"), text).expect("write");
         let context = context.display().to_string();
         let (here, there) = (format!("{name}-in"), format!("{name}-out"));
@@ -349,6 +361,13 @@ fn images_with_flags_of_their_own_are_as_on_overlay() {
             &[],
             "/program is a mount of this container",
         ),
+        // Size and time tell nothing.
+        (
+            "FROM base\nRUN echo BASE > /tree/file; touch -d @1700000000 /tree/file; \
+             echo 1 > /f; touch -d @5 /f\nRUN echo 2 > /f; touch -d @5 /f\n",
+            &[],
+            "",
+        ),
     ];
     for (number, (text, more, says)) in table.iter().enumerate() {
         let said = place.same(
@@ -360,6 +379,48 @@ fn images_with_flags_of_their_own_are_as_on_overlay() {
         // Once, where it is to be said.
         assert!(says.is_empty() || said.matches(says).count() == 1, "{said}");
     }
+}
+
+#[test]
+fn what_is_mounted_over_a_file_of_the_base_says_nothing_of_the_image() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    for (name, text) in [
+        (
+            "passwd",
+            "root:x:0:0::/root:/bin/sh\nthere:x:7:7::/:/bin/sh\n",
+        ),
+        ("group", "root:x:0:\nthere:x:7:\n"),
+        ("other", "of the container"),
+    ] {
+        std::fs::write(dir.path().join(name), text).expect("write");
+    }
+    let volume = |name: &str, to: &str| format!("--volume={}:{to}:ro", at(name));
+    let mounts = [
+        volume("passwd", "/etc/passwd"),
+        volume("group", "/etc/group"),
+        volume("other", "/tree/file"),
+    ];
+    let mounts: Vec<&str> = mounts.iter().map(String::as_str).collect();
+    let place = Place::new(&mounts);
+    // Its files are moved into the root as far as they can be.
+    let text = "FROM base\nRUN echo 1 > /one\nCOPY --chown=app:app of-the-context /copied\n\
+                USER app\nRUN id -u > /tmp/user; touch -r /bin /tmp/user\n";
+    let context = place.work.join("over");
+    std::fs::create_dir(&context).expect("a directory");
+    std::fs::write(context.join("of-the-context"), "copied").expect("write");
+    let said = place.same_in(&context, "over", text, &["--cache-dir=/store"], &[]);
+    assert_eq!(
+        said.matches("/etc/passwd is a mount of this container")
+            .count(),
+        1,
+        "{said}"
+    );
+    let there = place.sh("cat /tmp/user /etc/passwd /tree/file");
+    assert!(
+        there.starts_with("1000\n") && there.ends_with("of the container"),
+        "{there}"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::{Error, Shared};
 use crate::changeset::Changeset;
 use crate::context::Context;
-use crate::fs::{RelPath, Tree};
+use crate::fs::{Kind, RelPath, Tree};
 use crate::progress::Level;
 use crate::request::{
     ContextSource, NamedContext, OWN_IMAGE, Output, Place, Request, SecretSource, SshSource,
@@ -45,10 +45,14 @@ fn is_the_kernels(path: &RelPath) -> bool {
     OTHERS.iter().any(within)
 }
 
-/// Warns of what a tree has below a path that is kept.
+/// Warns of what a tree has at a path that is kept, or below it. An empty directory is as good as none.
 pub(super) fn warn_below(shared: &Shared<'_>, guard: &Guard, tree: &Tree) {
+    let is_else = |path: &RelPath| {
+        let found = tree.get(path);
+        found.is_some_and(|found| found.meta.kind != Kind::Dir) || !tree.children(path).is_empty()
+    };
     for path in guard.paths().filter(|path| !is_the_kernels(path)) {
-        if !tree.children(path).is_empty() {
+        if is_else(path) {
             say_kept(shared, path);
         }
     }

@@ -105,17 +105,38 @@ pub(super) fn take(
         let content = Arc::new(root.root()?.try_clone_to_owned()?);
         let mut moved = Tree::default();
         for (number, layer) in tree.layers().iter().enumerate() {
-            moved.push(match number < movable.len() {
-                true => Arc::new(LayerView {
+            moved.push(match movable.get(number) {
+                Some(dir) => Arc::new(LayerView {
                     toc: layer.toc.clone(),
-                    content: Content::Dir(Arc::clone(&content)),
+                    content: Content::Of(content_of_moved(&content, dir, &guard)?),
                 }),
-                false => Arc::clone(layer),
+                None => Arc::clone(layer),
             });
         }
         *tree = moved;
     }
     Ok((root, guard))
+}
+
+/// Gives where the content of a layer is whose files were moved into the root: there, but for what is
+/// something else's there, which was left in the layer's directory.
+fn content_of_moved(
+    root: &Arc<OwnedFd>,
+    dir: &Path,
+    guard: &Guard,
+) -> std::io::Result<fs::FindSource> {
+    let (root, guard) = (Arc::clone(root), guard.clone());
+    let left: Arc<OwnedFd> = Arc::new(std::fs::File::open(dir)?.into());
+    Ok(Arc::new(move |path: &RelPath| {
+        let dir = match guard.covers(path) {
+            true => &left,
+            false => &root,
+        };
+        Some(Source::File {
+            dir: Arc::clone(dir),
+            path: path.clone(),
+        })
+    }))
 }
 
 /// Tells whether a directory is on the root's own mount, so that files can be moved out of it.
