@@ -10,6 +10,7 @@ mod container;
 mod dockerd;
 
 use container::{Container, Engine};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -249,25 +250,54 @@ fn one_container_builds_in_place_again_and_again() {
 #[test]
 fn a_chroot_leaves_the_agent_as_it_was() {
     let place = Place::new(&[]);
-    let before = place.container.changes();
+    place.sh("ln -s java /usr/lib/jvm/link; mknod /node p; chmod 4711 /usr/lib/jvm/java");
     let store = format!("--cache-dir={}", place.work.join("store").display());
-    let more = ["--secret=id=token,src=/kept/secret", &store];
-    succeeded(&place.build("chroot", "/kept/context", "first-in", &more));
-    assert_eq!(place.container.changes(), before);
+    // The store of the last two makes its own directory new.
+    place.sh("mkdir /store");
+    // All that is there, with times, but for what is shared with this machine.
+    let shared = place.work.display();
+    let listing = || {
+        let found = place.sh(&format!(
+            "find / -xdev \\( -path /store -o -path {shared} \\) -prune -o \
+             -exec stat -c '%N %F %a %u:%g %s %y' {{}} + | sort; \
+             find / -xdev \\( -path /store -o -path {shared} \\) -prune -o -type f \
+             -exec sha256sum {{}} + | sort"
+        ));
+        let lines: BTreeSet<String> = found.lines().map(str::to_owned).collect();
+        lines
+    };
+    let before = (listing(), place.container.changes());
+    assert!(
+        before
+            .0
+            .iter()
+            .any(|line| line.ends_with("  /usr/lib/jvm/java"))
+    );
+    let secret = "--secret=id=token,src=/kept/secret";
     let first = place.work.join("first").display().to_string();
     let outside = format!(
         "--secret=id=token,src={}",
         place.work.join("secret").display()
     );
-    place.outside(&first, "first-out", &[&outside]);
-    assert_eq!(place.digest("first-in"), place.digest("first-out"));
-    let again = ["--secret=id=token,src=/kept/secret", "--cache-dir=/store"];
-    succeeded(&place.build("chroot", "/kept/context", "first-again", &again));
-    assert_eq!(place.digest("first-again"), place.digest("first-out"));
+    place.outside(&first, "outside", &[&outside]);
+    // What is asked for, and where the store lies.
+    let table = [
+        ("chroot", store.as_str()),
+        ("chroot", "--cache-dir=/store"),
+        ("auto", "--cache-dir=/store"),
+    ];
+    for (number, (root, store)) in table.into_iter().enumerate() {
+        let name = format!("first-{number}");
+        succeeded(&place.build(root, "/kept/context", &name, &[secret, store]));
+        assert_eq!(place.digest(&name), place.digest("outside"), "{root}");
+        let after = listing();
+        let other: Vec<&String> = after.symmetric_difference(&before.0).collect();
+        assert_eq!(other, Vec::<&String>::new(), "{root} {store}");
+    }
     let changes = place.container.changes();
     let other: Vec<&str> = changes
         .lines()
-        .filter(|line| !line.contains(" /store") && !before.contains(line))
+        .filter(|line| !line.contains(" /store") && !before.1.contains(line))
         .collect();
     assert_eq!(other, Vec::<&str>::new());
 }
