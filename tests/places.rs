@@ -8,6 +8,8 @@ mod container;
 #[path = "common/dockerd.rs"]
 #[allow(dead_code)]
 mod dockerd;
+#[path = "common/registry.rs"]
+mod registry;
 
 use container::{Container, Engine};
 use std::collections::BTreeSet;
@@ -454,6 +456,98 @@ fn what_is_mounted_over_a_file_of_the_base_says_nothing_of_the_image() {
 }
 
 #[test]
+fn clearing_the_caches_of_an_image_leaves_the_store() {
+    let place = Place::new(&[]);
+    let text = "FROM base\nRUN mkdir -p /var/cache/apt/archives /root/.cache/x && touch /var/cache/apt/y\n\
+                RUN rm -rf /var/cache/* /root/.cache ~/.cache /tmp/* /var/tmp/*; echo 1 > /one\n";
+    place.same("caches", text, &[], &[]);
+    place.same("again", text, &[], &[]);
+    assert!(place.sh("ls -A /").contains(".shutter\n"));
+}
+
+#[test]
+fn what_a_push_wants_is_read_before_the_base_comes() {
+    let made = registry::Certificates::make();
+    let registry = registry::start_with(&registry::Setup {
+        login: Some(("me".into(), "pass".into())),
+        tls: Some(made.pair("server")),
+        client_ca: None,
+    });
+    let place = Place::new(&["--env=HOME=/root", "--env=PATH=/bin:/agent"]);
+    std::fs::copy(made.path("ca.pem"), place.work.join("ca.pem")).expect("copy");
+    // The agent's own authorities and the program that gives its credentials: what the image has in
+    // their places, if anything, is not to be used.
+    place.sh(&format!(
+        "mkdir -p /etc/ssl/certs /agent /root/.docker && \
+         cp {}/ca.pem /etc/ssl/certs/ca-certificates.crt && \
+         echo '{{\"credHelpers\": {{\"{}\": \"test\"}}}}' > /root/.docker/config.json && \
+         printf '#!/program/busybox sh\\necho {{\\\"Username\\\": \\\"me\\\", \\\"Secret\\\": \\\"pass\\\"}}\\n' \
+         > /agent/docker-credential-test && chmod 755 /agent/docker-credential-test",
+        place.work.display(),
+        registry.host
+    ));
+    let context = place.work.join("pushed");
+    std::fs::create_dir(&context).expect("a directory");
+    let text = "FROM base\nRUN ! test -e /agent && ! test -e /etc/ssl && echo 1 > /one\n";
+    std::fs::write(context.join("Dockerfile"), text).expect("write");
+    let layout = format!("base=oci-layout://{}", place.layout.display());
+    let words = [
+        "build",
+        "--context",
+        &context.display().to_string(),
+        "--rootfs=inplace",
+        "--cache-dir=/store",
+        "--build-context",
+        &layout,
+        "--skip-push-permission-check",
+        "--destination",
+        &format!("{}/some/image:1", registry.host),
+    ]
+    .map(OsString::from);
+    let words: Vec<OsString> = place.called.iter().cloned().chain(words).collect();
+    succeeded(&place.container.exec(&[], &words));
+    assert!(registry.has_tag("some/image", "1"));
+}
+
+#[test]
+fn a_base_that_does_not_fit_is_refused_before_anything_is_removed() {
+    // The root directory of the machine has too much room for this, so the base says that it is large.
+    let place = Place::new(&[]);
+    let large = place.work.join("large");
+    let script = "cp -r \"$1\" \"$2\" && cd \"$2\" && python3 - <<'END'\n\
+        import json, hashlib\n\
+        path = lambda digest: 'blobs/' + digest.replace(':', '/')\n\
+        index = json.load(open('index.json'))\n\
+        manifest = json.load(open(path(index['manifests'][0]['digest'])))\n\
+        manifest['layers'][0]['size'] = 1 << 50\n\
+        text = json.dumps(manifest).encode()\n\
+        digest = hashlib.sha256(text).hexdigest()\n\
+        open('blobs/sha256/' + digest, 'wb').write(text)\n\
+        index['manifests'][0].update(digest='sha256:' + digest, size=len(text))\n\
+        json.dump(index, open('index.json', 'w'))\nEND\n";
+    let made = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .args([&place.layout, &large])
+        .status();
+    assert!(made.expect("run sh").success());
+    let context = place.work.join("first").display().to_string();
+    let base = format!("--build-context=base=oci-layout://{}", large.display());
+    let store = format!("--cache-dir={}", place.work.join("store").display());
+    let before = place.container.changes();
+    for root in ["inplace", "chroot"] {
+        let done = place.build(root, &context, "large", &[&base, &store]);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        let expected = match root {
+            "inplace" => "error: the root directory has ",
+            _ => "error: the store ",
+        };
+        assert!(!done.status.success() && said.contains(expected), "{said}");
+        assert!(said.contains("free, and "), "{said}");
+        assert_eq!(place.container.changes(), before);
+    }
+}
+
+#[test]
 fn who_may_not_make_devices_leaves_no_stand_ins_to_who_may() {
     let dir = tempfile::tempdir().expect("a directory");
     let at = |name: &str| dir.path().join(name).display().to_string();
@@ -538,7 +632,7 @@ const ATTACKS: &[(&str, &str, &str)] = &[
     (
         "inplace",
         "rm -rf /store /etc /bin 2> /dev/null; true",
-        "error: ",
+        "a command has removed /store, where the builder itself works",
     ),
 ];
 

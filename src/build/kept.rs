@@ -1,7 +1,7 @@
 //! What a build in place leaves as it is in the root, since it is not the image's, and what that
 //! means for the image.
 
-use super::{Error, Shared};
+use super::{Error, Shared, one_root};
 use crate::changeset::Changeset;
 use crate::context::Context;
 use crate::fs::{Kind, RelPath, Tree};
@@ -28,6 +28,26 @@ pub(super) fn check(request: &Request) -> Result<(), Error> {
             ),
         )),
         None => Ok(()),
+    }
+}
+
+/// Fails where a command in place has removed what the builder itself works with.
+pub(super) fn check_own(shared: &Shared<'_>) -> Result<(), Error> {
+    match one_root::is_one(shared) && !shared.scratch.dir.exists() {
+        true => Err(Error::Removed {
+            dir: shared.store.dir().to_owned(),
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Gives the error of a build as it is, or what is behind it where a command has removed what the builder
+/// itself works with: something else may fail for it first.
+pub(super) fn explained(shared: &Shared<'_>, error: Error) -> Error {
+    match (error, check_own(shared)) {
+        (error @ (Error::Run { .. } | Error::Cancelled), _) | (error, Ok(())) => error,
+        (Error::Step { span, text, .. }, Err(removed)) => Error::step(span, &text, removed),
+        (_, Err(removed)) => removed,
     }
 }
 

@@ -5,7 +5,7 @@
 //! hands. What a later one still wants of its files is copied to a directory before it gives it up.
 
 use super::wait::lock;
-use super::{BoxError, Error, Shared, base, kept};
+use super::{BoxError, Error, Shared, base, kept, space};
 use crate::changeset::{self, Action, Changeset};
 use crate::fs::{self, Content, LayerView, Meta, RelPath, Source, Tree};
 use crate::layer::Unpacked;
@@ -82,6 +82,9 @@ pub(super) fn take(
         true => shared.store.take_layers(&dirs)?.unwrap_or_default(),
         false => Vec::new(),
     };
+    if movable.is_empty() {
+        space::check_in_place(shared, tree)?;
+    }
     let top = match tree.get(&RelPath::root()) {
         Some(found) => found.meta,
         None => Meta::dir(0o755, shared.clock.now),
@@ -140,7 +143,7 @@ fn content_of_moved(
 }
 
 /// Tells whether a directory is on the root's own mount, so that files can be moved out of it.
-fn is_in_the_root(dir: &Path) -> std::io::Result<bool> {
+pub(super) fn is_in_the_root(dir: &Path) -> std::io::Result<bool> {
     let mount = |path: &Path| {
         let opened = std::fs::File::open(path)?;
         Ok::<_, std::io::Error>(fs::glance_at(opened.as_fd(), b"")?.mount)

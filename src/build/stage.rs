@@ -4,6 +4,7 @@ use super::kept;
 use super::layers::{self, Instruction, Pending};
 use super::mounts::{self, Ready};
 use super::one_root::{self, Turn};
+use super::space;
 use super::wait::lock;
 use super::{Error, Shared};
 use crate::changeset::Changeset;
@@ -13,6 +14,7 @@ use crate::fs::{Ids, Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, CopySource, From, Op, RunOp, Step, Unpack};
 use crate::progress::{Event, Level, Owner, StepId, Stream, Work};
+use crate::request::RootfsChoice;
 use crate::rootfs::{Guard, Lower, Rootfs};
 use crate::sandbox::{Command, Exit, Identity};
 use std::collections::VecDeque;
@@ -81,6 +83,9 @@ pub(super) fn base_root(
     let mut tree = Tree::default();
     for layer in files {
         tree.push(Arc::clone(&layer.view));
+    }
+    if shared.request.rootfs == RootfsChoice::Chroot {
+        space::check_copy(&shared.store, &tree)?;
     }
     let top = match tree.get(&RelPath::root()) {
         Some(found) => found.meta,
@@ -548,7 +553,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             }
         };
         if let Some(code) = code {
-            super::space::tell_if_full(&self.shared.store, self.shared.sink);
+            space::tell_if_full(&self.shared.store, self.shared.sink);
             root.discard().map_err(|e| failed(e.into()))?;
             return Err(Error::Run {
                 span: step.span,
@@ -557,6 +562,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 last: last.lines(),
             });
         }
+        kept::check_own(self.shared).map_err(|e| failed(e.into()))?;
         let _span = self
             .shared
             .sink

@@ -9,7 +9,7 @@ use rustls::{
 };
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Whether a server's certificate is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -59,6 +59,32 @@ const BUNDLES: [&str; 6] = [
 /// Where single authorities lie, where there is no bundle.
 const DIRECTORY: &str = "/etc/ssl/certs";
 
+/// The authorities that are believed everywhere, read once.
+pub(super) struct Authorities {
+    system: SystemRoots,
+    read: Mutex<Option<RootCertStore>>,
+}
+
+impl Authorities {
+    pub(super) fn new(system: SystemRoots) -> Authorities {
+        Authorities {
+            system,
+            read: Mutex::default(),
+        }
+    }
+
+    /// Gives them; the first time they are read.
+    pub(super) fn roots(&self) -> Result<RootCertStore, Error> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(roots) = &*read {
+            return Ok(roots.clone());
+        }
+        let roots = system_roots(&self.system)?;
+        *read = Some(roots.clone());
+        Ok(roots)
+    }
+}
+
 /// Reads the system's authorities, or those that stand for them; where there are none, gives the
 /// ones compiled in: an image made from scratch has no bundle.
 fn system_roots(system: &SystemRoots) -> Result<RootCertStore, Error> {
@@ -97,7 +123,7 @@ fn system_roots(system: &SystemRoots) -> Result<RootCertStore, Error> {
 }
 
 /// Makes the configuration of TLS.
-pub(super) fn config(tls: &Tls, system: &SystemRoots) -> Result<ClientConfig, Error> {
+pub(super) fn config(tls: &Tls, system: &Authorities) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -105,7 +131,7 @@ pub(super) fn config(tls: &Tls, system: &SystemRoots) -> Result<ClientConfig, Er
     let trust = match tls.verify {
         Verify::Skip => Trust::Any,
         Verify::Full => {
-            let mut roots = system_roots(system)?;
+            let mut roots = system.roots()?;
             let mut own = Vec::new();
             for path in &tls.roots {
                 for certificate in certificates(path)? {
