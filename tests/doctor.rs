@@ -514,6 +514,17 @@ fn containers_get_the_root_that_their_rights_allow() {
             &[("overlay", false, "an emptyDir mounted at /kaniko/store")],
         ),
         (
+            &["--security-opt=seccomp=unconfined"],
+            "/usr/bin/shutter",
+            Some("chroot"),
+            "/var/cache/shutter",
+            &[(
+                "overlay",
+                false,
+                "an emptyDir mounted at /var/cache/shutter",
+            )],
+        ),
+        (
             &["--security-opt=seccomp=unconfined", "-v", "/cache"],
             "/kaniko/executor",
             Some("overlay"),
@@ -554,6 +565,10 @@ fn containers_get_the_root_that_their_rights_allow() {
         let value: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(value["takes"].as_str(), *takes, "{case}");
         assert_eq!(value["store"]["path"], *store, "{case}");
+        // Docker lets root make devices, and the doctor does not say otherwise.
+        if !args.contains(&"--cap-drop=ALL") {
+            assert!(!out.contains("CAP_MKNOD"), "{case}");
+        }
         for (name, works, said) in *expected {
             let (_, does, got) = roots.iter().find(|root| root.0 == *name).unwrap();
             assert_eq!(does, works, "{name} {case}");

@@ -488,7 +488,9 @@ fn what_a_push_wants_is_read_before_the_base_comes() {
     ));
     let context = place.work.join("pushed");
     std::fs::create_dir(&context).expect("a directory");
-    let text = "FROM base\nRUN ! test -e /agent && ! test -e /etc/ssl && echo 1 > /one\n";
+    // Nothing is there to be pushed before the command has ended.
+    let text = "FROM base AS made\nRUN ! test -e /agent && ! test -e /etc/ssl && echo 1 > /one\n\
+                FROM scratch\nCOPY --from=made /one /\n";
     std::fs::write(context.join("Dockerfile"), text).expect("write");
     let layout = format!("base=oci-layout://{}", place.layout.display());
     let words = [
@@ -544,6 +546,65 @@ fn a_base_that_does_not_fit_is_refused_before_anything_is_removed() {
         assert!(!done.status.success() && said.contains(expected), "{said}");
         assert!(said.contains("free, and "), "{said}");
         assert_eq!(place.container.changes(), before);
+    }
+}
+
+#[test]
+fn a_root_without_room_for_a_bases_files_is_left_as_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [context, program, store] =
+        ["context", "program", "store"].map(|name| dir.path().join(name));
+    for dir in [&context, &program, &store] {
+        std::fs::create_dir(dir).expect("a directory");
+    }
+    std::fs::copy("/bin/busybox", program.join("busybox")).expect("busybox");
+    std::fs::write(context.join("Dockerfile"), "FROM base\nRUN echo 1 > /one\n").expect("write");
+    base::make(dir.path());
+    let called = container::portable(
+        Path::new(env!("CARGO_BIN_EXE_shutter")),
+        &program,
+        "/program",
+    );
+    // A root directory of its own with a bound, and volumes.
+    let script = "mkdir \"$0/root\" && mount -t tmpfs -o $1 none \"$0/root\" && cd \"$0/root\" && \
+        mkdir old proc dev program context base store && echo old > old/file && \
+        mount -t proc none proc && mount --rbind /dev dev && for d in program context base store; do \
+        mount --bind \"$0/$d\" $d || exit 1; done; shift; chroot . \"$@\"; code=$?; \
+        ls old 2> /dev/null; cat one; exit $code";
+    // The bound, what is left, and what is said.
+    let table = [
+        ("nr_inodes=100", "file\n", " in place the base image needs "),
+        ("size=1m", "file\n", " in place the base image needs "),
+        ("nr_inodes=3000,size=16m", "1\n", ""),
+    ];
+    for (bound, left, says) in table {
+        let done = Command::new("unshare")
+            .args(["-m", "sh", "-c", script])
+            .arg(dir.path())
+            .arg(bound)
+            .args(&called)
+            .args([
+                "build",
+                "--force",
+                "--rootfs=inplace",
+                "--no-push",
+                "--context=/context",
+            ])
+            .args([
+                "--cache-dir=/store",
+                "--build-context=base=oci-layout:///base",
+            ])
+            .output()
+            .expect("run unshare");
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(
+            String::from_utf8_lossy(&done.stdout),
+            left,
+            "{bound}: {said}"
+        );
+        assert_eq!(done.status.success(), says.is_empty(), "{bound}: {said}");
+        assert!(said.contains(says), "{bound}: {said}");
+        std::fs::remove_dir(dir.path().join("root")).expect("remove");
     }
 }
 

@@ -193,9 +193,10 @@ impl Client {
         })))
     }
 
-    /// Reads the system's authorities now, for whom they will be gone when they are first wanted.
-    pub fn read_authorities(&self) -> Result<(), Error> {
-        self.0.authorities.roots().map(drop)
+    /// Reads the system's authorities now, for whom they will be gone when they are first wanted. What is
+    /// wrong with them is told then.
+    pub fn read_authorities(&self) {
+        self.0.authorities.read();
     }
 
     /// Gives the settings.

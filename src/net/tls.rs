@@ -62,8 +62,11 @@ const DIRECTORY: &str = "/etc/ssl/certs";
 /// The authorities that are believed everywhere, read once.
 pub(super) struct Authorities {
     system: SystemRoots,
-    read: Mutex<Option<RootCertStore>>,
+    read: Mutex<Option<Result<RootCertStore, Unusable>>>,
 }
+
+/// The file that could not be used, and why.
+type Unusable = (PathBuf, String);
 
 impl Authorities {
     pub(super) fn new(system: SystemRoots) -> Authorities {
@@ -73,15 +76,27 @@ impl Authorities {
         }
     }
 
-    /// Gives them; the first time they are read.
-    pub(super) fn roots(&self) -> Result<RootCertStore, Error> {
+    /// Reads them where that has not been done. What is wrong with them is told when they are wanted.
+    pub(super) fn read(&self) {
+        // It is the same error.
+        let _ = self.roots();
+    }
+
+    fn roots(&self) -> Result<RootCertStore, Error> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(roots) = &*read {
-            return Ok(roots.clone());
+        let read = match &mut *read {
+            Some(read) => read,
+            none => none.insert(match system_roots(&self.system) {
+                Ok(roots) => Ok(roots),
+                Err(Error::Pem { path, why }) => Err((path, why)),
+                Err(Error::File { path, source }) => Err((path, source.to_string())),
+                Err(other) => return Err(other),
+            }),
+        };
+        match read {
+            Ok(roots) => Ok(roots.clone()),
+            Err((path, why)) => Err(unusable(path, why)),
         }
-        let roots = system_roots(&self.system)?;
-        *read = Some(roots.clone());
-        Ok(roots)
     }
 }
 

@@ -141,10 +141,7 @@ impl Registry {
     /// replaces the files that it runs among.
     pub fn read_ahead(&self, images: &[Reference]) -> Result<(), Error> {
         let inner = &self.0;
-        inner
-            .client
-            .read_authorities()
-            .map_err(|e| Error::Setup(Box::new(e)))?;
+        inner.client.read_authorities();
         for image in images {
             inner.credentials.of(&image.registry, &image.repository)?;
         }
