@@ -645,6 +645,22 @@ fn who_may_not_make_devices_leaves_no_stand_ins_to_who_may() {
     let copy = "FROM base\nCOPY Dockerfile /copied\n";
     let said = build(&fewer, copy, &at("made"), &[&store("shared")]);
     assert!(said.contains("does not keep device nodes"), "{said}");
+    // Nor does a command of such a builder want it; the image has it all the same.
+    let told = "FROM base\nRUN ! test -e /node && echo 1 > /one\n";
+    let kept = format!("--oci-layout-path={}", at("kept"));
+    let chroot = [&store("shared"), &kept, "--rootfs=chroot"];
+    build(&fewer, told, &at("made"), &chroot);
+    let seen = [&store("second"), "--rootfs=overlay"];
+    let said = build(
+        &["env"],
+        "FROM base\nRUN stat -c '%F' /node; ls /one\n",
+        &at("kept"),
+        &seen,
+    );
+    assert!(
+        said.contains("character special file\n") && said.contains("/one\n"),
+        "{said}"
+    );
     let said = build(
         &["env"],
         look,

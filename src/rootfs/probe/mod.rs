@@ -380,8 +380,15 @@ fn of_files(scratch: &Path, rights: &Rights) -> Vec<String> {
     let made = rustix::fs::mknodat(CWD, &node, FileType::CharacterDevice, mode, null);
     if made.is_err() {
         out.push(
-            "device nodes cannot be made here (CAP_MKNOD): a base that has some cannot be used"
-                .into(),
+            match rights.is_nested {
+                true => {
+                    "device nodes cannot be made in a user namespace: commands lack those of the base"
+                }
+                false => {
+                    "device nodes cannot be made here (CAP_MKNOD): commands lack those of the base"
+                }
+            }
+            .into(),
         );
     }
     if !rights.has(CapabilitySet::SETFCAP) {

@@ -149,7 +149,10 @@ fn device(error: &io::Error, errno: Option<Errno>, rights: &Rights) -> Refusal {
                 "/dev/fuse is there, and user {} may not open it",
                 rights.uid
             ),
-            "root, or mode 0666 for /dev/fuse",
+            match rights.is_nested {
+                true => "mode 0666 for /dev/fuse on the node: in a user namespace it is nobody's",
+                false => "root, or mode 0666 for /dev/fuse",
+            },
         ),
         _ => Refusal::new(
             format!("/dev/fuse cannot be opened: {}", plain(error)),
