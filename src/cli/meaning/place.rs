@@ -194,6 +194,30 @@ mod tests {
     }
 
     #[test]
+    fn in_place_the_store_is_in_no_directory_of_caches() {
+        let typed = Typed {
+            rootfs: Some("inplace".into()),
+            ..Typed::default()
+        };
+        let cases: [(Called, &[&str], &str, &str); 4] = [
+            (Called::Shutter, &[], "/usr/bin/shutter", "/.shutter"),
+            (Called::Shutter, &["/cache"], "/usr/bin/shutter", "/cache"),
+            (
+                Called::Shutter,
+                &["/var/cache"],
+                "/usr/bin/shutter",
+                "/var/cache/shutter",
+            ),
+            (Called::Executor, &[], "/kaniko/executor", "/kaniko/store"),
+        ];
+        for (called, volumes, program, expected) in cases {
+            let around = around(called, volumes, program);
+            let found = choose(&typed, &around, &|_| Some(Fitness::Fit), &mut Vec::new());
+            assert_eq!(found.dir, Path::new(expected), "{volumes:?} {program}");
+        }
+    }
+
+    #[test]
     fn the_store_lies_on_a_volume_or_beside_the_executor_or_where_it_did() {
         use Called::{Executor, Shutter};
         type Case = (
