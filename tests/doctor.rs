@@ -283,6 +283,23 @@ fn little_room_is_seen_before_it_hurts() {
     assert!(err.contains("larger volume (--cache-dir)"), "{err}");
     assert!(!err.contains("unpack"), "{err}");
 
+    // Not even what would work can be tried: no other root is taken for it.
+    for bound in ["nr_inodes=20", "nr_inodes=40", "size=512k"] {
+        let full = "which is too little for any command";
+        let (code, _, err) = told(&on_tmpfs(&project, bound, "", &command));
+        assert_eq!(code, 1, "{bound}: {err}");
+        assert!(
+            err.contains(full) && !err.contains("commands run"),
+            "{bound}: {err}"
+        );
+        let asked = doctor(&store, &["--format=json"]);
+        let (code, out, _) = told(&on_tmpfs(&project, bound, "", &asked));
+        assert!(
+            code == 1 && out.contains(full) && out.contains("\"takes\": null"),
+            "{out}"
+        );
+    }
+
     let (code, _, err) = told(&on_tmpfs(&project, "size=2g,nr_inodes=3000", "", &command));
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("more files: a build may want more"), "{err}");

@@ -137,6 +137,18 @@ pub enum Error {
         /// What is needed.
         need: Bytes,
     },
+    /// The store has not even the room for an empty root.
+    #[error(
+        "the store {store} has {free} left, which is too little for any command: free some or put the \
+         store on a larger volume (--cache-dir)",
+        store = store.display()
+    )]
+    Full {
+        /// The store.
+        store: PathBuf,
+        /// What is left.
+        free: Amount,
+    },
     /// The root directory has not the room for what a build in place will put there.
     #[error(
         "the root directory has {free} free, and in place the base image needs {need} there: give the \

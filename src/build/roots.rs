@@ -1,6 +1,6 @@
 //! Which root commands run on: what is asked for, or the fastest that works.
 
-use super::{Error, Room, kept};
+use super::{Error, Room, kept, space};
 use crate::dockerfile::ast::{Kind, Span};
 use crate::fs::Ids;
 use crate::plan::{Network, Op, Plan, Step};
@@ -44,9 +44,12 @@ pub fn diagnose(request: &Request, sandbox: &Sandbox, cancel: &Cancel) -> Result
 }
 
 impl Diagnosis {
-    fn new(findings: Vec<Finding>, notes: Vec<String>, request: &Request) -> Diagnosis {
+    fn new(findings: Vec<Finding>, mut notes: Vec<String>, request: &Request) -> Diagnosis {
         let mut working = findings.iter().filter(|finding| finding.works());
         let takes = working.find(|finding| is_taken(finding.root, request));
+        let full = space::check_trial(&request.store).err();
+        let takes = takes.filter(|_| full.is_none());
+        notes.extend(full.map(|error| error.to_string()));
         Diagnosis {
             takes: takes.map(|finding| finding.root),
             findings,
@@ -105,6 +108,7 @@ pub(super) fn choose(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<RootfsChoice, Error> {
+    space::check_trial(room.store.dir())?;
     let scratch = room.scratch.dir.as_path();
     let rights = Rights::read(scratch, sandbox.no_users());
     let place = Place {

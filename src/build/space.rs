@@ -17,6 +17,11 @@ const FEW_BYTES: u64 = 1 << 30;
 /// Room for fewer files than so many is warned of: about what a small distribution has.
 const FEW_FILES: u64 = 20_000;
 
+/// With less a root that works may seem not to.
+const NO_BYTES: u64 = 1 << 20;
+/// Or with room for fewer files.
+const NO_FILES: u64 = 64;
+
 /// What fails for want of space may leave so much.
 const FULL_BYTES: u64 = 4 << 20;
 /// Or room for so many files.
@@ -38,6 +43,24 @@ pub(super) fn warn(store: &Store, sink: &Sink) {
          larger volume (--cache-dir)"
     );
     sink.message(Level::Warn, text);
+}
+
+/// Fails where there is not even room enough to try what commands could run on: another root would be
+/// taken for no good reason, or none.
+pub(super) fn check_trial(store: &Path) -> Result<(), Error> {
+    let Ok(found) = space(store) else {
+        return Ok(());
+    };
+    match found.free < NO_BYTES || found.inodes.is_some_and(|files| files < NO_FILES) {
+        true => Err(Error::Full {
+            store: store.to_owned(),
+            free: Amount {
+                bytes: found.free,
+                files: found.inodes,
+            },
+        }),
+        false => Ok(()),
+    }
 }
 
 /// Says that the store's file system is full, where it is: commands that fail for it do not all say so.

@@ -111,6 +111,7 @@ impl Report {
             Error::NoRoom { .. }
             | Error::NoRoomInRoot { .. }
             | Error::NoRoomForCopy { .. }
+            | Error::Full { .. }
             | Error::Removed { .. } => (None, None),
             Error::Cancelled => (None, None),
         };
