@@ -632,7 +632,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Path(|t| &mut t.cache_dir),
         "Where the store of blobs and unpacked layers lies (default, in a container: /cache where a \
          volume is mounted there, else store/ in the executor's own directory; else /cache as executor, \
-         $XDG_CACHE_HOME/shutter, /var/cache/shutter for root)",
+         /.shutter in place, $XDG_CACHE_HOME/shutter, /var/cache/shutter for root)",
     ),
     works(
         Run,
