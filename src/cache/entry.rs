@@ -1,6 +1,6 @@
 //! What stands under a key.
 
-use super::{Key, Part};
+use super::{Key, Kind, Named, Part};
 use crate::oci::{Descriptor, Digest};
 use serde::{Deserialize, Serialize};
 
@@ -75,9 +75,49 @@ impl Entry {
         }
     }
 
+    /// Gives it as it stands in a place.
+    pub fn named(&self) -> Named {
+        Named {
+            kind: Kind::Step,
+            text: String::from_utf8(self.to_bytes()).unwrap_or_default(),
+            blobs: match &self.layer {
+                Some(layer) => vec![layer.toc.clone(), layer.blob.clone()],
+                None => Vec::new(),
+            },
+        }
+    }
+
+    /// Reads it off what stands in a place; says why it cannot be used otherwise.
+    pub fn read(named: &Named, key: &Key) -> Result<Entry, String> {
+        let entry = Entry::parse(named.text.as_bytes(), key)?;
+        // What is not named the place does not keep.
+        match entry.named().blobs == named.blobs {
+            true => Ok(entry),
+            false => Err("its blobs are not those that it speaks of".into()),
+        }
+    }
+
     /// Tells whether it is as old as that, in seconds. One from the future is not.
     pub fn is_stale(&self, now: i64, seconds: u64) -> bool {
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         now.saturating_sub(self.created) >= seconds
+    }
+}
+
+/// Gives tables as they stand in a place.
+pub fn tables_named(tables: &Tables) -> Named {
+    Named {
+        kind: Kind::Tables,
+        text: serde_json::to_string(tables).unwrap_or_default(),
+        blobs: tables.iter().map(|table| table.toc.clone()).collect(),
+    }
+}
+
+/// Reads tables off what stands in a place; says why they cannot be used otherwise.
+pub fn read_tables(named: &Named) -> Result<Tables, String> {
+    let tables: Tables = serde_json::from_str(&named.text).map_err(|e| e.to_string())?;
+    match tables_named(&tables).blobs == named.blobs {
+        true => Ok(tables),
+        false => Err("its blobs are not those that it speaks of".into()),
     }
 }

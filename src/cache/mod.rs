@@ -15,7 +15,7 @@ mod key;
 mod near;
 mod registry;
 
-pub use entry::{Entry, Layer, MAX_ENTRY, Table, Tables};
+pub use entry::{Entry, Layer, MAX_ENTRY, Table, Tables, read_tables, tables_named};
 pub use key::{Key, Part, Recipe};
 pub use near::Near;
 pub use registry::{EMPTY, InRegistry};
@@ -61,36 +61,58 @@ pub enum Error {
 /// Gives a blob as a file, fetching it where it is not at hand.
 pub type File<'a> = &'a dyn Fn(&Descriptor) -> io::Result<PathBuf>;
 
+/// What kind of thing stands under a key in a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// What a step made: an [`Entry`].
+    Step,
+    /// The tables of contents of an image's layers: [`Tables`].
+    Tables,
+    /// What is in a cache of commands: a [`mount::Saved`]. Another one takes its place.
+    Mount,
+}
+
+impl Kind {
+    /// Gives the name that stands for a key of this kind, which is a tag too.
+    pub fn name(self, key: &Key) -> String {
+        match self {
+            Kind::Step | Kind::Tables => key.hex(),
+            Kind::Mount => format!("mount-{key}"),
+        }
+    }
+}
+
+/// What stands under a key: a text, and the blobs that it speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// What it is.
+    pub kind: Kind,
+    /// JSON.
+    pub text: String,
+    /// What a place keeps for as long as it keeps the text.
+    pub blobs: Vec<Descriptor>,
+}
+
 /// Where entries and their blobs are.
 pub trait Place: Send + Sync {
     /// Gives what it is called in messages.
     fn name(&self) -> String;
 
-    /// Looks an entry up; `None` where there is none, or one that is too old.
-    fn get(&self, key: &Key) -> Result<Option<Entry>, Error>;
+    /// Looks up what stands under a key; `None` where there is nothing.
+    fn find(&self, kind: Kind, key: &Key) -> Result<Option<Named>, Error>;
 
-    /// Looks up the tables of contents of an image's layers.
-    fn tables(&self, key: &Key) -> Result<Option<Tables>, Error>;
-
-    /// Opens a blob of an entry for reading. The reader need not verify.
+    /// Opens a blob for reading. The reader need not verify.
     fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, Error>;
 
-    /// Puts an entry, with its blobs, under its keys. Of a blob that a registry has in the repository
-    /// `from` already, nothing is sent.
+    /// Puts something under keys, whatever stands there, once all its blobs are there. A blob that the
+    /// place has already is not asked for, and of one that a registry has in the repository `from`
+    /// nothing is sent.
     fn put(
         &self,
-        entry: &Entry,
+        keys: &[Key],
+        named: &Named,
         file: File<'_>,
         from: Option<&Reference>,
-        span: &Span,
-    ) -> Result<(), Error>;
-
-    /// Puts tables of contents under a key.
-    fn put_tables(
-        &self,
-        key: &Key,
-        tables: &Tables,
-        file: File<'_>,
         span: &Span,
     ) -> Result<(), Error>;
 
@@ -98,6 +120,26 @@ pub trait Place: Send + Sync {
     fn repository(&self) -> Option<&Reference> {
         None
     }
+}
+
+/// Looks up what stands under a key in a place, and reads it.
+pub fn look_up<T>(
+    place: &dyn Place,
+    kind: Kind,
+    key: &Key,
+    read: &dyn Fn(&Named) -> Result<T, String>,
+) -> Result<Option<T>, Error> {
+    let Some(named) = place.find(kind, key)? else {
+        return Ok(None);
+    };
+    let got = match named.kind == kind {
+        true => read(&named),
+        false => Err("it is something else".into()),
+    };
+    got.map(Some).map_err(|why| Error::Poisoned {
+        what: format!("{}:{}", place.name(), kind.name(key)),
+        why,
+    })
 }
 
 /// A place of a build, with what is known of it.

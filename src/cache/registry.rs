@@ -1,28 +1,23 @@
 //! Entries as artifacts of an OCI registry.
 //!
 //! ```text
-//! REPOSITORY:KEY  manifest (OCI image manifest)
-//!   annotations   dev.shutter.step: the entry as JSON
-//!   config        the table of contents, compressed with zstd
-//!   layers        the layer's blob
+//! REPOSITORY:NAME  manifest (OCI image manifest)
+//!   annotations    dev.shutter.step, dev.shutter.tables or dev.shutter.mount: the JSON
+//!   config         the first blob: of a step its table of contents, compressed with zstd
+//!   layers         the others: of a step its layer
 //! ```
 //!
 //! So one request says all of an entry, the registry keeps what belongs to it and may expire it like
-//! any other tag. A step that changed nothing has the empty blob `{}` for both. The tables of an
-//! image's layers stand under a key too, as the layers of a manifest with
-//! `dev.shutter.tables`.
+//! any other tag. Where there is no blob for config or layers the empty one, `{}`, stands. NAME is a key
+//! in hexadecimal digits, with `mount-` before that of a cache of commands.
 
-use super::{Entry, Error, File, Key, Place, Tables};
+use super::{Error, File, Key, Kind, Named, Place};
 use crate::oci::{Descriptor, Digest, Document, Format, Manifest, Platform, Reference};
 use crate::progress::Span;
 use crate::registry::Registry;
 use std::collections::BTreeMap;
 use std::io::Read;
 
-/// The annotation that an entry is in.
-const STEP: &str = "dev.shutter.step";
-/// The annotation that tables are in.
-const TABLES: &str = "dev.shutter.tables";
 /// The bytes of what stands where there is nothing.
 pub const EMPTY: &[u8] = b"{}";
 
@@ -34,26 +29,33 @@ pub struct InRegistry {
     pub writer: Registry,
     /// The repository; its tag does not matter.
     pub repository: Reference,
-    /// How old an entry may be, in seconds.
-    pub ttl: u64,
-    /// The time, in seconds since 1970.
-    pub now: i64,
 }
 
 impl InRegistry {
-    fn at(&self, key: &Key) -> Reference {
+    fn at(&self, kind: Kind, key: &Key) -> Reference {
         Reference {
-            tag: Some(key.hex()),
+            tag: Some(kind.name(key)),
             digest: None,
             ..self.repository.clone()
         }
     }
+}
 
-    fn manifest(&self, key: &Key) -> Result<Option<Manifest>, Error> {
-        match self.reader.pull_manifest(&self.at(key), &Platform::host()) {
+impl Place for InRegistry {
+    fn name(&self) -> String {
+        self.repository.name()
+    }
+
+    fn find(&self, kind: Kind, key: &Key) -> Result<Option<Named>, Error> {
+        let at = self.at(kind, key);
+        let poisoned = |why: String| Error::Poisoned {
+            what: at.to_string(),
+            why,
+        };
+        match self.reader.pull_manifest(&at, &Platform::host()) {
             Ok(fetched) => match fetched.document {
-                Document::Manifest(manifest) => Ok(Some(manifest)),
-                Document::Index(_) => Err(self.poisoned(key, "it is an index")),
+                Document::Manifest(manifest) => read(&manifest, kind).map(Some).map_err(poisoned),
+                Document::Index(_) => Err(poisoned("it is an index".into())),
             },
             Err(error) if error.status() == Some(404) => Ok(None),
             Err(crate::registry::Error::Cancelled) => Err(Error::Cancelled),
@@ -61,22 +63,19 @@ impl InRegistry {
         }
     }
 
-    fn poisoned(&self, key: &Key, why: impl Into<String>) -> Error {
-        Error::Poisoned {
-            what: self.at(key).to_string(),
-            why: why.into(),
-        }
+    fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
+        Ok(self.reader.pull_blob(&self.repository, blob)?)
     }
 
-    /// Puts a manifest under keys, after its blobs.
-    fn push(
+    fn put(
         &self,
         keys: &[Key],
-        manifest: &Manifest,
+        named: &Named,
         file: File<'_>,
         from: Option<&Reference>,
         span: &Span,
     ) -> Result<(), Error> {
+        let manifest = manifest_of(named);
         let mut sent: Vec<Digest> = Vec::new();
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             if sent.contains(&blob.digest) {
@@ -89,56 +88,11 @@ impl InRegistry {
         }
         let bytes = manifest.to_bytes();
         for key in keys {
+            let at = self.at(named.kind, key);
             self.writer
-                .push_manifest(&self.at(key), manifest.media_type(), &bytes)?;
+                .push_manifest(&at, manifest.media_type(), &bytes)?;
         }
         Ok(())
-    }
-}
-
-impl Place for InRegistry {
-    fn name(&self) -> String {
-        self.repository.name()
-    }
-
-    fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        let Some(manifest) = self.manifest(key)? else {
-            return Ok(None);
-        };
-        let entry = entry_of(&manifest, key).map_err(|why| self.poisoned(key, why))?;
-        Ok((!entry.is_stale(self.now, self.ttl)).then_some(entry))
-    }
-
-    fn tables(&self, key: &Key) -> Result<Option<Tables>, Error> {
-        let Some(manifest) = self.manifest(key)? else {
-            return Ok(None);
-        };
-        let tables = tables_of(&manifest).map_err(|why| self.poisoned(key, why))?;
-        Ok(Some(tables))
-    }
-
-    fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
-        Ok(self.reader.pull_blob(&self.repository, blob)?)
-    }
-
-    fn put(
-        &self,
-        entry: &Entry,
-        file: File<'_>,
-        from: Option<&Reference>,
-        span: &Span,
-    ) -> Result<(), Error> {
-        self.push(&entry.keys, &manifest_of(entry), file, from, span)
-    }
-
-    fn put_tables(
-        &self,
-        key: &Key,
-        tables: &Tables,
-        file: File<'_>,
-        span: &Span,
-    ) -> Result<(), Error> {
-        self.push(&[*key], &manifest_of_tables(tables), file, None, span)
     }
 
     fn repository(&self) -> Option<&Reference> {
@@ -147,7 +101,7 @@ impl Place for InRegistry {
 }
 
 /// Gives the empty blob.
-pub(super) fn empty() -> Descriptor {
+fn empty() -> Descriptor {
     Descriptor {
         media_type: "application/vnd.oci.empty.v1+json".into(),
         digest: Digest::of(EMPTY),
@@ -157,51 +111,44 @@ pub(super) fn empty() -> Descriptor {
     }
 }
 
-/// Gives an entry as a manifest.
-pub(super) fn manifest_of(entry: &Entry) -> Manifest {
-    let json = String::from_utf8(entry.to_bytes()).unwrap_or_default();
-    let (config, layer) = match &entry.layer {
-        Some(layer) => (layer.toc.clone(), layer.blob.clone()),
-        None => (empty(), empty()),
-    };
+/// Gives the annotation that the text is in.
+fn annotation(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Step => "dev.shutter.step",
+        Kind::Tables => "dev.shutter.tables",
+        Kind::Mount => "dev.shutter.mount",
+    }
+}
+
+/// Gives what stands under a key as a manifest.
+pub(super) fn manifest_of(named: &Named) -> Manifest {
+    let mut blobs = named.blobs.iter().cloned();
+    let config = blobs.next().unwrap_or_else(empty);
+    let layers: Vec<Descriptor> = blobs.collect();
     Manifest {
         format: Format::Oci,
         config,
-        layers: vec![layer],
-        annotations: BTreeMap::from([(STEP.to_owned(), json)]),
+        layers: match layers.is_empty() {
+            true => vec![empty()],
+            false => layers,
+        },
+        annotations: BTreeMap::from([(annotation(named.kind).to_owned(), named.text.clone())]),
     }
 }
 
-/// Reads an entry off a manifest; says why it is none.
-pub(super) fn entry_of(manifest: &Manifest, key: &Key) -> Result<Entry, String> {
-    let json = manifest.annotations.get(STEP);
-    let json = json.ok_or_else(|| format!("it has no annotation {STEP}"))?;
-    let entry = Entry::parse(json.as_bytes(), key)?;
-    // What the manifest does not name the registry does not keep.
-    match *manifest == manifest_of(&entry) {
-        true => Ok(entry),
-        false => Err("its blobs are not those that it speaks of".into()),
-    }
-}
-
-/// Gives tables as a manifest.
-pub(super) fn manifest_of_tables(tables: &Tables) -> Manifest {
-    let json = serde_json::to_string(tables).unwrap_or_default();
-    Manifest {
-        format: Format::Oci,
-        config: empty(),
-        layers: tables.iter().map(|table| table.toc.clone()).collect(),
-        annotations: BTreeMap::from([(TABLES.to_owned(), json)]),
-    }
-}
-
-/// Reads tables off a manifest; says why they are none.
-pub(super) fn tables_of(manifest: &Manifest) -> Result<Tables, String> {
-    let json = manifest.annotations.get(TABLES);
-    let json = json.ok_or_else(|| format!("it has no annotation {TABLES}"))?;
-    let tables: Tables = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    match *manifest == manifest_of_tables(&tables) {
-        true => Ok(tables),
-        false => Err("its blobs are not those that it speaks of".into()),
-    }
+/// Reads what stands under a key off a manifest; says why it is nothing of that kind.
+pub(super) fn read(manifest: &Manifest, kind: Kind) -> Result<Named, String> {
+    let annotation = annotation(kind);
+    let text = manifest.annotations.get(annotation);
+    let text = text.ok_or_else(|| format!("it has no annotation {annotation}"))?;
+    let nothing = empty().digest;
+    let blobs = [&manifest.config].into_iter().chain(&manifest.layers);
+    Ok(Named {
+        kind,
+        text: text.clone(),
+        blobs: blobs
+            .filter(|blob| blob.digest != nothing)
+            .cloned()
+            .collect(),
+    })
 }

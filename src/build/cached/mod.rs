@@ -81,7 +81,6 @@ pub(super) fn caching(
         sink.message(Level::Warn, text);
         return Ok(None);
     }
-    let now = jiff::Timestamp::now().as_second();
     let mut far: Vec<KnownPlace> = Vec::new();
     for (place, writes) in wanted
         .to
@@ -94,8 +93,6 @@ pub(super) fn caching(
                 reader: client(request, repository, &READS, cancel)?,
                 writer: client(request, repository, &WRITES, cancel)?,
                 repository: repository.clone(),
-                ttl: wanted.ttl.as_secs(),
-                now,
             }),
         };
         far.push(KnownPlace::new(place, writes));

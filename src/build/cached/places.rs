@@ -1,7 +1,7 @@
 //! The places of a build's cache: asked, read from, written to.
 
 use super::super::BoxError;
-use crate::cache::{self, EMPTY, Entry, Key, Known, Near, Table, Tables};
+use crate::cache::{self, EMPTY, Entry, Key, Kind, Known, Near, Table, Tables, look_up};
 use crate::fs::Toc;
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Level, Sink};
@@ -167,6 +167,7 @@ impl Caching {
     fn ask(&self, place: &Known, keys: &[Key]) -> BTreeMap<Key, Entry> {
         let found: Mutex<BTreeMap<Key, Entry>> = Mutex::default();
         let next = AtomicUsize::new(0);
+        let ttl = self.wanted.ttl.as_secs();
         std::thread::scope(|scope| {
             for _ in 0..keys.len().min(ASKED_AT_ONCE) {
                 scope.spawn(|| {
@@ -174,11 +175,12 @@ impl Caching {
                         if !place.is_on() || self.cancel.is_set() {
                             return;
                         }
-                        match place.place.get(key) {
-                            Ok(Some(entry)) => {
+                        let read = |named: &cache::Named| Entry::read(named, key);
+                        match look_up(&*place.place, Kind::Step, key, &read) {
+                            Ok(Some(entry)) if !entry.is_stale(self.now, ttl) => {
                                 super::super::wait::lock(&found).insert(*key, entry);
                             }
-                            Ok(None) => {}
+                            Ok(_) => {}
                             Err(error) => self.trouble(place, "look a step up", &error),
                         }
                     }
@@ -245,7 +247,7 @@ impl Caching {
             if !place.is_on() {
                 continue;
             }
-            let tables = match place.place.tables(&key) {
+            let tables = match look_up(&*place.place, Kind::Tables, &key, &cache::read_tables) {
                 Ok(Some(tables)) => tables,
                 Ok(None) => continue,
                 Err(error) => {
@@ -290,9 +292,13 @@ impl Caching {
     ) {
         for place in self.far.iter().filter(|place| place.writes) {
             if place.is_on()
-                && let Err(error) = place
-                    .place
-                    .put(entry, &|blob| file(store, blob), from, span)
+                && let Err(error) = place.place.put(
+                    &entry.keys,
+                    &entry.named(),
+                    &|blob| file(store, blob),
+                    from,
+                    span,
+                )
             {
                 self.trouble(place, "write a step", &error);
             }
@@ -320,7 +326,7 @@ impl Caching {
             });
         }
         for place in self.far.iter().filter(writes) {
-            match place.place.tables(&key) {
+            match look_up(&*place.place, Kind::Tables, &key, &cache::read_tables) {
                 Ok(Some(_)) => continue,
                 Ok(None) | Err(cache::Error::Poisoned { .. }) => {}
                 Err(error) => {
@@ -328,9 +334,13 @@ impl Caching {
                     continue;
                 }
             }
-            let put = place
-                .place
-                .put_tables(&key, &out, &|blob| file(store, blob), span);
+            let put = place.place.put(
+                &[key],
+                &cache::tables_named(&out),
+                &|blob| file(store, blob),
+                None,
+                span,
+            );
             if let Err(error) = put {
                 self.trouble(place, "write an image's tables of contents", &error);
             }
