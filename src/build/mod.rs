@@ -38,7 +38,7 @@ use crate::sandbox::{self, Sandbox};
 use crate::store::{Bytes, Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
-use cached::{Caching, Decided, Found, Needs, Question, Seen, Writer};
+use cached::{Caching, Decided, Found, Job, Needs, Question, Seen, Writer};
 use check::Checks;
 pub use check::{Checked, check};
 use resolve::{Bases, check_platforms, resolve_and_plan, root_base};
@@ -657,6 +657,11 @@ fn carry_out(shared: &Shared<'_>, base: Option<&Resolved>, last: Image) -> Resul
     }
     if cancel.is_set() {
         return Err(Error::Cancelled);
+    }
+    if let Some(writer) = shared.writer {
+        for (key, used) in shared.mounts.used.take() {
+            writer.send(Job::Mount(key, used));
+        }
     }
     let image = match deliver::wants_image(request) {
         true => {

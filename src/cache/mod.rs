@@ -12,6 +12,7 @@
 
 mod entry;
 mod key;
+pub mod mount;
 mod near;
 mod registry;
 

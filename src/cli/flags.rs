@@ -55,6 +55,7 @@ pub(super) struct Typed {
     pub cache_ttl: Option<String>,
     pub cache_copy_layers: Option<bool>,
     pub cache_run_layers: Option<bool>,
+    pub cache_mounts: bool,
     pub no_push_cache: bool,
     pub cache_dir: Option<PathBuf>,
     pub kaniko_dir: Option<PathBuf>,
@@ -617,6 +618,14 @@ pub(super) const FLAGS: &[Flag] = &[
         "",
         Chosen(|t| &mut t.cache_run_layers),
         "Look RUN and WORKDIR up (default true)",
+    ),
+    works(
+        Run,
+        "cache-mounts",
+        "",
+        Switch(|t| &mut t.cache_mounts),
+        "Restore the caches of RUN --mount=type=cache from where steps are looked up, where the store \
+         has none, and save them to --cache-repo after the build",
     ),
     works(
         Run,

@@ -324,6 +324,17 @@ impl Dir {
         Ok(File::from(fd))
     }
 
+    /// Opens a regular file for reading.
+    pub fn open(&self, name: &[u8]) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat(
+            &self.fd,
+            name,
+            flags,
+            Mode::empty(),
+        )?))
+    }
+
     /// Gives a file that `create` made and that has its content its owner, mode, extended
     /// attributes and time, in the order that keeps each.
     pub fn seal(&self, file: &File, meta: &Meta) -> io::Result<()> {

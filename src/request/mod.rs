@@ -222,6 +222,8 @@ pub struct Caching {
     pub copies: bool,
     /// Whether RUN and WORKDIR are.
     pub runs: bool,
+    /// Whether the caches of commands are restored and saved.
+    pub mounts: bool,
 }
 
 /// One build.

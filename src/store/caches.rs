@@ -116,6 +116,18 @@ pub(super) fn take(
     }
 }
 
+/// Takes a copy again that was in use before; `None` where somebody else has it by now, or it is gone.
+pub(super) fn take_again(
+    session: &Session,
+    dir: &Path,
+    sharing: CacheSharing,
+) -> Result<Option<Cache>, Error> {
+    let Some(copy) = dir.parent().filter(|_| dir.is_dir()) else {
+        return Ok(None);
+    };
+    try_copy(copy, sharing).map_err(|e| session.fail("lock", copy, e))
+}
+
 /// Gives the numbers of the copies there are, in order.
 fn copies(room: &Path) -> io::Result<Vec<u32>> {
     let mut out = Vec::new();

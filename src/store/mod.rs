@@ -371,6 +371,12 @@ impl Store {
         caches::take(&self.session, key, sharing, fill, waits, cancel)
     }
 
+    /// Takes the directory of a cache again that was let go of; `None` where somebody else uses it by
+    /// now in a way that forbids it, or it is gone.
+    pub fn cache_again(&self, dir: &Path, sharing: CacheSharing) -> Result<Option<Cache>, Error> {
+        caches::take_again(&self.session, dir, sharing)
+    }
+
     /// Notes that a blob is the compressed form of a diff ID.
     pub fn note_blob(&self, diff_id: &Digest, blob: &Descriptor) -> Result<(), Error> {
         let dir = self.dir().join(REFS).join(diff_id.hex());

@@ -9,6 +9,7 @@
 mod decide;
 mod held;
 mod keys;
+mod mounts;
 mod places;
 mod recipe;
 mod seen;
@@ -17,6 +18,7 @@ mod write;
 pub(super) use decide::{Decision, Found, Needs, decide, is_cached};
 pub(super) use held::Held;
 pub(super) use keys::{Chain, Ground, chains, content, of_image};
+pub(super) use mounts::{AllUsed, Used};
 pub(super) use places::{Caching, Hit};
 pub(super) use recipe::{Common, Known, recipe};
 pub(super) use seen::Seen;
@@ -75,11 +77,20 @@ pub(super) fn caching(
     let Some(wanted) = &request.caching else {
         return Ok(None);
     };
-    if request.single_snapshot {
+    let mut wanted = wanted.clone();
+    if request.single_snapshot && (wanted.copies || wanted.runs) {
         let text = "--single-snapshot makes one layer of all steps, of which none can be cached: --cache \
                     is without effect";
         sink.message(Level::Warn, text);
+        (wanted.copies, wanted.runs) = (false, false);
+    }
+    if !wanted.copies && !wanted.runs && !wanted.mounts {
         return Ok(None);
+    }
+    if wanted.mounts && wanted.to.is_empty() && wanted.from.is_empty() {
+        let text = "--cache-mounts is without effect: there is no place to restore caches from; give one by \
+                    --cache-repo";
+        sink.message(Level::Warn, text);
     }
     let mut far: Vec<KnownPlace> = Vec::new();
     for (place, writes) in wanted
@@ -97,7 +108,7 @@ pub(super) fn caching(
         };
         far.push(KnownPlace::new(place, writes));
     }
-    Ok(Some(Caching::new(wanted, far, sink, cancel)))
+    Ok(Some(Caching::new(&wanted, far, sink, cancel)))
 }
 
 /// How patient a client of the cache is: attempts, and how long an answer may take.

@@ -94,7 +94,7 @@ impl Caching {
     }
 
     /// Tells of trouble with a place, the first time, and does without it after that.
-    fn trouble(&self, place: &Known, doing: &str, error: &cache::Error) {
+    pub(super) fn trouble(&self, place: &Known, doing: &str, error: &cache::Error) {
         if self.cancel.is_set() || matches!(error, cache::Error::Cancelled) {
             return;
         }

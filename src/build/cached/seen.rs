@@ -6,6 +6,7 @@ use crate::fs::{ContentId, Source};
 use crate::store::{Contents, Store};
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 /// Content ids by what tells whether a file is still the same.
 #[derive(Default)]
@@ -15,6 +16,15 @@ impl Seen {
     /// Opens what is known of a context.
     pub(in crate::build) fn open(store: &Store, context: &Context) -> Seen {
         Seen(Some(store.contents(context.dir.as_fd())))
+    }
+
+    /// Opens what is known of a directory.
+    pub(in crate::build) fn of(store: &Store, dir: &Path) -> Seen {
+        Seen(
+            std::fs::File::open(dir)
+                .ok()
+                .map(|dir| store.contents(dir.as_fd())),
+        )
     }
 
     /// Gives the BLAKE3 of a file's content, without reading it where that is known.

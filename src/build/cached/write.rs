@@ -1,5 +1,6 @@
 //! Writing to far places, beside the build.
 
+use super::mounts::Used;
 use super::places::{Caching, put_toc};
 use crate::cache::{Entry, Key, Layer, Part};
 use crate::layer::Packed;
@@ -24,6 +25,8 @@ pub(in crate::build) enum Job {
     },
     /// The tables of an image's layers: chain IDs and diff IDs, bottom first.
     Tables(Vec<(Digest, Digest)>),
+    /// A cache that commands had.
+    Mount(Key, Used),
 }
 
 /// Takes what is to be written; its threads end once it is dropped and all is written.
@@ -68,6 +71,7 @@ fn write(caching: &Caching, store: &Store, job: Job) {
                 .span_later(Owner::Step(step), Work::Push, "cache", size);
             caching.write(store, &entry, from.as_ref(), &span);
         }
+        Job::Mount(key, used) => caching.save(store, &key, &used),
         Job::Tables(layers) => {
             let here = |(chain_id, diff_id): &(Digest, Digest)| {
                 let found = [chain_id, diff_id].map(|id| store.toc(id).ok().flatten());

@@ -9,7 +9,9 @@ mod views;
 pub(super) use mask::Mask;
 
 use super::Shared;
+use super::cached::{AllUsed, Used};
 use super::stage::BoxError;
+use crate::cache;
 use crate::fs::{Kind, LastLink, RelPath, Tree};
 use crate::oci::Platform;
 use crate::plan::{Base, From, Mount, MountedFile, RunOp, Sharing};
@@ -137,6 +139,8 @@ pub(super) fn explained(error: sandbox::Error, mounts: &[Mount], tree: &Tree) ->
 pub(super) struct Common {
     secrets: Secrets,
     views: Views,
+    /// The caches that are saved at the end.
+    pub(super) used: AllUsed,
 }
 
 /// The mounts of one command, to be kept until it has ended.
@@ -161,6 +165,8 @@ struct Held {
 struct WantedCache<'a> {
     place: usize,
     key: CacheKey,
+    /// What it stands under in far places.
+    far: cache::Key,
     start: Start,
     sharing: CacheSharing,
     target: &'a str,
@@ -256,9 +262,11 @@ impl<'a> Making<'a, '_> {
                     None | Some(From::Base(Base::Scratch)) => Start::Empty(*mode, *uid, *gid),
                     Some(from) => caches::copy_of(self.shared, from, self.platform, source)?,
                 };
+                let beginning = start.identity();
                 self.caches.push(WantedCache {
                     place,
-                    key: CacheKey::new(id, &start.identity()),
+                    key: CacheKey::new(id, &beginning),
+                    far: cache::mount::key(id, &beginning, &self.platform.to_string()),
                     start,
                     sharing: match sharing {
                         // It lies in the command's root meanwhile.
@@ -376,11 +384,13 @@ impl<'a> Making<'a, '_> {
             let WantedCache {
                 place,
                 key,
+                far,
                 start,
                 sharing,
                 target,
                 readonly,
             } = cache;
+            let caching = shared.caching.filter(|caching| caching.wanted.mounts);
             // A cache that is mounted twice is the same at both places.
             let dir = match self.held.caches.get(&key) {
                 Some(held) => held.dir.clone(),
@@ -389,7 +399,14 @@ impl<'a> Making<'a, '_> {
                         let text = format!("waiting for the cache {target}, which is in use");
                         shared.sink.message(Level::Info, text);
                     };
-                    let fill = |dir: &std::path::Path| start.fill(dir, shared.cancel);
+                    let fill = |dir: &std::path::Path| {
+                        if let Some(caching) = caching
+                            && caching.restore(&far, target, dir, self.step, shared.cancel)?
+                        {
+                            return Ok(());
+                        }
+                        start.fill(dir, shared.cancel)
+                    };
                     let cache = shared
                         .store
                         .cache(&key, sharing, &fill, &waits, shared.cancel)?;
@@ -398,6 +415,14 @@ impl<'a> Making<'a, '_> {
                     dir
                 }
             };
+            if caching.is_some() && !readonly {
+                let used = Used {
+                    dir: dir.clone(),
+                    sharing,
+                    target: target.to_owned(),
+                };
+                shared.mounts.used.note(far, used);
+            }
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let opened = open(&dir, flags, Mode::empty()).map_err(|errno| Error::Source {
                 path: dir.display().to_string(),

@@ -31,7 +31,7 @@ pub(super) fn caching(typed: &Typed, pushed: &[Reference]) -> Result<Option<Cach
         })?,
         None => TTL,
     };
-    if !typed.cache {
+    if !typed.cache && !typed.cache_mounts {
         return Ok(None);
     }
     Ok(Some(Caching {
@@ -39,8 +39,9 @@ pub(super) fn caching(typed: &Typed, pushed: &[Reference]) -> Result<Option<Cach
         from,
         writes: !typed.no_push_cache,
         ttl,
-        copies: typed.cache_copy_layers.unwrap_or(true),
-        runs: typed.cache_run_layers.unwrap_or(true),
+        copies: typed.cache && typed.cache_copy_layers.unwrap_or(true),
+        runs: typed.cache && typed.cache_run_layers.unwrap_or(true),
+        mounts: typed.cache_mounts,
     }))
 }
 
