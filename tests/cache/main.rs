@@ -10,6 +10,7 @@ mod project;
 mod registry;
 
 mod edits;
+mod mounts;
 mod trouble;
 
 use project::Project;

@@ -12,7 +12,7 @@ fn project() -> Project {
     project
 }
 
-fn warnings(said: &str) -> Vec<String> {
+pub fn warnings(said: &str) -> Vec<String> {
     let lines = said
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
