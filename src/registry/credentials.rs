@@ -54,11 +54,14 @@ impl Credential {
 pub(super) struct Credentials {
     inline: Option<String>,
     paths: Vec<PathBuf>,
-    files: Arc<OnceLock<Result<Vec<ConfigFile>, (String, String)>>>,
+    files: Arc<OnceLock<Files>>,
     /// By helper and server.
     helpers: Arc<Mutex<HashMap<(String, String), Asked>>>,
     cancel: Cancel,
 }
+
+/// The config files, or which of them cannot be used, and why.
+type Files = Result<Vec<ConfigFile>, (String, String)>;
 
 /// What a helper said, once it did; locked while it is asked.
 type Asked = Arc<Mutex<Option<Answer>>>;
