@@ -11,6 +11,7 @@ mod cached;
 mod check;
 mod deliver;
 mod error;
+mod explain;
 mod file;
 mod image;
 mod kept;
@@ -40,10 +41,12 @@ use crate::sys::Cancel;
 use attempt::{Means, Prepared, attempt};
 use base::{Key, Resolved};
 use cached::{Caching, Decided, Found, Job, Needs, Seen, Writer};
+pub use cached::{Difference, Explained, FileDifference, How, Nearest, Outcome, Told};
 use check::Checks;
 pub use check::{Checked, check};
 pub use error::Error;
-use resolve::{check_platforms, resolve_and_plan, root_base};
+pub use explain::explain;
+use resolve::{Bases, check_platforms, resolve_and_plan, root_base};
 pub use roots::{Diagnosis, diagnose};
 pub use space::Amount;
 use stage::{BoxError, Done};
@@ -337,23 +340,7 @@ pub fn build(
         _ => request,
     };
     announce(&plan, &steps, sink);
-    let target_base = root_base(&plan, plan.target);
-    let base = base::key(&target_base.0, &target_base.1).and_then(|key| bases.get(&key).cloned());
-    let epoch = request
-        .epoch
-        .or(plan.epoch)
-        .or(request.reproducible.then_some(0));
-    let prepared = Prepared {
-        format: format(request, base.as_deref()),
-        clock: Clock::new(request, epoch, base.as_deref()),
-        base,
-        plan,
-        steps,
-        bases,
-        context: Arc::new(context),
-        last,
-        repositories,
-    };
+    let prepared = prepare(request, plan, steps, bases, context, last, repositories);
     let caching = cached::caching(request, sink, whole)?;
     let (store, registry) = (Arc::clone(&room.store), room.registry.clone());
     let seen = match &caching {
@@ -386,6 +373,35 @@ pub fn build(
             room = Room::again(&registry, &store, &cancel)?;
         }
     })
+}
+
+/// Joins all that is known before anything runs.
+fn prepare(
+    request: &Request,
+    plan: Plan,
+    steps: Vec<Vec<Step>>,
+    bases: Bases,
+    context: Context,
+    last: Image,
+    repositories: Vec<Reference>,
+) -> Prepared {
+    let target_base = root_base(&plan, plan.target);
+    let base = base::key(&target_base.0, &target_base.1).and_then(|key| bases.get(&key).cloned());
+    let epoch = request
+        .epoch
+        .or(plan.epoch)
+        .or(request.reproducible.then_some(0));
+    Prepared {
+        format: format(request, base.as_deref()),
+        clock: Clock::new(request, epoch, base.as_deref()),
+        base,
+        plan,
+        steps,
+        bases,
+        context: Arc::new(context),
+        last,
+        repositories,
+    }
 }
 
 /// Carries the plan out and delivers the image, of which `last` is the config.

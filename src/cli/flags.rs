@@ -69,6 +69,8 @@ pub(super) struct Typed {
     pub help: bool,
     pub check_format: Option<String>,
     pub check_error: bool,
+    pub step: Option<String>,
+    pub json: bool,
     /// Deprecated spellings that were used, with today's spelling.
     pub deprecated: Vec<(&'static str, &'static str)>,
 }
@@ -146,11 +148,13 @@ pub(super) enum Group {
     Show,
     /// What `check` and `doctor` say.
     Check,
+    /// What `cache explain` says.
+    Explain,
 }
 
 impl Group {
     /// All groups in the order of the help, with their headings.
-    pub const ALL: [(Group, &'static str); 7] = [
+    pub const ALL: [(Group, &'static str); 8] = [
         (Group::Source, "What is built"),
         (Group::Output, "Where the image goes"),
         (Group::Image, "What the image looks like"),
@@ -158,6 +162,7 @@ impl Group {
         (Group::Run, "How the build runs"),
         (Group::Show, "What is shown"),
         (Group::Check, "What is told"),
+        (Group::Explain, "What is told"),
     ];
 }
 
@@ -170,6 +175,8 @@ pub(super) enum Verb {
     Check,
     /// Says what commands could run on.
     Doctor,
+    /// Says what a build would find in the cache.
+    CacheExplain,
 }
 
 /// The flags of a build that say which Dockerfile, and what it is built with.
@@ -242,7 +249,8 @@ impl Flag {
     /// Tells whether a command has the flag.
     pub fn is_for(&self, verb: Verb) -> bool {
         match verb {
-            Verb::Build => self.group != Group::Check,
+            Verb::Build => !matches!(self.group, Group::Check | Group::Explain),
+            Verb::CacheExplain => !matches!(self.group, Group::Check),
             Verb::Doctor => PLACES.contains(&self.long),
             Verb::Check => self.group == Group::Check || SOURCES.contains(&self.long),
         }
@@ -309,7 +317,7 @@ const fn not_yet(
     }
 }
 
-use Group::{Check, Image, Output, Registry, Run, Show, Source};
+use Group::{Check, Explain, Image, Output, Registry, Run, Show, Source};
 use Takes::{
     Choice, Chosen, CommaList, List, Map, NoChoice, NoSwitch, NoText, Number, Path, Switch, Text,
 };
@@ -727,6 +735,20 @@ pub(super) const FLAGS: &[Flag] = &[
         "",
         Switch(|t| &mut t.check_error),
         "End with exit code 1 where there are findings, whatever the Dockerfile says",
+    ),
+    works(
+        Explain,
+        "step",
+        "STEP",
+        Text(|t| &mut t.step),
+        "Tell of one step alone: its number, or some of its text (default: of all)",
+    ),
+    works(
+        Explain,
+        "json",
+        "",
+        Switch(|t| &mut t.json),
+        "Print one object",
     ),
     works(
         Run,

@@ -11,6 +11,7 @@ pub(super) fn help(called: Called, verb: Verb, columns: usize) -> String {
         Verb::Build => build(called, columns),
         Verb::Check => check(columns),
         Verb::Doctor => doctor(called, columns),
+        Verb::CacheExplain => cache_explain(columns),
     }
 }
 
@@ -24,6 +25,20 @@ fn check(columns: usize) -> String {
         "\nThe rules are those of BuildKit's build checks. `# check=skip=RULE,...;error=true` at the top\n\
          of the file, or the build arg BUILDKIT_DOCKERFILE_CHECK, leaves rules out and makes findings\n\
          an error. The exit code is 1 where they are one and where the Dockerfile has a mistake, else 0.\n",
+    );
+    out
+}
+
+fn cache_explain(columns: usize) -> String {
+    let mut out = String::from(
+        "Says which steps of a build would be found in the cache, and why the others would not.\n\n\
+         Usage:\n  shutter cache explain [FLAGS] [CONTEXT]\n",
+    );
+    flags_of(Verb::CacheExplain, columns, &mut out);
+    out.push_str(
+        "\nThe flags are those of the build. Bases are asked for and keys looked up as the build does it;\n\
+         nothing is run, pushed or unpacked. A step that is not found is compared with the entry of the\n\
+         store that is nearest to it: other places can only be asked for a key.\n",
     );
     out
 }
@@ -66,6 +81,7 @@ fn build(called: Called, columns: usize) -> String {
     out.push_str(match called {
         Called::Shutter => {
             "Usage:\n  shutter build [FLAGS] [CONTEXT]\n  shutter check [FLAGS] [CONTEXT]\n  shutter doctor [FLAGS]\n  \
+             shutter cache explain [FLAGS] [CONTEXT]\n  \
              shutter version\n  \
              shutter help\n"
         }

@@ -49,6 +49,8 @@ pub(super) enum Command {
     Check(Box<Typed>),
     /// Say what commands could run on.
     Doctor(Box<Typed>),
+    /// Say what a build would find in the cache.
+    CacheExplain(Box<Typed>),
     /// Print the version.
     Version,
     /// Print the help of a command.
@@ -80,6 +82,16 @@ pub(super) fn parse(called: Called, args: &[OsString]) -> Result<Command, Usage>
         (Called::Executor, _) => with_flags(called, Verb::Build, args),
         (Called::Shutter, Some("build")) => with_flags(called, Verb::Build, rest),
         (Called::Shutter, Some("check")) => with_flags(called, Verb::Check, rest),
+        (Called::Shutter, Some("cache")) => match rest.first().and_then(|word| word.to_str()) {
+            Some("explain") => {
+                with_flags(called, Verb::CacheExplain, rest.get(1..).unwrap_or_default())
+            }
+            Some("-h" | "--help" | "help") => Ok(Command::Help(Verb::CacheExplain)),
+            Some(word) => Err(Usage::new(format!("unknown command `cache {word}`"))
+                .hint("the command is `shutter cache explain`")),
+            None => Err(Usage::new("there is no command behind `cache`")
+                .hint("try `shutter cache explain --help`")),
+        },
         (Called::Shutter, Some("-h" | "--help")) => Ok(Command::Help(Verb::Build)),
         (Called::Shutter, Some("--version" | "-V")) => Ok(Command::Version),
         (Called::Shutter, Some(word)) if COMMANDS_NOT_YET.contains(&word) => {
@@ -92,10 +104,10 @@ pub(super) fn parse(called: Called, args: &[OsString]) -> Result<Command, Usage>
         (Called::Shutter, _) => match args.first() {
             Some(word) => Err(
                 Usage::new(format!("unknown command `{}`", word.to_string_lossy()))
-                    .hint("the commands are build, check, doctor, version and help"),
+                    .hint("the commands are build, check, doctor, cache explain, version and help"),
             ),
             None => Err(Usage::new("there is no command").hint(
-                "try `shutter build --help`; the commands are build, check, doctor, version and help",
+                "try `shutter build --help`; the commands are build, check, doctor, cache explain, version and help",
             )),
         },
     }
@@ -156,6 +168,7 @@ fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, 
         Verb::Build => Command::Build(Box::new(typed)),
         Verb::Check => Command::Check(Box::new(typed)),
         Verb::Doctor => Command::Doctor(Box::new(typed)),
+        Verb::CacheExplain => Command::CacheExplain(Box::new(typed)),
     })
 }
 

@@ -57,6 +57,14 @@ impl Store {
         Ok(Some(bytes))
     }
 
+    /// Gives the keys that something is kept under, in no order.
+    pub fn steps(&self) -> Result<Vec<String>, Error> {
+        let dir = self.dir().join(STEPS);
+        let entries = fs::read_dir(&dir).map_err(|e| self.session.fail("list", &dir, e))?;
+        let names = entries.flatten().map(|entry| entry.file_name());
+        Ok(names.filter_map(|name| name.into_string().ok()).collect())
+    }
+
     /// Keeps something under a step's key.
     pub fn put_step(&self, key: &str, bytes: &[u8]) -> Result<(), Error> {
         self.session.write_file(&self.step_path(key), bytes)

@@ -10,7 +10,9 @@ mod project;
 mod registry;
 
 mod edits;
+mod explain;
 mod mounts;
+mod secrets;
 mod trouble;
 
 use project::Project;

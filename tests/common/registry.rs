@@ -52,6 +52,11 @@ impl Registry {
         out
     }
 
+    /// Gives the directory that has all of it.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// Tells whether a repository has a tag.
     pub fn has_tag(&self, repository: &str, tag: &str) -> bool {
         self.dir

@@ -4,7 +4,7 @@ use super::super::base;
 use super::super::resolve::Bases;
 use super::recipe::{Common, Known, is_pinned, recipe, without_changes};
 use crate::cache::{Key, Recipe};
-use crate::changeset::Identify;
+use crate::changeset::{Changeset, Identify};
 use crate::context::{Context, Dates, Fetched, Origin, copy};
 use crate::fs::Tree;
 use crate::oci::Digest;
@@ -181,9 +181,20 @@ pub(in crate::build) fn content(
     identify: Identify<'_>,
     cancel: &Cancel,
 ) -> Option<[u8; 32]> {
+    let taken = content_changes(op, origin, fetched, scratch, cancel)?;
+    taken.files_hash(identify).ok()
+}
+
+/// Gives what a COPY takes, its own changes aside; none where that fails.
+pub(in crate::build) fn content_changes(
+    op: &CopyOp,
+    origin: &Origin<'_>,
+    fetched: &[Fetched],
+    scratch: &Path,
+    cancel: &Cancel,
+) -> Option<Changeset> {
     let op = without_changes(op, op.from.clone());
     let dates = Dates::made(crate::fs::Time::default());
     let nothing = Tree::default();
-    let taken = copy(&op, origin, fetched, &nothing, scratch, dates, cancel);
-    taken.ok()?.files_hash(identify).ok()
+    copy(&op, origin, fetched, &nothing, scratch, dates, cancel).ok()
 }

@@ -7,6 +7,7 @@
 //! is really below it.
 
 mod decide;
+mod explain;
 mod held;
 mod keys;
 mod mounts;
@@ -16,6 +17,8 @@ mod seen;
 mod write;
 
 pub(super) use decide::{Decision, Found, Needs, decide, is_cached};
+pub(super) use explain::explain;
+pub use explain::{Difference, Explained, FileDifference, How, Nearest, Outcome, Told};
 pub(super) use held::Held;
 pub(super) use keys::{Chain, Ground, chains, content, of_image};
 pub(super) use mounts::{AllUsed, Used};
