@@ -251,6 +251,49 @@ fn a_check_has_the_flags_that_mean_something_for_it() {
 }
 
 #[test]
+fn explaining_has_the_flags_of_a_build_and_two_of_its_own() {
+    let explain = |args: &[&str]| {
+        let mut all = words(&["cache"]);
+        all.extend(words(args));
+        parse(Called::Shutter, &all)
+    };
+    let args = ["explain", "--step=3", "--json", "--build-arg=A=b", "dir"];
+    let Ok(Command::CacheExplain(got)) = explain(&args) else {
+        panic!("{:?}", explain(&args));
+    };
+    assert_eq!(got.step.as_deref(), Some("3"));
+    assert!(got.json);
+    assert_eq!(got.build_args, ["A=b"]);
+    assert_eq!(got.positional.as_deref(), Some(Path::new("dir")));
+    for args in [&["--help"][..], &["explain", "--help"], &["help"]] {
+        assert_eq!(explain(args), Ok(Command::Help(Verb::CacheExplain)));
+    }
+    for (args, message) in [
+        (&[][..], "there is no command behind `cache`"),
+        (&["ls"], "unknown command `cache ls`"),
+        (&["explain", "--format=json"], "unknown flag --format"),
+        (&["explain", "--stepp=1"], "unknown flag --stepp"),
+    ] {
+        assert_eq!(explain(args).unwrap_err().message, message);
+    }
+    for flag in ["--step=3", "--json"] {
+        let name = flag.split('=').next().unwrap_or_default();
+        assert_eq!(
+            typed(&[flag]).unwrap_err().message,
+            format!("unknown flag {name}")
+        );
+    }
+    let text = help(Called::Shutter, Verb::CacheExplain, 80);
+    for part in [
+        "shutter cache explain [FLAGS] [CONTEXT]",
+        "--step STEP",
+        "--cache-repo",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
 fn unknown_flags_get_the_nearest_name() {
     for (name, want) in [
         ("destnation", Some("destination")),

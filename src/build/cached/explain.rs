@@ -369,7 +369,8 @@ mod tests {
             recipe.parts().to_vec()
         };
         type Parts = &'static [(&'static str, &'static str)];
-        let table: [(Parts, Parts, &[(&str, How)]); 7] = [
+        type Wanted = &'static [(&'static str, How)];
+        let table: [(Parts, Parts, Wanted); 7] = [
             (&[], &[], &[]),
             (&[("x", "1")], &[("x", "1")], &[]),
             (&[("x", "1")], &[("x", "2")], &[("x", How::Other)]),

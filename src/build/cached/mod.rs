@@ -4,7 +4,8 @@
 //! (`places`); what is found decides which stages are wanted at all, and of which the files are
 //! (`decide`). A layer that was found is fetched only where a command or a copy reads its files
 //! (`held`). A step that was not found is looked up once more when its turn comes, by the content that
-//! is really below it.
+//! is really below it. Caches of commands go the same ways (`mounts`). `explain` says what would be
+//! found, without a build.
 
 mod decide;
 mod explain;

@@ -5,7 +5,7 @@ use super::super::{BoxError, Error};
 use super::places::Caching;
 use super::seen::Seen;
 use crate::cache::mount::{self, Saved};
-use crate::cache::{self, Key, Known};
+use crate::cache::{self, Key};
 use crate::oci::Descriptor;
 use crate::progress::{Level, Owner, StepId, Work};
 use crate::store::{Bytes, CacheSharing, Store};
@@ -129,7 +129,7 @@ impl Caching {
         };
         let seen = Seen::of(store, dir);
         let look = match mount::look(dir, &|source| seen.identify(source), cancel) {
-            Err(mount::Error::Changed(path)) if *sharing == CacheSharing::Shared => {
+            Err(mount::Error::Changed(path)) => {
                 is_in_use(&format!("{path} was changed there meanwhile"));
                 return Ok(());
             }
@@ -143,8 +143,9 @@ impl Caching {
             if !place.is_on() {
                 continue;
             }
-            let before = match self.before(place, key) {
+            let before = match Saved::find(&*place.place, key) {
                 Ok(before) => before,
+                Err(cache::Error::Poisoned { .. }) => None,
                 Err(error) => {
                     self.trouble(place, "look up a cache of a command", &error);
                     continue;
@@ -154,16 +155,20 @@ impl Caching {
             let stays = |saved: &Saved| {
                 saved.toc.digest == table && saved.age(self.now) < self.wanted.ttl.as_secs() / 2
             };
-            if before.as_ref().is_some_and(|(saved, _)| stays(saved)) {
+            if before.as_ref().is_some_and(stays) {
                 continue;
             }
-            let mut known = before.as_ref().map(|(saved, index)| (saved, index));
+            // Without an index its packs are of no use.
+            let index = before
+                .as_ref()
+                .and_then(|saved| saved.fetch_index(&*place.place).ok());
+            let mut known = before.as_ref().zip(index.as_ref());
             loop {
                 let scratch = store.scratch()?;
                 let packed = mount::pack(&look, known, &scratch.dir, self.now, cancel);
                 let packed = packed.and_then(|packed| look.is_unchanged().map(|()| packed));
                 let packed = match packed {
-                    Err(mount::Error::Changed(path)) if *sharing == CacheSharing::Shared => {
+                    Err(mount::Error::Changed(path)) => {
                         is_in_use(&format!("{path} was changed there meanwhile"));
                         return Ok(());
                     }
@@ -211,23 +216,6 @@ impl Caching {
             }
         }
         Ok(())
-    }
-
-    /// Gives what a place has of a cache. What is of no use is as good as nothing.
-    fn before(
-        &self,
-        place: &Known,
-        key: &Key,
-    ) -> Result<Option<(Saved, mount::Index)>, cache::Error> {
-        let saved = match Saved::find(&*place.place, key) {
-            Ok(Some(saved)) => saved,
-            Ok(None) | Err(cache::Error::Poisoned { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        match saved.fetch_index(&*place.place) {
-            Ok(index) => Ok(Some((saved, index))),
-            Err(_) => Ok(None),
-        }
     }
 }
 

@@ -42,11 +42,11 @@ impl Place for Memory {
     ) -> Result<(), crate::cache::Error> {
         for blob in &named.blobs {
             let mut blobs = self.blobs.lock().unwrap();
-            if !blobs.contains_key(&blob.digest) {
+            blobs.entry(blob.digest).or_insert_with(|| {
                 let bytes = std::fs::read(file(blob).unwrap()).unwrap();
                 *self.sent.lock().unwrap() += bytes.len() as u64;
-                blobs.insert(blob.digest, bytes);
-            }
+                bytes
+            });
         }
         for key in keys {
             let name = named.kind.name(key);
