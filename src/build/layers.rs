@@ -1,16 +1,17 @@
 //! Layers in the making: packed beside the next step, uploaded as soon as they are whole.
 
 use super::cached::{self, Held, Job, Made};
-use super::wait::{Promise, Slot};
+use super::wait::{Promise, Slot, lock};
 use super::{Error, Shared};
 use crate::cache::Entry;
 use crate::changeset::{Changeset, State};
 use crate::dockerfile::ast::Span;
 use crate::layer::{PackOptions, Packed, pack_telling};
-use crate::oci::{Descriptor, Reference};
+use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Event, Owner, StepId, Work};
 use crate::registry::Pushed;
-use crate::store::StepTurn;
+use crate::store::{LayerSlot, StepTurn, Store};
+use crate::sys::Cancel;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,6 +91,8 @@ pub(super) fn start<'scope, 'env: 'scope>(
 /// What is noted of a step that is carried out, for the cache.
 pub(super) struct Note {
     pub(super) made: Made,
+    /// The directory that the step wrote to, where it could be the layer's in the store.
+    pub(super) dir: Option<PathBuf>,
     /// No other build makes the same meanwhile.
     pub(super) turn: StepTurn,
 }
@@ -97,8 +100,11 @@ pub(super) struct Note {
 impl Note {
     /// Keeps what the step made in the store, and lets others have it.
     fn kept(self, shared: &Shared<'_>, packed: Option<&Packed>) -> Option<Entry> {
-        let Note { made, turn } = self;
+        let Note { made, dir, turn } = self;
         let caching = shared.caching?;
+        if let (Some(dir), Some(packed)) = (dir, packed) {
+            lock(&shared.frozen).push((packed.diff_id, dir));
+        }
         let entry = cached::entry(&shared.store, caching.now, made, packed)?;
         caching.keep(&shared.store, &entry);
         drop(turn);
@@ -109,6 +115,17 @@ impl Note {
     pub(super) fn keep_empty(self, shared: &Shared<'_>, step: StepId) {
         if let Some(entry) = self.kept(shared, None) {
             write(shared, step, entry, None);
+        }
+    }
+}
+
+/// Leaves what steps wrote to the store as unpacked layers, once no root is made of it any more: the
+/// next build that runs something on them need not unpack them.
+pub(super) fn adopt(store: &Store, frozen: Vec<(Digest, PathBuf)>, cancel: &Cancel) {
+    for (diff_id, dir) in frozen {
+        // Where that fails it costs the next build no more than unpacking.
+        if let Ok(LayerSlot::Vacant(slot)) = store.layer(&diff_id, cancel) {
+            let _ = slot.adopt(&dir);
         }
     }
 }

@@ -48,7 +48,7 @@ pub use roots::{Diagnosis, diagnose};
 pub use space::Amount;
 use stage::{BoxError, Done};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use wait::{Failure, Gate, Promise, Slot};
 
 /// How many uploads run at a time.
@@ -100,6 +100,8 @@ struct Shared<'a> {
     writer: Option<&'a Writer>,
     /// What is known of files from earlier builds.
     seen: &'a Seen,
+    /// Directories that could be layers' in the store, by diff ID.
+    frozen: Mutex<Vec<(Digest, PathBuf)>>,
     done: Vec<Slot<Arc<Done>>>,
     /// By place of the stage: whether its layers are part of the image.
     in_image: Vec<bool>,
@@ -551,6 +553,19 @@ fn run_stages(shared: &Shared<'_>) {
 }
 
 impl Shared<'_> {
+    /// Ends all roots and views; gives the scratch directory that they were in.
+    fn let_go(self) -> Scratch {
+        let Shared {
+            mounts,
+            done,
+            scratch,
+            ..
+        } = self;
+        drop(mounts);
+        drop(done);
+        scratch
+    }
+
     /// Tells how much of a stage's files is wanted.
     fn needs(&self, place: usize) -> Needs {
         let decision = self.decided.stages.get(place);

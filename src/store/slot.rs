@@ -107,6 +107,11 @@ impl VacantLayer {
 }
 
 impl VacantLayer {
+    /// Puts a directory in place that has the files already, on the same file system.
+    pub fn adopt(self, dir: &std::path::Path) -> Result<(), Error> {
+        fs::rename(dir, &self.place).map_err(|e| self.session.fail("put in place", &self.place, e))
+    }
+
     /// Gives the files for this opening of the store alone; the next one that wants them makes its own.
     pub fn use_once(self) -> Result<PathBuf, Error> {
         let dir = self.session.name();

@@ -15,7 +15,7 @@ mod seen;
 mod write;
 
 pub(super) use decide::{Decision, Found, Needs, decide, is_cached};
-pub(super) use held::Held;
+pub(super) use held::{Held, is_hidden};
 pub(super) use keys::{Chain, Ground, chains, content, of_image};
 pub(super) use places::{Caching, Hit};
 pub(super) use recipe::{Common, Known, recipe};
@@ -25,10 +25,10 @@ pub(super) use write::{Job, Made, Writer, entry};
 use super::base::{self, Key as BaseKey};
 use super::resolve::Bases;
 use super::wait::lock;
-use super::{Clock, Error, deliver};
+use super::{Clock, Error, Shared, deliver};
 use crate::cache::{InRegistry, Known as KnownPlace, Place};
 use crate::context::Context;
-use crate::fs::{RelPath, Toc};
+use crate::fs::{Content, LayerView, RelPath, Toc, Tree};
 use crate::net::{Retry, Settings};
 use crate::oci::{Digest, Platform, Reference};
 use crate::plan::{Plan, Step};
@@ -251,6 +251,26 @@ pub(super) fn layers(bases: &Bases, key: &BaseKey) -> Vec<(Digest, Digest)> {
     layers
         .map(|layer| (layer.chain_id, layer.diff_id))
         .collect()
+}
+
+/// Gives the tree of an image and of all that was found in a stage on it, and which of its layers is the
+/// first that was found; none where it is not known before anything is unpacked.
+pub(super) fn tree_below(shared: &Shared<'_>, place: usize) -> Option<(Tree, usize)> {
+    let stage = shared.plan.stages.get(place)?;
+    let key = base::key(&stage.base, &stage.platform)?;
+    let layers = layers(&shared.bases.resolved, &key);
+    let tables = shared.caching?.tables(&shared.store, &layers)?;
+    let first = tables.len();
+    let mut tree = Tree::default();
+    let found = shared.decided.stages.get(place)?.held();
+    let found = found.map(|held| shared.store.toc(&held.layer.diff_id).ok().flatten());
+    for toc in tables.into_iter().map(Some).chain(found) {
+        tree.push(Arc::new(LayerView {
+            toc: toc?,
+            content: Content::Of(Arc::new(|_| None)),
+        }));
+    }
+    Some((tree, first))
 }
 
 /// Has the tables of all layers that a tree is made of in the store; gives what has none.

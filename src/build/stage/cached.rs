@@ -49,11 +49,12 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let toc = toc.ok_or("its table of contents is no longer in the store")?;
         let view = Arc::new(held.view(toc));
         self.tree.push(Arc::clone(&view));
-        self.unapplied.push(Above::Held(Arc::clone(held)));
+        let at = self.tree.layers().len() - 1;
+        self.unapplied.push(Above::Held(Arc::clone(held), at));
         if let Some(since) = &mut self.since {
             if since.changes.is_empty() {
                 since.tree.push(view);
-                since.unapplied.push(Above::Held(Arc::clone(held)));
+                since.unapplied.push(Above::Held(Arc::clone(held), at));
             } else {
                 let files = held.unpack(self.shared, Owner::Step(id))?;
                 let before = std::mem::take(&mut since.changes);
@@ -128,7 +129,11 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             below: below.filter(|_| !is_linked),
             text: step.text.clone(),
         };
-        Ok(Sought::Missed(Some(Note { made, turn })))
+        Ok(Sought::Missed(Some(Note {
+            made,
+            dir: None,
+            turn,
+        })))
     }
 
     /// Gives what can be made of a hit; none where its table cannot be had.
@@ -213,7 +218,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
 
     /// Has the content of all that is below where it can be read.
     pub(super) fn have_content_below(&self, id: StepId) -> Result<(), Error> {
-        have_content(self.shared, &self.unapplied, Owner::Step(id))
+        have_content(self.shared, &self.tree, &self.unapplied, Owner::Step(id))
     }
 }
 
