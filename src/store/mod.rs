@@ -27,24 +27,32 @@
 //! cannot live with that removes the store, which costs no more than a slower build.
 
 mod caches;
+mod collect;
+mod gate;
 mod ingest;
 mod remove;
 mod session;
 mod slot;
 mod space;
+mod stock;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use caches::{Cache, CacheKey, CacheSharing, Fill};
+pub use collect::{Collected, Doing, Limits};
 pub use ingest::Ingest;
 pub use remove::remove_tree;
 pub use slot::{LayerSlot, Scratch, VacantLayer};
 pub use space::{Bytes, Fitness, Space, Trial, fitness, space, unpacked_size};
+pub use stock::{Item, Kind, Stock, stock};
+pub use verify::{Fault, Stays, verify};
 
 use crate::fs::{Ids, Toc};
 use crate::oci::{Descriptor, Digest, Sha256};
 use crate::sys::Cancel;
-use session::{Session, locked_dir};
+use gate::Gate;
+use session::{Session, abandoned, locked_dir};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
@@ -58,6 +66,7 @@ const LAYERS: &str = "layers";
 const REFS: &str = "refs";
 const LOCKS: &str = "locks";
 const CACHES: &str = "caches";
+const STEPS: &str = "steps";
 const RUN: &str = "run";
 
 /// The content of the version file.
@@ -218,9 +227,19 @@ impl Store {
     /// directories now, which go with this opening of the store. `None` where somebody else has the
     /// store open, who may be reading them. Who wants such a layer later unpacks it again.
     pub fn take_layers(&self, dirs: &[PathBuf]) -> Result<Option<Vec<PathBuf>>, Error> {
-        if !self.session.is_alone() {
+        let gate = Gate::alone(self.dir())
+            .map_err(|e| self.session.fail("lock", &self.dir().join(gate::GATE), e))?;
+        if !self.session.is_alone(&gate) {
             return Ok(None);
         }
+        // Who can only read the store has no directory in it, but locks what it reads.
+        let Some(_locks) = dirs
+            .iter()
+            .map(|dir| abandoned(dir))
+            .collect::<Option<Vec<_>>>()
+        else {
+            return Ok(None);
+        };
         let take = |dir: &PathBuf| {
             let to = self.session.name();
             fs::rename(dir, &to).map_err(|e| self.session.fail("take out", dir, e))?;
@@ -232,16 +251,15 @@ impl Store {
     /// Gives a blob's file where the store has it with just this size; one of another size is dropped.
     pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<PathBuf>, Error> {
         let path = blob_path(self.dir(), digest);
-        match fs::symlink_metadata(&path) {
-            Ok(meta) if meta.is_file() && meta.len() == size => Ok(Some(path)),
-            Ok(_) => match fs::remove_file(&path) {
+        match self.session.hold(&path)? {
+            Some(meta) if meta.is_file() && meta.len() == size => Ok(Some(path)),
+            Some(_) => match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     Err(self.session.fail("drop the damaged blob", &path, e))
                 }
                 _ => Ok(None),
             },
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(self.session.fail("look up", &path, e)),
+            None => Ok(None),
         }
     }
 
@@ -307,6 +325,9 @@ impl Store {
     /// Gives the table of contents of a layer. One that cannot be read is as good as none.
     pub fn toc(&self, diff_id: &Digest) -> Result<Option<Toc>, Error> {
         let path = self.dir().join(TOCS).join(diff_id.hex());
+        if self.session.hold(&path)?.is_none() {
+            return Ok(None);
+        }
         match Toc::open(&path) {
             Ok(toc) => Ok(Some(toc)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -340,7 +361,7 @@ impl Store {
     /// next `open` of the store where the process died.
     pub fn scratch(&self) -> Result<Scratch, Error> {
         let run = self.dir().join(RUN);
-        let (dir, lock) = locked_dir(&run)
+        let (dir, lock) = locked_dir(&run, self.session.start)
             .map_err(|e| self.session.fail("create a scratch directory in", &run, e))?;
         Ok(Scratch { dir, lock })
     }
@@ -360,21 +381,29 @@ impl Store {
         caches::take(&self.session, key, sharing, fill, waits, cancel)
     }
 
-    /// Notes that a blob is the compressed form of a diff ID.
+    /// Notes that a blob of the store is the compressed form of a diff ID.
     pub fn note_blob(&self, diff_id: &Digest, blob: &Descriptor) -> Result<(), Error> {
         let dir = self.dir().join(REFS).join(diff_id.hex());
+        let place = dir.join(blob.digest.hex());
+        // One pass for all of it: who takes blobs away has either read this note, or finds that the
+        // blob was wanted since it began.
+        let gate = self.session.gate()?;
+        let path = blob_path(self.dir(), &blob.digest);
+        match gate.now().and_then(|now| gate::note_at(&path, now)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(|e| self.session.fail("note the use of", &path, e))?,
+        }
+        if place.exists() {
+            return Ok(());
+        }
         match session::make_dir(&dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(self.session.fail("create", &dir, e));
             }
             _ => {}
         }
-        let place = dir.join(blob.digest.hex());
-        if place.exists() {
-            return Ok(());
-        }
         let json = serde_json::to_vec(blob).unwrap_or_default();
-        self.session.write_file(&place, &json)
+        self.session.write_file_in(&gate, &place, &json)
     }
 
     /// Gives the blobs noted as compressed forms of a diff ID that the store still has, in order of
@@ -428,8 +457,8 @@ fn is_known(name: &OsStr) -> bool {
         || bytes.starts_with(space::TRIAL.as_bytes())
 }
 
-/// Checks the version file, or writes it into a directory that has nothing else.
-fn check_version(dir: &Path) -> Result<(), Error> {
+/// Tells whether a directory is a store; one that is not there or has nothing in it is none yet.
+fn is_store(dir: &Path) -> Result<bool, Error> {
     let place = dir.join("version");
     let foreign = |why: String| Error::Foreign {
         path: dir.to_owned(),
@@ -443,12 +472,18 @@ fn check_version(dir: &Path) -> Result<(), Error> {
             VERSION.trim()
         ))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+            Err(foreign("it is not a directory".into()))
+        }
         Err(e) => Err(Error::io(dir, "read", &place, e)),
     };
     if read()? {
-        return Ok(());
+        return Ok(true);
     }
-    let entries = fs::read_dir(dir).map_err(|e| Error::io(dir, "list", dir, e))?;
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other.map_err(|e| Error::io(dir, "list", dir, e))?,
+    };
     for entry in entries {
         let name = entry
             .map_err(|e| Error::io(dir, "list", dir, e))?
@@ -461,6 +496,15 @@ fn check_version(dir: &Path) -> Result<(), Error> {
             )));
         }
     }
+    read()
+}
+
+/// Checks the version file, or writes it into a directory that has nothing else.
+fn check_version(dir: &Path) -> Result<(), Error> {
+    if is_store(dir)? {
+        return Ok(());
+    }
+    let place = dir.join("version");
     let mine = dir.join(format!(".version-{}", std::process::id()));
     fs::write(&mine, VERSION).map_err(|e| Error::io(dir, "write", &mine, e))?;
     match fs::rename(&mine, &place) {
