@@ -49,7 +49,13 @@ pub(super) struct Typed {
     pub registry_client_certs: BTreeMap<String, String>,
     pub push_retry: Option<i64>,
     pub skip_push_permission_check: bool,
+    pub store: Option<PathBuf>,
     pub cache_dir: Option<PathBuf>,
+    pub max_size: Option<String>,
+    pub max_age: Option<String>,
+    pub dry_run: bool,
+    pub repair: bool,
+    pub json: bool,
     pub kaniko_dir: Option<PathBuf>,
     pub rootfs: Option<String>,
     pub threads: Option<i64>,
@@ -136,11 +142,13 @@ pub(super) enum Group {
     Show,
     /// What `check` and `doctor` say.
     Check,
+    /// What becomes of the store.
+    Store,
 }
 
 impl Group {
     /// All groups in the order of the help, with their headings.
-    pub const ALL: [(Group, &'static str); 7] = [
+    pub const ALL: [(Group, &'static str); 8] = [
         (Group::Source, "What is built"),
         (Group::Output, "Where the image goes"),
         (Group::Image, "What the image looks like"),
@@ -148,6 +156,7 @@ impl Group {
         (Group::Run, "How the build runs"),
         (Group::Show, "What is shown"),
         (Group::Check, "What is told"),
+        (Group::Store, "The store"),
     ];
 }
 
@@ -160,6 +169,26 @@ pub(super) enum Verb {
     Check,
     /// Says what commands could run on.
     Doctor,
+    /// Says what is in the store.
+    StoreLs,
+    /// Takes away what is too much in the store.
+    StoreGc,
+    /// Looks whether the store is right.
+    StoreVerify,
+}
+
+impl Verb {
+    /// Gives its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Build => "build",
+            Verb::Check => "check",
+            Verb::Doctor => "doctor",
+            Verb::StoreLs => "store ls",
+            Verb::StoreGc => "store gc",
+            Verb::StoreVerify => "store verify",
+        }
+    }
 }
 
 /// The flags of a build that say which Dockerfile, and what it is built with.
@@ -175,7 +204,8 @@ const SOURCES: [&str; 8] = [
 ];
 
 /// The flags that say where a build works and on what.
-const PLACES: [&str; 6] = [
+const PLACES: [&str; 7] = [
+    "store",
     "cache-dir",
     "kaniko-dir",
     "rootfs",
@@ -183,6 +213,9 @@ const PLACES: [&str; 6] = [
     "format",
     "help",
 ];
+
+/// The flags that say where a store lies.
+const STORES: [&str; 4] = ["store", "cache-dir", "kaniko-dir", "help"];
 
 /// One flag.
 #[derive(Clone, Copy)]
@@ -232,7 +265,13 @@ impl Flag {
     /// Tells whether a command has the flag.
     pub fn is_for(&self, verb: Verb) -> bool {
         match verb {
-            Verb::Build => self.group != Group::Check,
+            Verb::Build => !matches!(self.group, Group::Check | Group::Store),
+            Verb::StoreLs => STORES.contains(&self.long) || self.long == "json",
+            Verb::StoreVerify => STORES.contains(&self.long) || self.long == "repair",
+            Verb::StoreGc => {
+                STORES.contains(&self.long)
+                    || ["max-size", "max-age", "dry-run"].contains(&self.long)
+            }
             Verb::Doctor => PLACES.contains(&self.long),
             Verb::Check => self.group == Group::Check || SOURCES.contains(&self.long),
         }
@@ -299,7 +338,7 @@ const fn not_yet(
     }
 }
 
-use Group::{Check, Image, Output, Registry, Run, Show, Source};
+use Group::{Check, Image, Output, Registry, Run, Show, Source, Store};
 use Takes::{Choice, CommaList, List, Map, NoChoice, NoSwitch, NoText, Number, Path, Switch, Text};
 
 /// Every flag there is.
@@ -566,6 +605,13 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     works(
         Run,
+        "store",
+        "DIR",
+        Path(|t| &mut t.store),
+        "Where the store of blobs, unpacked layers and caches lies, as --cache-dir says it too",
+    ),
+    works(
+        Run,
         "cache-dir",
         "DIR",
         Path(|t| &mut t.cache_dir),
@@ -657,6 +703,41 @@ pub(super) const FLAGS: &[Flag] = &[
         "",
         Switch(|t| &mut t.check_error),
         "End with exit code 1 where there are findings, whatever the Dockerfile says",
+    ),
+    works(
+        Store,
+        "max-size",
+        "SIZE",
+        Text(|t| &mut t.max_size),
+        "Leave no more than this: 500m, 10g, 1.5GB (thousands), 10GiB (1024s), or bytes",
+    ),
+    works(
+        Store,
+        "max-age",
+        "TIME",
+        Text(|t| &mut t.max_age),
+        "Leave nothing that no build has wanted for so long: 7d, 24h, 1h30m",
+    ),
+    works(
+        Store,
+        "dry-run",
+        "",
+        Switch(|t| &mut t.dry_run),
+        "Only say what would go",
+    ),
+    works(
+        Store,
+        "repair",
+        "",
+        Switch(|t| &mut t.repair),
+        "Drop what is wrong; builds make or fetch it again",
+    ),
+    works(
+        Store,
+        "json",
+        "",
+        Switch(|t| &mut t.json),
+        "Print one object",
     ),
     works(
         Run,

@@ -9,6 +9,7 @@ mod outputs;
 mod parse;
 mod report;
 mod show;
+mod store;
 mod surroundings;
 mod timeline;
 
@@ -51,6 +52,7 @@ pub fn run(args: Vec<OsString>) -> u8 {
         Ok(Command::Build(typed)) => (Verb::Build, *typed),
         Ok(Command::Check(typed)) => (Verb::Check, *typed),
         Ok(Command::Doctor(typed)) => (Verb::Doctor, *typed),
+        Ok(Command::Store(verb, typed)) => (verb, *typed),
         Err(usage) => {
             let format = guess_format(words);
             report::print(&Report::usage(&usage), format);
@@ -69,6 +71,7 @@ pub fn run(args: Vec<OsString>) -> u8 {
         Verb::Build => start(typed, &around),
         Verb::Check => check::run(typed, &around),
         Verb::Doctor => doctor::run(typed, &around),
+        Verb::StoreLs | Verb::StoreGc | Verb::StoreVerify => store::run(verb, typed, &around),
     }
 }
 

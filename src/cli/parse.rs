@@ -49,6 +49,8 @@ pub(super) enum Command {
     Check(Box<Typed>),
     /// Say what commands could run on.
     Doctor(Box<Typed>),
+    /// See to the store.
+    Store(Verb, Box<Typed>),
     /// Print the version.
     Version,
     /// Print the help of a command.
@@ -77,6 +79,7 @@ pub(super) fn parse(called: Called, args: &[OsString]) -> Result<Command, Usage>
             format!("`executor {word}` is not yet supported"),
         )),
         (_, Some("doctor")) => with_flags(called, Verb::Doctor, rest),
+        (_, Some("store")) => of_the_store(called, rest),
         (Called::Executor, _) => with_flags(called, Verb::Build, args),
         (Called::Shutter, Some("build")) => with_flags(called, Verb::Build, rest),
         (Called::Shutter, Some("check")) => with_flags(called, Verb::Check, rest),
@@ -92,12 +95,28 @@ pub(super) fn parse(called: Called, args: &[OsString]) -> Result<Command, Usage>
         (Called::Shutter, _) => match args.first() {
             Some(word) => Err(
                 Usage::new(format!("unknown command `{}`", word.to_string_lossy()))
-                    .hint("the commands are build, check, doctor, version and help"),
+                    .hint("the commands are build, check, doctor, store, version and help"),
             ),
             None => Err(Usage::new("there is no command").hint(
-                "try `shutter build --help`; the commands are build, check, doctor, version and help",
+                "try `shutter build --help`; the commands are build, check, doctor, store, version and help",
             )),
         },
+    }
+}
+
+/// Reads what is to be done with the store.
+fn of_the_store(called: Called, args: &[OsString]) -> Result<Command, Usage> {
+    let rest = args.get(1..).unwrap_or_default();
+    let what = args.first().map(|word| word.to_string_lossy());
+    match what.as_deref() {
+        Some("ls") => with_flags(called, Verb::StoreLs, rest),
+        Some("gc") => with_flags(called, Verb::StoreGc, rest),
+        Some("verify") => with_flags(called, Verb::StoreVerify, rest),
+        Some("-h" | "--help" | "help") => Ok(Command::Help(Verb::StoreLs)),
+        Some(word) => Err(Usage::new(format!("unknown command `store {word}`"))
+            .hint("the commands are store ls, store gc and store verify")),
+        None => Err(Usage::new("there is no command after `store`")
+            .hint("the commands are store ls, store gc and store verify")),
     }
 }
 
@@ -130,10 +149,10 @@ fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, 
         .into_iter()
         .flatten();
     if let Some(word) = words.next() {
-        if verb == Verb::Doctor {
-            let word = word.to_string_lossy();
+        if !matches!(verb, Verb::Build | Verb::Check) {
+            let (name, word) = (verb.name(), word.to_string_lossy());
             return Err(Usage::new(format!(
-                "doctor takes flags alone, not `{word}`"
+                "{name} takes flags alone, not `{word}`"
             )));
         }
         if called == Called::Executor {
@@ -156,6 +175,7 @@ fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, 
         Verb::Build => Command::Build(Box::new(typed)),
         Verb::Check => Command::Check(Box::new(typed)),
         Verb::Doctor => Command::Doctor(Box::new(typed)),
+        Verb::StoreLs | Verb::StoreGc | Verb::StoreVerify => Command::Store(verb, Box::new(typed)),
     })
 }
 
@@ -226,7 +246,8 @@ fn refusal(error: &clap::Error, verb: Verb) -> Usage {
                 _ if verb != Verb::Build && FLAGS.iter().any(of_build) => {
                     let what = match verb {
                         Verb::Doctor => "the doctor",
-                        _ => "a check",
+                        Verb::StoreLs | Verb::StoreGc | Verb::StoreVerify => "a store",
+                        Verb::Build | Verb::Check => "a check",
                     };
                     usage.hint(format!(
                         "it is a flag of `shutter build`, which means nothing for {what}"

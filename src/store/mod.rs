@@ -1,4 +1,5 @@
-//! Content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks.
+//! Content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks, and
+//! taking away what nobody wants any more.
 //!
 //! ```text
 //! STORE/
@@ -8,23 +9,62 @@
 //!   layers/HEX/               files of a layer, unpacked, by chain ID (overlay form)
 //!   layers-MARK/, caches-MARK/    the same in a user namespace with this map of ids
 //!   refs/HEX/HEX              descriptor of a blob that is a compressed form of a diff ID
+//!   steps/HEX                 what a step made, by its key
 //!   tmp/NAME/                 what one opening of the store is making; the directory is locked
 //!   run/NAME/                 scratch directories of running builds, locked likewise
 //!   locks/HEX                 one file a unit of work that is done once
+//!   locks/gate                the gate; its time is the store's clock
 //!   caches/HEX/               a directory that commands keep between builds, by id and beginning
 //!     id                      its id
 //!     lock                    held while a copy is chosen or made
 //!     N/files/                the Nth copy
 //!     N/lock                  held while that is in use
+//!   .trial-NAME/              a scratch directory of somebody who only tries something, locked
 //! ```
 //!
 //! Everything is made in `tmp/` and renamed into place, so a name outside of `tmp/` and `run/` is
 //! whole whenever a process is killed. Locks are `flock`s: they end with the process that holds
-//! them, and `open` clears away what lies there without one.
+//! them, on whatever machine that is, and `open` clears away what lies there without one.
+//!
+//! # What is taken away, and what never is
+//!
+//! When something was wanted last is its time of modification: a blob's, a toc's and a step's own,
+//! that of its lock for a layer and for a copy of a cache. Whoever looks something up notes the time
+//! where what is noted is older than its own opening of the store, so at most once a build.
+//!
+//! [`Store::collect`] takes away by renaming into its own directory in `tmp/`; the removal comes after.
+//! Killed anywhere, it leaves names that are whole and a directory that the next `open` clears away.
+//! A blob's notes in `refs/` go before it.
+//!
+//! It never takes what an opening S of the store that has not ended has put in place or looked up.
+//! All of these pass the gate, together; who takes away passes it alone, for a few milliseconds, and
+//! takes only what was wanted before every opening began that has not ended, itself included:
+//!
+//! 1. The clock (`locks/gate`) never goes back. S turns it on, alone in the gate, and its beginning is
+//!    the time that is there then. So whatever is noted later, by anyone, is not before S's beginning,
+//!    however the clocks of machines differ that share the store.
+//! 2. Then S locks its directory in `tmp/`, whose name says the beginning, before it looks anything up.
+//! 3. What S put in place or looked up has a time not before S's beginning when S leaves the gate, and
+//!    by 1 no time that comes later is before it.
+//! 4. Who takes something away after that finds S's directory locked, reads the beginning off its name,
+//!    and leaves what is not older. Who took it before S was in the gate has renamed it by then, and S
+//!    does not find it. Nobody takes anything while S is in the gate.
+//!
+//! So nobody waits for a whole collection, and builds do not wait for each other. What lies below a
+//! mounted overlay was looked up by the build that mounted it. A copy of a cache is in use as long as
+//! its lock is held, and only then. Who can write nothing, since the store is on a volume that is
+//! mounted read-only, holds a lock on the very file or directory it reads, which whoever takes away
+//! tries first.
+//!
+//! All this asks of a file system is that it keeps times and that `flock` works between all who share
+//! it; one over a network must show a file's time anew when it is opened.
+//!
+//! # Power cuts
 //!
 //! Nothing is synced to the disk. After a power cut the file system may have kept a name and lost
-//! its bytes; a blob is then found out by its size or by the registry that it is pushed to. Whoever
-//! cannot live with that removes the store, which costs no more than a slower build.
+//! its bytes; a blob is then found out by its size or by the registry that it is pushed to, or by
+//! [`verify`]. Whoever cannot live with that removes the store, which costs no more than a slower
+//! build.
 
 mod caches;
 mod collect;
@@ -458,7 +498,7 @@ fn is_known(name: &OsStr) -> bool {
 }
 
 /// Tells whether a directory is a store; one that is not there or has nothing in it is none yet.
-fn is_store(dir: &Path) -> Result<bool, Error> {
+pub fn is_there(dir: &Path) -> Result<bool, Error> {
     let place = dir.join("version");
     let foreign = |why: String| Error::Foreign {
         path: dir.to_owned(),
@@ -501,7 +541,7 @@ fn is_store(dir: &Path) -> Result<bool, Error> {
 
 /// Checks the version file, or writes it into a directory that has nothing else.
 fn check_version(dir: &Path) -> Result<(), Error> {
-    if is_store(dir)? {
+    if is_there(dir)? {
         return Ok(());
     }
     let place = dir.join("version");

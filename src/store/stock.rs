@@ -80,7 +80,7 @@ impl Stock {
 /// Looks at what is in a store. A directory that is not there, or empty, has nothing; what is in one
 /// under names that no store gives is passed over, and so is what vanishes meanwhile.
 pub fn stock(dir: &Path) -> Result<Stock, Error> {
-    if !super::is_store(dir)? {
+    if !super::is_there(dir)? {
         return Ok(Stock::default());
     }
     let mut items = Vec::new();

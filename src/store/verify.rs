@@ -34,7 +34,7 @@ pub enum Stays {
 /// Looks at everything in a store: every blob is read. Only reads; what vanishes meanwhile is no fault.
 /// A directory that is not there, or empty, is right.
 pub fn verify(dir: &Path, cancel: &Cancel) -> Result<Vec<Fault>, Error> {
-    if !super::is_store(dir)? {
+    if !super::is_there(dir)? {
         return Ok(Vec::new());
     }
     let look = Look { dir, cancel };

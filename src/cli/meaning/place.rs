@@ -64,7 +64,7 @@ fn choose(
     warnings: &mut Vec<String>,
 ) -> Chosen {
     let chosen = |dir: PathBuf, why| Chosen { dir, why };
-    if let Some(dir) = &typed.cache_dir {
+    if let Some(dir) = typed.store.as_ref().or(typed.cache_dir.as_ref()) {
         return chosen(around.cwd.join(dir), Why::Named);
     }
     let usual = usual(around);
