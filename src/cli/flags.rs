@@ -55,6 +55,8 @@ pub(super) struct Typed {
     pub max_age: Option<String>,
     pub dry_run: bool,
     pub repair: bool,
+    pub images: Vec<String>,
+    pub unpack: bool,
     pub json: bool,
     pub kaniko_dir: Option<PathBuf>,
     pub rootfs: Option<String>,
@@ -175,6 +177,8 @@ pub(super) enum Verb {
     StoreGc,
     /// Looks whether the store is right.
     StoreVerify,
+    /// Fills a store with images.
+    Warm,
 }
 
 impl Verb {
@@ -187,6 +191,7 @@ impl Verb {
             Verb::StoreLs => "store ls",
             Verb::StoreGc => "store gc",
             Verb::StoreVerify => "store verify",
+            Verb::Warm => "warmer",
         }
     }
 }
@@ -212,6 +217,33 @@ const PLACES: [&str; 7] = [
     "force",
     "format",
     "help",
+];
+
+/// The flags of kaniko's warmer, besides those for registries, and one of our own.
+const WARMER: [&str; 14] = [
+    "image",
+    "dockerfile",
+    "build-arg",
+    "custom-platform",
+    "unpack",
+    "store",
+    "cache-dir",
+    "cache-ttl",
+    "force",
+    "threads",
+    "verbosity",
+    "log-format",
+    "log-timestamp",
+    "help",
+];
+
+/// The flags for registries that are about pushing.
+const PUSHES: [&str; 5] = [
+    "insecure",
+    "skip-tls-verify",
+    "push-retry",
+    "skip-push-permission-check",
+    "push-ignore-immutable-tag-errors",
 ];
 
 /// The flags that say where a store lies.
@@ -251,6 +283,20 @@ impl Flag {
                 "What FROM and --from know by this name, as for a build; only an oci-layout://DIR is \
                  looked at"
             }
+            (Verb::Warm, "dockerfile") => {
+                "Fetch the images that the stages of this one name; also http(s)://"
+            }
+            (Verb::Warm, "build-arg") => "Value of an ARG in front of FROM",
+            (Verb::Warm, "custom-platform") => {
+                "Platform of the images (default: this machine's, or what a FROM says)"
+            }
+            (Verb::Warm, "cache-dir") => {
+                "The store to be filled (default: /cache as warmer and executor, else as for a build)"
+            }
+            (Verb::Warm, "store") => "The same",
+            (Verb::Warm, "force") => {
+                "Read what is there already, and fetch again what is not as it should be"
+            }
             (Verb::Doctor, "format") => "How it is printed (default: text)",
             (Verb::Doctor, "rootfs") => {
                 "Try this one alone: overlay, fuse, inplace or chroot (default: auto, which is all of them)"
@@ -266,6 +312,10 @@ impl Flag {
     pub fn is_for(&self, verb: Verb) -> bool {
         match verb {
             Verb::Build => !matches!(self.group, Group::Check | Group::Store),
+            Verb::Warm => {
+                WARMER.contains(&self.long)
+                    || self.group == Group::Registry && !PUSHES.contains(&self.long)
+            }
             Verb::StoreLs => STORES.contains(&self.long) || self.long == "json",
             Verb::StoreVerify => STORES.contains(&self.long) || self.long == "repair",
             Verb::StoreGc => {
@@ -608,16 +658,17 @@ pub(super) const FLAGS: &[Flag] = &[
         "store",
         "DIR",
         Path(|t| &mut t.store),
-        "Where the store of blobs, unpacked layers and caches lies, as --cache-dir says it too",
+        "Where the store of blobs, unpacked layers and caches lies (default: as for --cache-dir)",
     ),
     works(
         Run,
         "cache-dir",
         "DIR",
         Path(|t| &mut t.cache_dir),
-        "Where the store of blobs and unpacked layers lies (default, in a container: /cache where a \
-         volume is mounted there, else store/ in the executor's own directory; else /cache as executor, \
-         $XDG_CACHE_HOME/shutter, /var/cache/shutter for root)",
+        "A store of images that `warmer` filled, which is only read where --store names another one or \
+         where nothing can be written to it; else the store lies there (default, in a container: /cache \
+         where a volume is mounted there, else store/ in the executor's own directory; else /cache as \
+         executor, $XDG_CACHE_HOME/shutter, /var/cache/shutter for root)",
     ),
     works(
         Run,
@@ -731,6 +782,21 @@ pub(super) const FLAGS: &[Flag] = &[
         "",
         Switch(|t| &mut t.repair),
         "Drop what is wrong; builds make or fetch it again",
+    ),
+    works(
+        Store,
+        "image",
+        "IMAGE",
+        List(|t| &mut t.images),
+        "Image to fetch",
+    )
+    .short('i'),
+    works(
+        Store,
+        "unpack",
+        "",
+        Switch(|t| &mut t.unpack),
+        "Unpack the layers too; builds that can only read the store use them where they lie",
     ),
     works(
         Store,

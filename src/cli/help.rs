@@ -12,7 +12,28 @@ pub(super) fn help(called: Called, verb: Verb, columns: usize) -> String {
         Verb::Check => check(columns),
         Verb::Doctor => doctor(called, columns),
         Verb::StoreLs | Verb::StoreGc | Verb::StoreVerify => store(called, columns),
+        Verb::Warm => warmer(called, columns),
     }
+}
+
+fn warmer(called: Called, columns: usize) -> String {
+    let name = match called {
+        Called::Shutter => "shutter warmer",
+        Called::Executor => "warmer",
+    };
+    let mut out = String::from(
+        "Fetches images into a store, for builds that have it as their --cache-dir.\n\n",
+    );
+    let _ = writeln!(
+        out,
+        "Usage:\n  {name} [FLAGS] --image IMAGE | --dockerfile FILE"
+    );
+    flags_of(Verb::Warm, columns, &mut out);
+    out.push_str(
+        "\nAn image is there whole or not at all. A build then asks the registry no more than what a tag\n\
+         stands for, and nothing for a digest. The exit code is 1 where an image could not be had.\n",
+    );
+    out
 }
 
 fn store(called: Called, columns: usize) -> String {
@@ -103,6 +124,7 @@ fn build(called: Called, columns: usize) -> String {
         Called::Shutter => {
             "Usage:\n  shutter build [FLAGS] [CONTEXT]\n  shutter check [FLAGS] [CONTEXT]\n  shutter doctor [FLAGS]\n  \
              shutter store ls|gc|verify [FLAGS]\n  \
+             shutter warmer [FLAGS]\n  \
              shutter version\n  \
              shutter help\n"
         }

@@ -51,6 +51,8 @@ pub(super) enum Command {
     Doctor(Box<Typed>),
     /// See to the store.
     Store(Verb, Box<Typed>),
+    /// Fill a store with images.
+    Warm(Box<Typed>),
     /// Print the version.
     Version,
     /// Print the help of a command.
@@ -61,8 +63,15 @@ pub(super) enum Command {
 pub(super) fn called(program: Option<&OsString>) -> Called {
     match program.map(Path::new).and_then(Path::file_name) {
         Some(name) if name == OsStr::new("executor") => Called::Executor,
+        _ if is_warmer(program) => Called::Executor,
         _ => Called::Shutter,
     }
+}
+
+/// Tells whether the program is called by the name of kaniko's warmer.
+pub(super) fn is_warmer(program: Option<&OsString>) -> bool {
+    let name = program.map(Path::new).and_then(Path::file_name);
+    name == Some(OsStr::new("warmer"))
 }
 
 /// kaniko's further commands, which are refused by name.
@@ -80,6 +89,7 @@ pub(super) fn parse(called: Called, args: &[OsString]) -> Result<Command, Usage>
         )),
         (_, Some("doctor")) => with_flags(called, Verb::Doctor, rest),
         (_, Some("store")) => of_the_store(called, rest),
+        (_, Some("warmer")) => with_flags(called, Verb::Warm, rest),
         (Called::Executor, _) => with_flags(called, Verb::Build, args),
         (Called::Shutter, Some("build")) => with_flags(called, Verb::Build, rest),
         (Called::Shutter, Some("check")) => with_flags(called, Verb::Check, rest),
@@ -95,10 +105,10 @@ pub(super) fn parse(called: Called, args: &[OsString]) -> Result<Command, Usage>
         (Called::Shutter, _) => match args.first() {
             Some(word) => Err(
                 Usage::new(format!("unknown command `{}`", word.to_string_lossy()))
-                    .hint("the commands are build, check, doctor, store, version and help"),
+                    .hint("the commands are build, check, doctor, store, warmer, version and help"),
             ),
             None => Err(Usage::new("there is no command").hint(
-                "try `shutter build --help`; the commands are build, check, doctor, store, version and help",
+                "try `shutter build --help`; the commands are build, check, doctor, store, warmer, version and help",
             )),
         },
     }
@@ -136,6 +146,10 @@ fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, 
                 typed.deprecated.push((spelling, flag.long));
             }
             for value in values {
+                if (verb, flag.long) == (Verb::Warm, "cache-ttl") {
+                    lifetime(value)?;
+                    continue;
+                }
                 take(flag, spelling, value, &mut typed)?;
             }
         }
@@ -176,7 +190,20 @@ fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, 
         Verb::Check => Command::Check(Box::new(typed)),
         Verb::Doctor => Command::Doctor(Box::new(typed)),
         Verb::StoreLs | Verb::StoreGc | Verb::StoreVerify => Command::Store(verb, Box::new(typed)),
+        Verb::Warm => Command::Warm(Box::new(typed)),
     })
+}
+
+/// Checks how long kaniko's warmer would take an image for fresh. Here a tag is always asked for, and
+/// what has a digest does not age.
+fn lifetime(value: &OsStr) -> Result<(), Usage> {
+    let text = value.to_string_lossy();
+    match super::store::age(&text) {
+        Some(_) => Ok(()),
+        None => Err(Usage::new(format!(
+            "--cache-ttl: `{text}` is no time: 336h or 7d is wanted"
+        ))),
+    }
 }
 
 /// Refuses the flags that do not work yet, all at once and by name.
@@ -247,6 +274,7 @@ fn refusal(error: &clap::Error, verb: Verb) -> Usage {
                     let what = match verb {
                         Verb::Doctor => "the doctor",
                         Verb::StoreLs | Verb::StoreGc | Verb::StoreVerify => "a store",
+                        Verb::Warm => "the warmer",
                         Verb::Build | Verb::Check => "a check",
                     };
                     usage.hint(format!(

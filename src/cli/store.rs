@@ -6,7 +6,7 @@
 //! {
 //!   "store": path,
 //!   "bytes": number,
-//!   "items": [{"kind": "blob|layer|toc|step|cache", "name", "id"?, "bytes", "used": RFC 3339 or null}]
+//!   "items": [{"kind": "blob|layer|toc|step|name|cache", "name", "id"?, "bytes", "used": RFC 3339 or null}]
 //! }
 //! ```
 //!

@@ -241,6 +241,8 @@ pub struct Request {
     pub image_name_tag_with_digest_file: Option<PathBuf>,
     /// Where the store lies.
     pub store: PathBuf,
+    /// A store that is read besides, and never written to.
+    pub beside: Option<PathBuf>,
     /// How layers are compressed.
     pub compression: Compression,
     /// The image's family of media types; the base's where there is none, OCI from scratch.
@@ -322,6 +324,7 @@ impl Request {
             image_name_with_digest_file: None,
             image_name_tag_with_digest_file: None,
             store: PathBuf::new(),
+            beside: None,
             compression: Compression::Gzip(1),
             format: None,
             single_snapshot: false,

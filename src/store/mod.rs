@@ -10,6 +10,7 @@
 //!   layers-MARK/, caches-MARK/    the same in a user namespace with this map of ids
 //!   refs/HEX/HEX              descriptor of a blob that is a compressed form of a diff ID
 //!   steps/HEX                 what a step made, by its key
+//!   names/HEX                 what an image's name stood for last: a manifest or an index
 //!   tmp/NAME/                 what one opening of the store is making; the directory is locked
 //!   run/NAME/                 scratch directories of running builds, locked likewise
 //!   locks/HEX                 one file a unit of work that is done once
@@ -66,10 +67,12 @@
 //! [`verify`]. Whoever cannot live with that removes the store, which costs no more than a slower
 //! build.
 
+mod beside;
 mod caches;
 mod collect;
 mod gate;
 mod ingest;
+mod names;
 mod remove;
 mod session;
 mod slot;
@@ -91,6 +94,7 @@ pub use verify::{Fault, Stays, verify};
 use crate::fs::{Ids, Toc};
 use crate::oci::{Descriptor, Digest, Sha256};
 use crate::sys::Cancel;
+use beside::Beside;
 use gate::Gate;
 use session::{Session, abandoned, locked_dir};
 use std::ffi::OsStr;
@@ -107,6 +111,7 @@ const REFS: &str = "refs";
 const LOCKS: &str = "locks";
 const CACHES: &str = "caches";
 const STEPS: &str = "steps";
+const NAMES: &str = "names";
 const RUN: &str = "run";
 
 /// The content of the version file.
@@ -209,6 +214,7 @@ impl Error {
 pub struct Store {
     session: Arc<Session>,
     sweeper: Option<JoinHandle<()>>,
+    beside: Option<Beside>,
 }
 
 impl Store {
@@ -226,7 +232,7 @@ impl Store {
         }
         let dir = dir.canonicalize().map_err(|e| fail("open", dir, e))?;
         check_version(&dir)?;
-        let rooms = ["blobs", BLOBS, TOCS, REFS, "tmp", RUN, LOCKS].map(str::to_owned);
+        let rooms = ["blobs", BLOBS, TOCS, REFS, NAMES, "tmp", RUN, LOCKS].map(str::to_owned);
         for room in rooms
             .into_iter()
             .chain([owned_room(LAYERS), owned_room(CACHES)])
@@ -255,6 +261,7 @@ impl Store {
         Ok(Store {
             session: Arc::new(session),
             sweeper,
+            beside: None,
         })
     }
 
@@ -269,7 +276,7 @@ impl Store {
     pub fn take_layers(&self, dirs: &[PathBuf]) -> Result<Option<Vec<PathBuf>>, Error> {
         let gate = Gate::alone(self.dir())
             .map_err(|e| self.session.fail("lock", &self.dir().join(gate::GATE), e))?;
-        if !self.session.is_alone(&gate) {
+        if !self.session.is_alone(&gate) || !dirs.iter().all(|dir| dir.starts_with(self.dir())) {
             return Ok(None);
         }
         // Who can only read the store has no directory in it, but locks what it reads.
@@ -297,10 +304,14 @@ impl Store {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     Err(self.session.fail("drop the damaged blob", &path, e))
                 }
-                _ => Ok(None),
+                _ => Ok(self.blob_beside(digest, size)),
             },
-            None => Ok(None),
+            None => Ok(self.blob_beside(digest, size)),
         }
+    }
+
+    fn blob_beside(&self, digest: &Digest, size: u64) -> Option<PathBuf> {
+        self.beside.as_ref()?.blob(digest, size)
     }
 
     /// Gives a blob's file as `blob` does, where all of it is what its digest says; one that is not is
@@ -331,6 +342,12 @@ impl Store {
         }
         if hash.finish() == *digest {
             return Ok(Some(path));
+        }
+        if let Some(beside) = &self.beside
+            && !path.starts_with(self.dir())
+        {
+            beside.refuse(digest);
+            return Ok(None);
         }
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(fail("drop the damaged blob", e)),
@@ -365,12 +382,13 @@ impl Store {
     /// Gives the table of contents of a layer. One that cannot be read is as good as none.
     pub fn toc(&self, diff_id: &Digest) -> Result<Option<Toc>, Error> {
         let path = self.dir().join(TOCS).join(diff_id.hex());
+        let beside = || self.beside.as_ref()?.toc(diff_id);
         if self.session.hold(&path)?.is_none() {
-            return Ok(None);
+            return Ok(beside());
         }
         match Toc::open(&path) {
             Ok(toc) => Ok(Some(toc)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(beside()),
             Err(e)
                 if matches!(
                     e.kind(),
@@ -378,7 +396,7 @@ impl Store {
                 ) =>
             {
                 let _ = fs::remove_file(&path);
-                Ok(None)
+                Ok(beside())
             }
             Err(e) => Err(self.session.fail("open", &path, e)),
         }
@@ -394,7 +412,8 @@ impl Store {
     /// another thread or process unpacks the same one, whose lock dies with it, or until the build
     /// is cancelled.
     pub fn layer(&self, chain_id: &Digest, cancel: &Cancel) -> Result<LayerSlot, Error> {
-        slot::layer(&self.session, chain_id, cancel)
+        let beside = || self.beside.as_ref()?.layer(chain_id);
+        slot::layer(&self.session, chain_id, &beside, cancel)
     }
 
     /// Makes an empty directory for a running build; it goes when the value is dropped, or by the
@@ -451,12 +470,13 @@ impl Store {
     pub fn blobs_of(&self, diff_id: &Digest) -> Result<Vec<Descriptor>, Error> {
         let dir = self.dir().join(REFS).join(diff_id.hex());
         let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Ok(entries) => Some(entries),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(self.session.fail("list", &dir, e)),
         };
-        let mut out = Vec::new();
-        for entry in entries {
+        let beside = self.beside.as_ref();
+        let mut out = beside.map_or(Vec::new(), |beside| beside.blobs_of(diff_id));
+        for entry in entries.into_iter().flatten() {
             let path = entry
                 .map_err(|e| self.session.fail("list", &dir, e))?
                 .path();
@@ -472,6 +492,7 @@ impl Store {
             }
         }
         out.sort_by_key(|blob| blob.digest);
+        out.dedup_by_key(|blob| blob.digest);
         Ok(out)
     }
 }

@@ -67,12 +67,16 @@ pub(super) fn pause(cancel: &Cancel) -> io::Result<Option<()>> {
 pub(super) fn layer(
     session: &Arc<Session>,
     chain_id: &Digest,
+    beside: &dyn Fn() -> Option<PathBuf>,
     cancel: &Cancel,
 ) -> Result<LayerSlot, Error> {
     let place = session.store.join(owned_room(LAYERS)).join(chain_id.hex());
     let path = session.store.join(LOCKS).join(chain_id.hex());
     if hold(session, &place, &path)? {
         return Ok(LayerSlot::Ready(place));
+    }
+    if let Some(there) = beside() {
+        return Ok(LayerSlot::Ready(there));
     }
     let file = loop {
         let file = open_lock(&path).map_err(|e| session.fail("open", &path, e))?;

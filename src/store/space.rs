@@ -122,17 +122,18 @@ impl Store {
     /// Gives about how many bytes a layer will take here that it does not take yet, once it is
     /// unpacked: its blob, and its files, which have twice the size of a compressed blob.
     pub fn needs(&self, layer: &Descriptor, chain_id: &Digest) -> u64 {
-        let unpacked = self
-            .dir()
-            .join(owned_room(LAYERS))
-            .join(chain_id.hex())
-            .is_dir();
-        let blob = self.dir().join(BLOBS).join(layer.digest.hex());
+        let room = Path::new(&owned_room(LAYERS)).join(chain_id.hex());
+        let beside = self.beside.as_ref().map(|beside| beside.dir.as_path());
+        let mut stores = [Some(self.dir()), beside].into_iter().flatten();
+        let unpacked = stores.clone().any(|store| store.join(&room).is_dir());
         let files = match unpacked {
             true => 0,
             false => unpacked_size(layer),
         };
-        let here = blob.metadata().is_ok_and(|meta| meta.len() == layer.size);
+        let here = stores.any(|store| {
+            let blob = store.join(BLOBS).join(layer.digest.hex());
+            blob.metadata().is_ok_and(|meta| meta.len() == layer.size)
+        });
         match here || unpacked {
             true => files,
             false => files.saturating_add(layer.size),

@@ -1,7 +1,7 @@
 //! What is in a store: how large it is, and when it was wanted last. Only reads.
 
 use super::gate::modified;
-use super::{BLOBS, CACHES, Error, LAYERS, LOCKS, STEPS, TOCS, caches};
+use super::{BLOBS, CACHES, Error, LAYERS, LOCKS, NAMES, STEPS, TOCS, caches};
 use crate::fs::Time;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
@@ -24,13 +24,22 @@ pub enum Kind {
     Toc,
     /// What a step made, by its key.
     Step,
+    /// What an image's name stood for.
+    Name,
     /// A copy of a directory that commands keep.
     Cache,
 }
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Kind; 5] = [Kind::Blob, Kind::Layer, Kind::Toc, Kind::Step, Kind::Cache];
+    pub const ALL: [Kind; 6] = [
+        Kind::Blob,
+        Kind::Layer,
+        Kind::Toc,
+        Kind::Step,
+        Kind::Name,
+        Kind::Cache,
+    ];
 
     /// Gives its name.
     pub fn name(self) -> &'static str {
@@ -39,6 +48,7 @@ impl Kind {
             Kind::Layer => "layer",
             Kind::Toc => "toc",
             Kind::Step => "step",
+            Kind::Name => "name",
             Kind::Cache => "cache",
         }
     }
@@ -84,7 +94,12 @@ pub fn stock(dir: &Path) -> Result<Stock, Error> {
         return Ok(Stock::default());
     }
     let mut items = Vec::new();
-    for (kind, room) in [(Kind::Blob, BLOBS), (Kind::Toc, TOCS), (Kind::Step, STEPS)] {
+    for (kind, room) in [
+        (Kind::Blob, BLOBS),
+        (Kind::Toc, TOCS),
+        (Kind::Step, STEPS),
+        (Kind::Name, NAMES),
+    ] {
         for name in names(dir, Path::new(room))? {
             let place = Path::new(room).join(&name);
             let Some(meta) = look(dir, &place)?.filter(Metadata::is_file) else {

@@ -1,7 +1,9 @@
 //! Looking whether a store is right, and dropping what is wrong in it.
 
 use super::stock::{is_gone, is_hex, is_room, look, names, rooms};
-use super::{BLOBS, CACHES, Error, LAYERS, LOCKS, REFS, RUN, STEPS, Store, TOCS, gate, is_known};
+use super::{
+    BLOBS, CACHES, Error, LAYERS, LOCKS, NAMES, REFS, RUN, STEPS, Store, TOCS, gate, is_known,
+};
 use crate::fs::Toc;
 use crate::oci::{Descriptor, Digest, Sha256};
 use crate::sys::Cancel;
@@ -42,6 +44,7 @@ pub fn verify(dir: &Path, cancel: &Cancel) -> Result<Vec<Fault>, Error> {
     faults.extend(look.files(BLOBS, &|path, name| look.blob(path, name))?);
     faults.extend(look.files(TOCS, &|path, _| toc(path))?);
     faults.extend(look.files(STEPS, &|path, _| json(path))?);
+    faults.extend(look.files(NAMES, &|path, _| json(path))?);
     faults.extend(look.files(LOCKS, &|_, _| Ok(None))?);
     for room in rooms(dir, LAYERS)? {
         faults.extend(look.entries(&room, &|_, name, meta| match meta.is_dir() {
@@ -105,7 +108,7 @@ impl Look<'_> {
     /// Looks at what lies in the store's own directory.
     fn top(&self) -> Result<Vec<Fault>, Error> {
         let mut out = self.entries(Path::new(""), &|_, name, meta| {
-            let single = ["blobs", TOCS, REFS, STEPS, "tmp", RUN, LOCKS];
+            let single = ["blobs", TOCS, REFS, STEPS, NAMES, "tmp", RUN, LOCKS];
             let is_a_room =
                 single.contains(&name) || is_room(name, LAYERS) || is_room(name, CACHES);
             Ok(match (is_a_room, meta.is_dir()) {
