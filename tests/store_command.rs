@@ -5,6 +5,8 @@
 mod base;
 #[path = "common/project.rs"]
 mod project;
+#[path = "common/registry.rs"]
+mod registry;
 
 use project::{Project, succeed};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -641,4 +643,46 @@ fn whenever_somebody_is_killed_nothing_is_wrong() {
             "{room}"
         );
     }
+}
+
+/// All at once on one store and one registry, with collections beside.
+#[test]
+fn fifty_builds_share_a_store_and_a_registry() {
+    let project = project();
+    let registry = registry::start();
+    let host = registry.host.clone();
+    let base = format!("{host}/base:1");
+    project.file("Dockerfile", "FROM base\n");
+    succeed(project.command().args(["--insecure", "--destination", &base]));
+    project.file(
+        "Dockerfile",
+        format!("FROM {base}\nARG N\nCOPY a /a\nRUN echo $N > /n && cp /a /b\n"),
+    );
+    let dir = project.path("many");
+    let builds: Vec<Child> = (0..50)
+        .map(|n| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_shutter"));
+            command
+                .args(["build", "--insecure", "--insecure-pull", "--log-format", "text"])
+                .arg("--context")
+                .arg(project.path("context"))
+                .arg("--store")
+                .arg(&dir)
+                .args([&format!("--build-arg=N={n}"), "--destination"])
+                .arg(format!("{host}/many:{n}"));
+            let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
+            command.spawn().expect("run shutter")
+        })
+        .collect();
+    for _ in 0..5 {
+        let (code, out, err) = run(&dir, &["gc", "--max-size=0"]);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    }
+    for (n, child) in builds.into_iter().enumerate() {
+        let output = child.wait_with_output().expect("wait");
+        let (code, out, err) = told(&output);
+        assert_eq!(code, 0, "build {n}: {out}{err}");
+        assert!(registry.has_tag("many", &n.to_string()));
+    }
+    assert_right(&dir);
 }
