@@ -653,7 +653,11 @@ fn fifty_builds_share_a_store_and_a_registry() {
     let host = registry.host.clone();
     let base = format!("{host}/base:1");
     project.file("Dockerfile", "FROM base\n");
-    succeed(project.command().args(["--insecure", "--destination", &base]));
+    succeed(
+        project
+            .command()
+            .args(["--insecure", "--destination", &base]),
+    );
     project.file(
         "Dockerfile",
         format!("FROM {base}\nARG N\nCOPY a /a\nRUN echo $N > /n && cp /a /b\n"),
@@ -663,7 +667,13 @@ fn fifty_builds_share_a_store_and_a_registry() {
         .map(|n| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_shutter"));
             command
-                .args(["build", "--insecure", "--insecure-pull", "--log-format", "text"])
+                .args([
+                    "build",
+                    "--insecure",
+                    "--insecure-pull",
+                    "--log-format",
+                    "text",
+                ])
                 .arg("--context")
                 .arg(project.path("context"))
                 .arg("--store")

@@ -1,5 +1,6 @@
 //! What was typed to what is meant: defaults, environment, look-ups, and the rules between flags.
 
+mod cache;
 mod context;
 mod export;
 mod fields;
@@ -176,6 +177,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         image_name_tag_with_digest_file: absolute(&typed.image_name_tag_with_digest_file),
         store: place.dir,
         beside: place.beside,
+        caching: cache::caching(&typed, &pushed)?,
         compression: compression(&typed)?,
         format,
         single_snapshot: typed.single_snapshot,

@@ -6,7 +6,7 @@
 //! {
 //!   "store": path,
 //!   "bytes": number,
-//!   "items": [{"kind": "blob|layer|toc|step|name|cache", "name", "id"?, "bytes", "used": RFC 3339 or null}]
+//!   "items": [{"kind": "blob|layer|toc|step|name|contents|cache", "name", "id"?, "bytes", "used": RFC 3339 or null}]
 //! }
 //! ```
 //!
@@ -163,7 +163,7 @@ fn row(out: &mut String, item: &Item) {
     let id = text::ellipsis(&text::line(id.as_bytes(), Colours::Drop), 60);
     let (size, used) = (Bytes(item.bytes).to_string(), stamp(item.used));
     let used = used.as_deref().unwrap_or("unknown");
-    let line = format!("{:5} {size:>9}  {used:24}  {name} {id}", item.kind.name());
+    let line = format!("{:8} {size:>9}  {used:24}  {name} {id}", item.kind.name());
     let _ = writeln!(out, "{}", line.trim_end());
 }
 

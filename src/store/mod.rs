@@ -9,7 +9,8 @@
 //!   layers/HEX/               files of a layer, unpacked, by chain ID (overlay form)
 //!   layers-MARK/, caches-MARK/    the same in a user namespace with this map of ids
 //!   refs/HEX/HEX              descriptor of a blob that is a compressed form of a diff ID
-//!   steps/HEX                 what a step made, by its key
+//!   steps/HEX                 what a step made, by its key (`cache`)
+//!   contents/HEX              what the files of a context had in them
 //!   names/HEX                 what an image's name stood for last: a manifest or an index
 //!   tmp/NAME/                 what one opening of the store is making; the directory is locked
 //!   run/NAME/                 scratch directories of running builds, locked likewise
@@ -70,6 +71,7 @@
 mod beside;
 mod caches;
 mod collect;
+mod contents;
 mod gate;
 mod ingest;
 mod names;
@@ -77,6 +79,7 @@ mod remove;
 mod session;
 mod slot;
 mod space;
+mod steps;
 mod stock;
 #[cfg(test)]
 mod tests;
@@ -84,10 +87,12 @@ mod verify;
 
 pub use caches::{Cache, CacheKey, CacheSharing, Fill};
 pub use collect::{Collected, Doing, Limits};
+pub use contents::Contents;
 pub use ingest::Ingest;
 pub use remove::remove_tree;
 pub use slot::{LayerSlot, Scratch, VacantLayer};
 pub use space::{Bytes, Fitness, Space, Trial, fitness, space, unpacked_size};
+pub use steps::StepTurn;
 pub use stock::{Item, Kind, Stock, stock};
 pub use verify::{Fault, Stays, verify};
 
@@ -110,9 +115,10 @@ const LAYERS: &str = "layers";
 const REFS: &str = "refs";
 const LOCKS: &str = "locks";
 const CACHES: &str = "caches";
-const STEPS: &str = "steps";
 const NAMES: &str = "names";
 const RUN: &str = "run";
+const STEPS: &str = "steps";
+const CONTENTS: &str = "contents";
 
 /// The content of the version file.
 const VERSION: &str = "shutter store 1\n";
@@ -232,7 +238,10 @@ impl Store {
         }
         let dir = dir.canonicalize().map_err(|e| fail("open", dir, e))?;
         check_version(&dir)?;
-        let rooms = ["blobs", BLOBS, TOCS, REFS, NAMES, "tmp", RUN, LOCKS].map(str::to_owned);
+        let rooms = [
+            "blobs", BLOBS, TOCS, REFS, STEPS, CONTENTS, NAMES, "tmp", RUN, LOCKS,
+        ]
+        .map(str::to_owned);
         for room in rooms
             .into_iter()
             .chain([owned_room(LAYERS), owned_room(CACHES)])

@@ -1,7 +1,7 @@
 //! What is in a store: how large it is, and when it was wanted last. Only reads.
 
 use super::gate::modified;
-use super::{BLOBS, CACHES, Error, LAYERS, LOCKS, NAMES, STEPS, TOCS, caches};
+use super::{BLOBS, CACHES, CONTENTS, Error, LAYERS, LOCKS, NAMES, STEPS, TOCS, caches};
 use crate::fs::Time;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
@@ -26,18 +26,21 @@ pub enum Kind {
     Step,
     /// What an image's name stood for.
     Name,
+    /// What the files of a context had in them.
+    Contents,
     /// A copy of a directory that commands keep.
     Cache,
 }
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 7] = [
         Kind::Blob,
         Kind::Layer,
         Kind::Toc,
         Kind::Step,
         Kind::Name,
+        Kind::Contents,
         Kind::Cache,
     ];
 
@@ -49,6 +52,7 @@ impl Kind {
             Kind::Toc => "toc",
             Kind::Step => "step",
             Kind::Name => "name",
+            Kind::Contents => "contents",
             Kind::Cache => "cache",
         }
     }
@@ -99,6 +103,7 @@ pub fn stock(dir: &Path) -> Result<Stock, Error> {
         (Kind::Toc, TOCS),
         (Kind::Step, STEPS),
         (Kind::Name, NAMES),
+        (Kind::Contents, CONTENTS),
     ] {
         for name in names(dir, Path::new(room))? {
             let place = Path::new(room).join(&name);

@@ -2,7 +2,8 @@
 
 use super::stock::{is_gone, is_hex, is_room, look, names, rooms};
 use super::{
-    BLOBS, CACHES, Error, LAYERS, LOCKS, NAMES, REFS, RUN, STEPS, Store, TOCS, gate, is_known,
+    BLOBS, CACHES, CONTENTS, Error, LAYERS, LOCKS, NAMES, REFS, RUN, STEPS, Store, TOCS, gate,
+    is_known,
 };
 use crate::fs::Toc;
 use crate::oci::{Descriptor, Digest, Sha256};
@@ -45,6 +46,7 @@ pub fn verify(dir: &Path, cancel: &Cancel) -> Result<Vec<Fault>, Error> {
     faults.extend(look.files(TOCS, &|path, _| toc(path))?);
     faults.extend(look.files(STEPS, &|path, _| json(path))?);
     faults.extend(look.files(NAMES, &|path, _| json(path))?);
+    faults.extend(look.files(CONTENTS, &|path, _| contents(path))?);
     faults.extend(look.files(LOCKS, &|_, _| Ok(None))?);
     for room in rooms(dir, LAYERS)? {
         faults.extend(look.entries(&room, &|_, name, meta| match meta.is_dir() {
@@ -108,7 +110,9 @@ impl Look<'_> {
     /// Looks at what lies in the store's own directory.
     fn top(&self) -> Result<Vec<Fault>, Error> {
         let mut out = self.entries(Path::new(""), &|_, name, meta| {
-            let single = ["blobs", TOCS, REFS, STEPS, NAMES, "tmp", RUN, LOCKS];
+            let single = [
+                "blobs", TOCS, REFS, STEPS, NAMES, CONTENTS, "tmp", RUN, LOCKS,
+            ];
             let is_a_room =
                 single.contains(&name) || is_room(name, LAYERS) || is_room(name, CACHES);
             Ok(match (is_a_room, meta.is_dir()) {
@@ -297,6 +301,11 @@ fn toc(path: &Path) -> Found {
             _ => Err(e),
         },
     }
+}
+
+fn contents(path: &Path) -> Found {
+    let is_right = super::contents::is_right(&fs::read(path)?);
+    Ok((!is_right).then(|| "its checksum is not that of its content".into()))
 }
 
 fn json(path: &Path) -> Found {
