@@ -159,7 +159,7 @@ fn set(path: &Path, time: SystemTime) {
 fn what_is_over_the_limits_goes_and_builds_make_it_again() {
     let project = project();
     let dir = project.path("store");
-    let args = ["--reproducible"];
+    let args = ["--reproducible", "--cache"];
     let first = project.build("first", &args);
     let before = ls(&dir);
     // A dry run tells and takes nothing.
@@ -289,12 +289,10 @@ fn nothing_goes_that_a_running_build_needs() {
     ] {
         let project = project();
         let dir = project.path("store");
-        project.build("warm", &[]);
-        // It has looked up what was wanted a day ago.
+        let warm = manifest(&project.build("warm", &[]));
+        assert!(dir.join("blobs/sha256").join(warm.hex()).exists());
+        // All that it looks up was wanted a day ago.
         age(&dir, Duration::from_secs(86_400));
-        let blob = fs::read_dir(dir.join("blobs/sha256"))
-            .expect("list")
-            .count();
         let held = Held::start(&project, behind);
         let (code, out, err) = run(&dir, &["gc", "--max-size=0", "--max-age=0s"]);
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
@@ -597,12 +595,18 @@ fn whenever_somebody_is_killed_nothing_is_wrong() {
          echo $N > /c/$N; cat /big /big > /b$N\nRUN rm -r /big /tree; echo $N > /n\n",
     );
     let begun = Instant::now();
-    project.build("first", &["--build-arg=N=0"]);
+    project.build("first", &["--cache", "--build-arg=N=0"]);
     let whole = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
     let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
     for round in 0..14_u64 {
         age(&dir, Duration::from_secs(3600));
-        let build = |n: u64| project.spawn(&["--no-push", &format!("--build-arg=N={n}")]);
+        let build = |n: u64| {
+            let arg = format!("--build-arg=N={n}");
+            match n % 2 {
+                0 => project.spawn(&["--no-push", "--cache", &arg]),
+                _ => project.spawn(&["--no-push", &arg]),
+            }
+        };
         let mut running: Vec<Child> = (0..2).map(|n| build(numbers.next(3) + n)).collect();
         for _ in 0..2 {
             until(Instant::now() + Duration::from_micros(numbers.next(whole / 2)));
@@ -632,7 +636,7 @@ fn whenever_somebody_is_killed_nothing_is_wrong() {
         }
         assert_right(&dir);
     }
-    let out = project.build("last", &["--build-arg=N=9"]);
+    let out = project.build("last", &["--cache", "--build-arg=N=9"]);
     let digest = manifest(&out);
     assert!(out.join("blobs/sha256").join(digest.hex()).exists());
     assert_right(&dir);
@@ -669,6 +673,8 @@ fn fifty_builds_share_a_store_and_a_registry() {
             command
                 .args([
                     "build",
+                    "--cache",
+                    "--no-push-cache",
                     "--insecure",
                     "--insecure-pull",
                     "--log-format",

@@ -300,12 +300,16 @@ pub(super) fn size(text: &str) -> Option<u64> {
     }
     let whole = whole.parse::<u64>().ok()?.checked_mul(scale)?;
     let mut part = 0_u128;
-    let mut tenth = u128::from(scale);
-    for digit in fraction.bytes().take(12) {
+    let mut parts = 1_u128;
+    for digit in fraction.bytes() {
         let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        tenth /= 10;
-        part += tenth * u128::from(digit);
+        // What is finer than that is less than a byte.
+        if parts < 1_000_000_000_000_000 {
+            part = part * 10 + u128::from(digit);
+            parts *= 10;
+        }
     }
+    let part = part * u128::from(scale) / parts;
     whole.checked_add(u64::try_from(part).ok()?)
 }
 
