@@ -44,6 +44,7 @@ use check::Checks;
 pub use check::{Checked, check};
 use resolve::{Bases, check_platforms, resolve_and_plan, root_base};
 pub use roots::{Diagnosis, diagnose};
+pub use space::Amount;
 use stage::{BoxError, Done};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,6 +140,53 @@ pub enum Error {
         free: Bytes,
         /// What is needed.
         need: Bytes,
+    },
+    /// The store has not even the room for an empty root.
+    #[error(
+        "the store {store} has {free} left, which is too little for any command: free some or put the \
+         store on a larger volume (--cache-dir)",
+        store = store.display()
+    )]
+    Full {
+        /// The store.
+        store: PathBuf,
+        /// What is left.
+        free: Amount,
+    },
+    /// The root directory has not the room for what a build in place will put there.
+    #[error(
+        "the root directory has {free} free, and in place the base image needs {need} there: give the \
+         container more, or use a smaller base"
+    )]
+    NoRoomInRoot {
+        /// What is free, or will be.
+        free: Amount,
+        /// What is needed.
+        need: Amount,
+    },
+    /// The store has not the room for a copy of a base image.
+    #[error(
+        "the store {store} has {free} left, and commands need {need} there for a copy of the base image: \
+         free some or put the store on a larger volume (--cache-dir)",
+        store = store.display()
+    )]
+    NoRoomForCopy {
+        /// The store.
+        store: PathBuf,
+        /// What is free.
+        free: Amount,
+        /// What is needed.
+        need: Amount,
+    },
+    /// A command took away what the builder itself needs.
+    #[error(
+        "a command has removed {dir}, where the builder itself works: leave that out of the Dockerfile, \
+         or put the store elsewhere, best on a volume (--cache-dir)",
+        dir = dir.display()
+    )]
+    Removed {
+        /// The store's directory.
+        dir: PathBuf,
     },
     /// SIGINT or SIGTERM.
     #[error("cancelled")]
@@ -592,7 +640,12 @@ fn attempt(
         repositories: prepared.repositories.clone(),
     };
     space::check(&shared, &wanted(&shared))?;
+    if one_root::is_one(&shared) {
+        // Then they are the base's, or gone with the programs that give credentials.
+        shared.registry.read_ahead(&shared.repositories)?;
+    }
     let result = carry_out(&shared, prepared.base.as_deref(), prepared.last.clone());
+    let result = result.map_err(|error| kept::explained(&shared, error));
     match (result, one_root::end(&shared)) {
         (Ok(built), cleaned) => cleaned.map(|()| built),
         (Err(error), cleaned) => {

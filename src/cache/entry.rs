@@ -75,9 +75,9 @@ impl Entry {
         }
     }
 
-    /// Tells whether it is older than so many seconds. One from the future is not.
-    pub fn is_older(&self, now: i64, seconds: u64) -> bool {
+    /// Tells whether it is as old as that, in seconds. One from the future is not.
+    pub fn is_stale(&self, now: i64, seconds: u64) -> bool {
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-        now.saturating_sub(self.created) > seconds
+        now.saturating_sub(self.created) >= seconds
     }
 }

@@ -156,7 +156,10 @@ mod tests {
         recipe.add_optional("hostname", Some("host"));
         recipe.add_hash("content", [7; 32]);
         let key = recipe.key();
-        assert_eq!(key.hex(), "GOLDEN");
+        assert_eq!(
+            key.hex(),
+            "e00ec25680368079b0e6c04ed4f84f8094e28b85d77825cb18cc7469300666c1"
+        );
         assert_eq!(key.hex().parse(), Ok(key));
     }
 

@@ -20,7 +20,7 @@ impl Near<'_> {
             return Ok(None);
         };
         match Entry::parse(&bytes, key) {
-            Ok(entry) if entry.is_older(self.now, self.ttl) => Ok(None),
+            Ok(entry) if entry.is_stale(self.now, self.ttl) => Ok(None),
             Ok(entry) => Ok(Some(entry)),
             Err(_) => {
                 self.store.drop_step(&key.hex())?;

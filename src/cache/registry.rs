@@ -106,7 +106,7 @@ impl Place for InRegistry {
             return Ok(None);
         };
         let entry = entry_of(&manifest, key).map_err(|why| self.poisoned(key, why))?;
-        Ok((!entry.is_older(self.now, self.ttl)).then_some(entry))
+        Ok((!entry.is_stale(self.now, self.ttl)).then_some(entry))
     }
 
     fn tables(&self, key: &Key) -> Result<Option<Tables>, Error> {

@@ -729,7 +729,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "A store of images that `warmer` filled, which is only read where --store names another one or \
          where nothing can be written to it; else the store lies there (default, in a container: /cache \
          where a volume is mounted there, else store/ in the executor's own directory; else /cache as \
-         executor, $XDG_CACHE_HOME/shutter, /var/cache/shutter for root)",
+         executor, /.shutter in place, $XDG_CACHE_HOME/shutter, /var/cache/shutter for root)",
     ),
     works(
         Run,

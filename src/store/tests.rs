@@ -527,7 +527,7 @@ fn what_is_read_beside_is_neither_written_nor_taken_away() {
         store.blob(&blob.digest, 3).unwrap(),
         Some(blob_path(&path, &blob.digest))
     );
-    assert_eq!(store.blobs_of(&chain).unwrap(), [blob.clone()]);
+    assert_eq!(store.blobs_of(&chain).unwrap(), std::slice::from_ref(&blob));
     let LayerSlot::Ready(found) = store.layer(&chain, &cancel).unwrap() else {
         panic!("it is there beside");
     };

@@ -30,11 +30,11 @@ use crate::cache::{InRegistry, Known as KnownPlace, Place};
 use crate::context::Context;
 use crate::fs::{RelPath, Toc};
 use crate::net::{Retry, Settings};
-use crate::oci::{Digest, Platform};
+use crate::oci::{Digest, Platform, Reference};
 use crate::plan::{Plan, Step};
 use crate::progress::{Level, Sink};
 use crate::registry::Registry;
-use crate::request::{CachePlace, ContextSource, NamedContext, Request};
+use crate::request::{CachePlace, ContextSource, NamedContext, Request, RootfsChoice};
 use crate::store::Store;
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
@@ -91,8 +91,8 @@ pub(super) fn caching(
     {
         let place: Box<dyn Place> = match place {
             CachePlace::Registry(repository) => Box::new(InRegistry {
-                reader: client(request, &READS, cancel)?,
-                writer: client(request, &WRITES, cancel)?,
+                reader: client(request, repository, &READS, cancel)?,
+                writer: client(request, repository, &WRITES, cancel)?,
                 repository: repository.clone(),
                 ttl: wanted.ttl.as_secs(),
                 now,
@@ -120,7 +120,12 @@ const WRITES: Patience = Patience {
     answer: Duration::from_secs(120),
 };
 
-fn client(request: &Request, patience: &Patience, cancel: &Cancel) -> Result<Registry, Error> {
+fn client(
+    request: &Request,
+    repository: &Reference,
+    patience: &Patience,
+    cancel: &Cancel,
+) -> Result<Registry, Error> {
     let settings = Settings {
         connect: Duration::from_secs(5),
         answer: patience.answer,
@@ -137,8 +142,13 @@ fn client(request: &Request, patience: &Patience, cancel: &Cancel) -> Result<Reg
     let mut options = request.registry.clone();
     options.insecure_pull |= options.insecure_push;
     options.skip_tls_pull |= options.skip_tls_push;
-    Registry::with_settings(options, settings, cancel.clone())
-        .map_err(|e| Error::other("set up the client of the cache", e))
+    let client = Registry::with_settings(options, settings, cancel.clone())
+        .map_err(|e| Error::other("set up the client of the cache", e))?;
+    if request.rootfs == RootfsChoice::InPlace {
+        // What is wrong with them is told when the cache is asked, without which a build goes on.
+        let _ = client.read_ahead(std::slice::from_ref(repository));
+    }
+    Ok(client)
 }
 
 /// Decides about a build that looks nothing up.

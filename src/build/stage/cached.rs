@@ -4,7 +4,7 @@ use super::{Above, BoxError, Record, Running, Sought, When, have_content};
 use crate::build::cached::{self, Common, Found, Held, Hit, Made, Needs};
 use crate::build::layers::{self, Note};
 use crate::build::resolve::root_base;
-use crate::build::{Error, base};
+use crate::build::{Error, Shared, base};
 use crate::cache::{Key, Recipe};
 use crate::changeset::Changeset;
 use crate::context::Origin;
@@ -74,7 +74,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             return Ok(Sought::Missed(None));
         }
         let known = self.known_recipe(id.step);
-        let below = self.layers_below().map(|layers| cached::of_image(&layers));
+        let below = layers_of(shared, self.place, &self.records);
+        let below = below.map(|layers| cached::of_image(&layers));
         let real = match below {
             Some(below) => self.real_recipe(id, step, below)?,
             None => None,
@@ -164,37 +165,6 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         Ok(cached::recipe(&step.op, &common, below, &taken))
     }
 
-    /// Gives the diff IDs of all layers below the next step. None where one is not made yet and too
-    /// large to wait for.
-    fn layers_below(&self) -> Option<Vec<Digest>> {
-        let shared = self.shared;
-        let (root, platform) = root_base(&shared.plan, self.place);
-        let mut out = match base::key(&root, &platform) {
-            Some(key) => shared
-                .bases
-                .resolved
-                .get(&key)?
-                .image
-                .rootfs
-                .diff_ids
-                .clone(),
-            None => Vec::new(),
-        };
-        let pending = self.records.iter().filter_map(|record| {
-            let layer = record.layer.as_ref()?;
-            layer.peek().is_none().then_some(record.bytes)
-        });
-        if pending.fold(0, u64::saturating_add) > SMALL {
-            return None;
-        }
-        for record in &self.records {
-            if let Some(layer) = &record.layer {
-                out.push(layer.wait()?.diff_id);
-            }
-        }
-        Some(out)
-    }
-
     /// Gives what is known of what a COPY takes, now that what it takes from is there.
     fn taken(
         &self,
@@ -218,17 +188,18 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             From::Base(Base::Files(name)) => content(&Origin::Context(&*shared.named(name)?)),
             From::Base(Base::Scratch) => Some(("files", cached::of_image(&[]).0)),
             From::Base(Base::Stage(place)) => {
-                // All of a stage is more than it is worth.
                 let is_all = |source: &CopySource| match source {
                     CopySource::Path(path) => {
                         RelPath::clean(path.as_bytes()).is_none_or(|path| path.is_root())
                     }
                     CopySource::Remote(_) => false,
                 };
-                if copy.sources.iter().any(is_all) {
-                    return None;
-                }
                 let done = shared.done[*place].wait()?;
+                // To read all of a stage is more than it is worth.
+                if copy.sources.iter().any(is_all) {
+                    let layers = layers_of(shared, *place, &done.records)?;
+                    return Some(("files", cached::of_image(&layers).0));
+                }
                 done.have_content(shared, Owner::Step(id)).ok()?;
                 content(&Origin::Tree(&done.tree))
             }
@@ -244,6 +215,36 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
     pub(super) fn have_content_below(&self, id: StepId) -> Result<(), Error> {
         have_content(self.shared, &self.unapplied, Owner::Step(id))
     }
+}
+
+/// Gives the diff IDs of all layers that a stage has after these steps. None where one is not made yet
+/// and too large to wait for.
+fn layers_of(shared: &Shared<'_>, place: usize, records: &[Record]) -> Option<Vec<Digest>> {
+    let (root, platform) = root_base(&shared.plan, place);
+    let mut out = match base::key(&root, &platform) {
+        Some(key) => shared
+            .bases
+            .resolved
+            .get(&key)?
+            .image
+            .rootfs
+            .diff_ids
+            .clone(),
+        None => Vec::new(),
+    };
+    let pending = records.iter().filter_map(|record| {
+        let layer = record.layer.as_ref()?;
+        layer.peek().is_none().then_some(record.bytes)
+    });
+    if pending.fold(0, u64::saturating_add) > SMALL {
+        return None;
+    }
+    for record in records {
+        if let Some(layer) = &record.layer {
+            out.push(layer.wait()?.diff_id);
+        }
+    }
+    Some(out)
 }
 
 fn is_remote(source: &CopySource) -> bool {

@@ -100,6 +100,7 @@ impl Running<'_, '_> {
                 last: last.lines(),
             });
         }
+        kept::check_own(self.shared).map_err(|e| failed(e.into()))?;
         let _span = self
             .shared
             .sink

@@ -7,6 +7,7 @@ use super::cached::{Held, Needs};
 use super::kept;
 use super::layers::{self, Instruction, Note, Pending};
 use super::one_root::{self, Turn};
+use super::space;
 use super::wait::lock;
 use super::{Error, Shared, base};
 use crate::changeset::Changeset;
@@ -15,6 +16,7 @@ use crate::fs::{Content, LayerView, Meta, RelPath, Tree};
 use crate::layer::Unpacked;
 use crate::plan::{Base, CopyOp, CopySource, From, Op, Step, Unpack};
 use crate::progress::{Event, Owner, StepId, Work};
+use crate::request::RootfsChoice;
 use crate::rootfs::{Guard, Lower, Rootfs};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -131,6 +133,9 @@ pub(super) fn base_root(
     let mut tree = Tree::default();
     for layer in files {
         tree.push(Arc::clone(&layer.view));
+    }
+    if shared.request.rootfs == RootfsChoice::Chroot {
+        space::check_copy(&shared.store, &tree)?;
     }
     let top = match tree.get(&RelPath::root()) {
         Some(found) => found.meta,
