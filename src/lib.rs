@@ -30,7 +30,7 @@
 //! | 1 | [`request`] | what the caller asked for, validated, plain data |
 //! | 1 | [`net`] | one HTTP client: TLS, proxies, retry, redaction |
 //! | 2 | [`git`] | one commit of a remote repository, by gitoxide: fetched, checked out, kept |
-//! | 2 | [`store`] | content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks |
+//! | 2 | [`store`] | content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks, taking away |
 //! | 2 | [`plan`] | AST and request to stages and steps; config edits as pure functions |
 //! | 2 | [`changeset`] | what a step changed: ordering, merging, comparing with a tree; the slow full walk |
 //! | 2 | [`ssh`] | SSH agents for commands, keys in files and signing with them |

@@ -149,6 +149,7 @@ fn real(path: &Path) -> PathBuf {
 /// end.
 fn belongings(request: &Request) -> Vec<PathBuf> {
     let mut out = request.keep.clone();
+    out.extend(request.beside.clone());
     if request.dockerfile.is_absolute() {
         out.push(request.dockerfile.clone());
         let mut ignore = request.dockerfile.clone().into_os_string();

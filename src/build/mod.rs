@@ -23,6 +23,7 @@ mod roots;
 mod space;
 mod stage;
 mod wait;
+mod warm;
 
 use crate::context::Context;
 use crate::context::fetch::Fetcher;
@@ -50,6 +51,7 @@ use stage::{BoxError, Done};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use wait::{Failure, Gate, Promise, Slot};
+pub use warm::{Again, Layers, Warm, Warmed, warm};
 
 /// How many uploads run at a time.
 const UPLOADS: usize = 6;
@@ -179,7 +181,14 @@ struct Room {
 
 impl Room {
     fn open(request: &Request, sink: &Sink, cancel: &Cancel) -> Result<Room, Error> {
-        let store = Store::open(&request.store).map_err(|e| Error::other("open the store", e))?;
+        let mut store =
+            Store::open(&request.store).map_err(|e| Error::other("open the store", e))?;
+        if let Some(dir) = &request.beside
+            && let Err(error) = store.look_beside(dir)
+        {
+            let text = format!("nothing is read from {}: {error}", dir.display());
+            sink.message(Level::Warn, text);
+        }
         let scratch = store
             .scratch()
             .map_err(|e| Error::other("make a scratch directory", e))?;
@@ -298,7 +307,7 @@ pub fn build(
         &dockerfile,
         plan,
         request,
-        &room.registry,
+        &room,
         &repositories,
         sink,
         cancel,
