@@ -6,7 +6,7 @@
 //! argv -> cli -> Request -+
 //! Dockerfile -> ast ------+-> plan -> Plan (stages, steps, needs)      pure: no I/O
 //!                                       |
-//!                                     build: walks the plan
+//!          cache <- keys, all at once --+-- build: walks the plan
 //!                                       v
 //!       rootfs: begin -> sandbox runs the command -> commit -> Changeset
 //!                                       v
@@ -78,8 +78,10 @@
 //!   begins; in place, stages take turns and leave behind what later ones want.
 //! - Which root works is found out by trying ([`rootfs::probe`]), before anything is asked for and with
 //!   a command started in it; no fallback is silent.
-//!
-//! Deliberately absent so far: a cache of layers (tables of contents and diff IDs are kept for it).
+//! - With a cache the keys of all steps are known and looked up before anything runs. What is found
+//!   decides which stages are wanted, of which the files are, and of which only the tables of
+//!   contents ([`fs::Tree`]). What of the cache turns out to be of no use costs another attempt without it.
+//!   Far places are written to beside the build, by threads of their own that end last.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
