@@ -38,6 +38,7 @@
 //! | 3 | [`layer`] | changeset to blob, in a bounded pipeline; blob to verified files |
 //! | 3 | [`registry`] | OCI distribution: credentials, pull, push |
 //! | 4 | [`rootfs`] | the `Rootfs` trait and its strategies |
+//! | 4 | [`cache`] | what steps made, by key: the store, registries |
 //! | 4 | [`output`] | where an image goes, and OCI layouts as a source |
 //! | 5 | [`sandbox`] | one command in one root: namespaces, mounts, user, capabilities, seccomp, reaping |
 //! | 6 | [`build`] | drives the plan: schedules stages, runs steps, joins layers |
@@ -83,6 +84,7 @@
 #![warn(missing_docs)]
 
 pub mod build;
+pub mod cache;
 pub mod changeset;
 pub mod cli;
 pub mod context;

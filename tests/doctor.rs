@@ -283,6 +283,23 @@ fn little_room_is_seen_before_it_hurts() {
     assert!(err.contains("larger volume (--cache-dir)"), "{err}");
     assert!(!err.contains("unpack"), "{err}");
 
+    // Not even what would work can be tried: no other root is taken for it.
+    for bound in ["nr_inodes=20", "nr_inodes=40", "size=512k"] {
+        let full = "which is too little for any command";
+        let (code, _, err) = told(&on_tmpfs(&project, bound, "", &command));
+        assert_eq!(code, 1, "{bound}: {err}");
+        assert!(
+            err.contains(full) && !err.contains("commands run"),
+            "{bound}: {err}"
+        );
+        let asked = doctor(&store, &["--format=json"]);
+        let (code, out, _) = told(&on_tmpfs(&project, bound, "", &asked));
+        assert!(
+            code == 1 && out.contains(full) && out.contains("\"takes\": null"),
+            "{out}"
+        );
+    }
+
     let (code, _, err) = told(&on_tmpfs(&project, "size=2g,nr_inodes=3000", "", &command));
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("more files: a build may want more"), "{err}");
@@ -514,6 +531,17 @@ fn containers_get_the_root_that_their_rights_allow() {
             &[("overlay", false, "an emptyDir mounted at /kaniko/store")],
         ),
         (
+            &["--security-opt=seccomp=unconfined"],
+            "/usr/bin/shutter",
+            Some("chroot"),
+            "/var/cache/shutter",
+            &[(
+                "overlay",
+                false,
+                "an emptyDir mounted at /var/cache/shutter",
+            )],
+        ),
+        (
             &["--security-opt=seccomp=unconfined", "-v", "/cache"],
             "/kaniko/executor",
             Some("overlay"),
@@ -554,6 +582,10 @@ fn containers_get_the_root_that_their_rights_allow() {
         let value: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(value["takes"].as_str(), *takes, "{case}");
         assert_eq!(value["store"]["path"], *store, "{case}");
+        // Docker lets root make devices, and the doctor does not say otherwise.
+        if !args.contains(&"--cap-drop=ALL") {
+            assert!(!out.contains("device nodes"), "{case}");
+        }
         for (name, works, said) in *expected {
             let (_, does, got) = roots.iter().find(|root| root.0 == *name).unwrap();
             assert_eq!(does, works, "{name} {case}");

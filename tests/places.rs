@@ -8,8 +8,11 @@ mod container;
 #[path = "common/dockerd.rs"]
 #[allow(dead_code)]
 mod dockerd;
+#[path = "common/registry.rs"]
+mod registry;
 
 use container::{Container, Engine};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -127,6 +130,18 @@ impl Place {
     fn same(&self, name: &str, text: &str, inside: &[&str], more: &[&str]) -> String {
         let context = self.work.join(name);
         std::fs::create_dir(&context).expect("a directory");
+        self.same_in(&context, name, text, inside, more)
+    }
+
+    /// Does that in a context that is there.
+    fn same_in(
+        &self,
+        context: &Path,
+        name: &str,
+        text: &str,
+        inside: &[&str],
+        more: &[&str],
+    ) -> String {
         std::fs::write(context.join("Dockerfile"), text).expect("write");
         let context = context.display().to_string();
         let (here, there) = (format!("{name}-in"), format!("{name}-out"));
@@ -237,25 +252,54 @@ fn one_container_builds_in_place_again_and_again() {
 #[test]
 fn a_chroot_leaves_the_agent_as_it_was() {
     let place = Place::new(&[]);
-    let before = place.container.changes();
+    place.sh("ln -s java /usr/lib/jvm/link; mknod /node p; chmod 4711 /usr/lib/jvm/java");
     let store = format!("--cache-dir={}", place.work.join("store").display());
-    let more = ["--secret=id=token,src=/kept/secret", &store];
-    succeeded(&place.build("chroot", "/kept/context", "first-in", &more));
-    assert_eq!(place.container.changes(), before);
+    // The store of the last two makes its own directory new.
+    place.sh("mkdir /store");
+    // All that is there, with times, but for what is shared with this machine.
+    let shared = place.work.display();
+    let listing = || {
+        let found = place.sh(&format!(
+            "find / -xdev \\( -path /store -o -path {shared} \\) -prune -o \
+             -exec stat -c '%N %F %a %u:%g %s %y' {{}} + | sort; \
+             find / -xdev \\( -path /store -o -path {shared} \\) -prune -o -type f \
+             -exec sha256sum {{}} + | sort"
+        ));
+        let lines: BTreeSet<String> = found.lines().map(str::to_owned).collect();
+        lines
+    };
+    let before = (listing(), place.container.changes());
+    assert!(
+        before
+            .0
+            .iter()
+            .any(|line| line.ends_with("  /usr/lib/jvm/java"))
+    );
+    let secret = "--secret=id=token,src=/kept/secret";
     let first = place.work.join("first").display().to_string();
     let outside = format!(
         "--secret=id=token,src={}",
         place.work.join("secret").display()
     );
-    place.outside(&first, "first-out", &[&outside]);
-    assert_eq!(place.digest("first-in"), place.digest("first-out"));
-    let again = ["--secret=id=token,src=/kept/secret", "--cache-dir=/store"];
-    succeeded(&place.build("chroot", "/kept/context", "first-again", &again));
-    assert_eq!(place.digest("first-again"), place.digest("first-out"));
+    place.outside(&first, "outside", &[&outside]);
+    // What is asked for, and where the store lies.
+    let table = [
+        ("chroot", store.as_str()),
+        ("chroot", "--cache-dir=/store"),
+        ("auto", "--cache-dir=/store"),
+    ];
+    for (number, (root, store)) in table.into_iter().enumerate() {
+        let name = format!("first-{number}");
+        succeeded(&place.build(root, "/kept/context", &name, &[secret, store]));
+        assert_eq!(place.digest(&name), place.digest("outside"), "{root}");
+        let after = listing();
+        let other: Vec<&String> = after.symmetric_difference(&before.0).collect();
+        assert_eq!(other, Vec::<&String>::new(), "{root} {store}");
+    }
     let changes = place.container.changes();
     let other: Vec<&str> = changes
         .lines()
-        .filter(|line| !line.contains(" /store") && !before.contains(line))
+        .filter(|line| !line.contains(" /store") && !before.1.contains(line))
         .collect();
     assert_eq!(other, Vec::<&str>::new());
 }
@@ -349,6 +393,13 @@ fn images_with_flags_of_their_own_are_as_on_overlay() {
             &[],
             "/program is a mount of this container",
         ),
+        // Size and time tell nothing.
+        (
+            "FROM base\nRUN echo BASE > /tree/file; touch -d @1700000000 /tree/file; \
+             echo 1 > /f; touch -d @5 /f\nRUN echo 2 > /f; touch -d @5 /f\n",
+            &[],
+            "",
+        ),
     ];
     for (number, (text, more, says)) in table.iter().enumerate() {
         let said = place.same(
@@ -359,6 +410,201 @@ fn images_with_flags_of_their_own_are_as_on_overlay() {
         );
         // Once, where it is to be said.
         assert!(says.is_empty() || said.matches(says).count() == 1, "{said}");
+    }
+}
+
+#[test]
+fn what_is_mounted_over_a_file_of_the_base_says_nothing_of_the_image() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    for (name, text) in [
+        (
+            "passwd",
+            "root:x:0:0::/root:/bin/sh\nthere:x:7:7::/:/bin/sh\n",
+        ),
+        ("group", "root:x:0:\nthere:x:7:\n"),
+        ("other", "of the container"),
+    ] {
+        std::fs::write(dir.path().join(name), text).expect("write");
+    }
+    let volume = |name: &str, to: &str| format!("--volume={}:{to}:ro", at(name));
+    let mounts = [
+        volume("passwd", "/etc/passwd"),
+        volume("group", "/etc/group"),
+        volume("other", "/tree/file"),
+    ];
+    let mounts: Vec<&str> = mounts.iter().map(String::as_str).collect();
+    let place = Place::new(&mounts);
+    // Its files are moved into the root as far as they can be.
+    let text = "FROM base\nRUN echo 1 > /one\nCOPY --chown=app:app of-the-context /copied\n\
+                USER app\nRUN id -u > /tmp/user; touch -r /bin /tmp/user\n";
+    let context = place.work.join("over");
+    std::fs::create_dir(&context).expect("a directory");
+    std::fs::write(context.join("of-the-context"), "copied").expect("write");
+    let said = place.same_in(&context, "over", text, &["--cache-dir=/store"], &[]);
+    assert_eq!(
+        said.matches("/etc/passwd is a mount of this container")
+            .count(),
+        1,
+        "{said}"
+    );
+    let there = place.sh("cat /tmp/user /etc/passwd /tree/file");
+    assert!(
+        there.starts_with("1000\n") && there.ends_with("of the container"),
+        "{there}"
+    );
+}
+
+#[test]
+fn clearing_the_caches_of_an_image_leaves_the_store() {
+    let place = Place::new(&[]);
+    let text = "FROM base\nRUN mkdir -p /var/cache/apt/archives /root/.cache/x && touch /var/cache/apt/y\n\
+                RUN rm -rf /var/cache/* /root/.cache ~/.cache /tmp/* /var/tmp/*; echo 1 > /one\n";
+    place.same("caches", text, &[], &[]);
+    place.same("again", text, &[], &[]);
+    assert!(place.sh("ls -A /").contains(".shutter\n"));
+}
+
+#[test]
+fn what_a_push_wants_is_read_before_the_base_comes() {
+    let made = registry::Certificates::make();
+    let registry = registry::start_with(&registry::Setup {
+        login: Some(("me".into(), "pass".into())),
+        tls: Some(made.pair("server")),
+        client_ca: None,
+    });
+    let place = Place::new(&["--env=HOME=/root", "--env=PATH=/bin:/agent"]);
+    std::fs::copy(made.path("ca.pem"), place.work.join("ca.pem")).expect("copy");
+    // The agent's own authorities and the program that gives its credentials: what the image has in
+    // their places, if anything, is not to be used.
+    place.sh(&format!(
+        "mkdir -p /etc/ssl/certs /agent /root/.docker && \
+         cp {}/ca.pem /etc/ssl/certs/ca-certificates.crt && \
+         echo '{{\"credHelpers\": {{\"{}\": \"test\"}}}}' > /root/.docker/config.json && \
+         printf '#!/program/busybox sh\\necho {{\\\"Username\\\": \\\"me\\\", \\\"Secret\\\": \\\"pass\\\"}}\\n' \
+         > /agent/docker-credential-test && chmod 755 /agent/docker-credential-test",
+        place.work.display(),
+        registry.host
+    ));
+    let context = place.work.join("pushed");
+    std::fs::create_dir(&context).expect("a directory");
+    // Nothing is there to be pushed before the command has ended.
+    let text = "FROM base AS made\nRUN ! test -e /agent && ! test -e /etc/ssl && echo 1 > /one\n\
+                FROM scratch\nCOPY --from=made /one /\n";
+    std::fs::write(context.join("Dockerfile"), text).expect("write");
+    let layout = format!("base=oci-layout://{}", place.layout.display());
+    let words = [
+        "build",
+        "--context",
+        &context.display().to_string(),
+        "--rootfs=inplace",
+        "--cache-dir=/store",
+        "--build-context",
+        &layout,
+        "--skip-push-permission-check",
+        "--destination",
+        &format!("{}/some/image:1", registry.host),
+    ]
+    .map(OsString::from);
+    let words: Vec<OsString> = place.called.iter().cloned().chain(words).collect();
+    succeeded(&place.container.exec(&[], &words));
+    assert!(registry.has_tag("some/image", "1"));
+}
+
+#[test]
+fn a_base_that_does_not_fit_is_refused_before_anything_is_removed() {
+    // The root directory of the machine has too much room for this, so the base says that it is large.
+    let place = Place::new(&[]);
+    let large = place.work.join("large");
+    let script = "cp -r \"$1\" \"$2\" && cd \"$2\" && python3 - <<'END'\n\
+        import json, hashlib\n\
+        path = lambda digest: 'blobs/' + digest.replace(':', '/')\n\
+        index = json.load(open('index.json'))\n\
+        manifest = json.load(open(path(index['manifests'][0]['digest'])))\n\
+        manifest['layers'][0]['size'] = 1 << 50\n\
+        text = json.dumps(manifest).encode()\n\
+        digest = hashlib.sha256(text).hexdigest()\n\
+        open('blobs/sha256/' + digest, 'wb').write(text)\n\
+        index['manifests'][0].update(digest='sha256:' + digest, size=len(text))\n\
+        json.dump(index, open('index.json', 'w'))\nEND\n";
+    let made = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .args([&place.layout, &large])
+        .status();
+    assert!(made.expect("run sh").success());
+    let context = place.work.join("first").display().to_string();
+    let base = format!("--build-context=base=oci-layout://{}", large.display());
+    let store = format!("--cache-dir={}", place.work.join("store").display());
+    let before = place.container.changes();
+    for root in ["inplace", "chroot"] {
+        let done = place.build(root, &context, "large", &[&base, &store]);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        let expected = match root {
+            "inplace" => "error: the root directory has ",
+            _ => "error: the store ",
+        };
+        assert!(!done.status.success() && said.contains(expected), "{said}");
+        assert!(said.contains("free, and "), "{said}");
+        assert_eq!(place.container.changes(), before);
+    }
+}
+
+#[test]
+fn a_root_without_room_for_a_bases_files_is_left_as_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [context, program, store] =
+        ["context", "program", "store"].map(|name| dir.path().join(name));
+    for dir in [&context, &program, &store] {
+        std::fs::create_dir(dir).expect("a directory");
+    }
+    std::fs::copy("/bin/busybox", program.join("busybox")).expect("busybox");
+    std::fs::write(context.join("Dockerfile"), "FROM base\nRUN echo 1 > /one\n").expect("write");
+    base::make(dir.path());
+    let called = container::portable(
+        Path::new(env!("CARGO_BIN_EXE_shutter")),
+        &program,
+        "/program",
+    );
+    // A root directory of its own with a bound, and volumes.
+    let script = "mkdir \"$0/root\" && mount -t tmpfs -o $1 none \"$0/root\" && cd \"$0/root\" && \
+        mkdir old proc dev program context base store && echo old > old/file && \
+        mount -t proc none proc && mount --rbind /dev dev && for d in program context base store; do \
+        mount --bind \"$0/$d\" $d || exit 1; done; shift; chroot . \"$@\"; code=$?; \
+        ls old 2> /dev/null; cat one; exit $code";
+    // The bound, what is left, and what is said.
+    let table = [
+        ("nr_inodes=100", "file\n", " in place the base image needs "),
+        ("size=1m", "file\n", " in place the base image needs "),
+        ("nr_inodes=3000,size=16m", "1\n", ""),
+    ];
+    for (bound, left, says) in table {
+        let done = Command::new("unshare")
+            .args(["-m", "sh", "-c", script])
+            .arg(dir.path())
+            .arg(bound)
+            .args(&called)
+            .args([
+                "build",
+                "--force",
+                "--rootfs=inplace",
+                "--no-push",
+                "--context=/context",
+            ])
+            .args([
+                "--cache-dir=/store",
+                "--build-context=base=oci-layout:///base",
+            ])
+            .output()
+            .expect("run unshare");
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(
+            String::from_utf8_lossy(&done.stdout),
+            left,
+            "{bound}: {said}"
+        );
+        assert_eq!(done.status.success(), says.is_empty(), "{bound}: {said}");
+        assert!(said.contains(says), "{bound}: {said}");
+        std::fs::remove_dir(dir.path().join("root")).expect("remove");
     }
 }
 
@@ -399,6 +645,22 @@ fn who_may_not_make_devices_leaves_no_stand_ins_to_who_may() {
     let copy = "FROM base\nCOPY Dockerfile /copied\n";
     let said = build(&fewer, copy, &at("made"), &[&store("shared")]);
     assert!(said.contains("does not keep device nodes"), "{said}");
+    // Nor does a command of such a builder want it; the image has it all the same.
+    let told = "FROM base\nRUN ! test -e /node && echo 1 > /one\n";
+    let kept = format!("--oci-layout-path={}", at("kept"));
+    let chroot = [&store("shared"), &kept, "--rootfs=chroot"];
+    build(&fewer, told, &at("made"), &chroot);
+    let seen = [&store("second"), "--rootfs=overlay"];
+    let said = build(
+        &["env"],
+        "FROM base\nRUN stat -c '%F' /node; ls /one\n",
+        &at("kept"),
+        &seen,
+    );
+    assert!(
+        said.contains("character special file\n") && said.contains("/one\n"),
+        "{said}"
+    );
     let said = build(
         &["env"],
         look,
@@ -447,7 +709,7 @@ const ATTACKS: &[(&str, &str, &str)] = &[
     (
         "inplace",
         "rm -rf /store /etc /bin 2> /dev/null; true",
-        "error: ",
+        "a command has removed /store, where the builder itself works",
     ),
 ];
 

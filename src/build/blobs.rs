@@ -2,6 +2,7 @@
 //! where outputs want their files.
 
 use super::base::{self, Fetches, Key, Resolved};
+use super::cached::{self, Job};
 use super::resolve::{Bases, root_base};
 use super::wait::{Promise, Slot};
 use super::{Error, Shared, layers};
@@ -30,7 +31,7 @@ pub(super) type UnpackedSlot = Slot<Arc<Vec<Unpacked>>>;
 pub(super) fn unpack_base<'scope, 'env: 'scope>(
     shared: &'scope Shared<'env>,
     scope: &'scope Scope<'scope, 'env>,
-    key: &Key,
+    key: &'scope Key,
     owner: Owner,
 ) {
     let (Some(slot), Some(resolved)) =
@@ -51,8 +52,29 @@ pub(super) fn unpack_base<'scope, 'env: 'scope>(
         crate::sys::give_back_memory();
         if let Some(files) = shared.failure.check(unpacked) {
             promise.done(Arc::new(files));
+            // The next build may want no more than the tables.
+            if let Some(writer) = shared.writer {
+                writer.send(Job::Tables(cached::layers(&shared.bases.resolved, key)));
+            }
         }
     });
+}
+
+/// Has the layers of a stage that were found in the cache unpacked in the store.
+pub(super) fn unpack_held<'scope, 'env: 'scope>(
+    shared: &'scope Shared<'env>,
+    scope: &'scope Scope<'scope, 'env>,
+    place: usize,
+) {
+    let owner = Owner::Base(shared.plan.stages[place].index);
+    for held in shared.decided.stages[place].held() {
+        scope.spawn(move || {
+            let _pass = shared.gates.downloads.enter();
+            if !shared.cancel.is_set() {
+                shared.failure.check(held.unpack(shared, owner));
+            }
+        });
+    }
 }
 
 /// Has the base's layers at the destinations: there, mounted, or uploaded from the store.

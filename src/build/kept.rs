@@ -1,10 +1,10 @@
 //! What a build in place leaves as it is in the root, since it is not the image's, and what that
 //! means for the image.
 
-use super::{Error, Shared};
+use super::{Error, Shared, one_root};
 use crate::changeset::Changeset;
 use crate::context::Context;
-use crate::fs::{RelPath, Tree};
+use crate::fs::{Kind, RelPath, Tree};
 use crate::progress::Level;
 use crate::request::{
     ContextSource, NamedContext, OWN_IMAGE, Output, Place, Request, SecretSource, SshSource,
@@ -31,6 +31,26 @@ pub(super) fn check(request: &Request) -> Result<(), Error> {
     }
 }
 
+/// Fails where a command in place has removed what the builder itself works with.
+pub(super) fn check_own(shared: &Shared<'_>) -> Result<(), Error> {
+    match one_root::is_one(shared) && !shared.scratch.dir.exists() {
+        true => Err(Error::Removed {
+            dir: shared.store.dir().to_owned(),
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Gives the error of a build as it is, or what is behind it where a command has removed what the builder
+/// itself works with: something else may fail for it first.
+pub(super) fn explained(shared: &Shared<'_>, error: Error) -> Error {
+    match (error, check_own(shared)) {
+        (error @ (Error::Run { .. } | Error::Cancelled), _) | (error, Ok(())) => error,
+        (Error::Step { span, text, .. }, Err(removed)) => Error::step(span, &text, removed),
+        (_, Err(removed)) => removed,
+    }
+}
+
 /// Tells whether a path is the kernel's or the container's in any image.
 fn is_the_kernels(path: &RelPath) -> bool {
     const OTHERS: [&[u8]; 6] = [
@@ -45,10 +65,14 @@ fn is_the_kernels(path: &RelPath) -> bool {
     OTHERS.iter().any(within)
 }
 
-/// Warns of what a tree has below a path that is kept.
+/// Warns of what a tree has at a path that is kept, or below it. An empty directory is as good as none.
 pub(super) fn warn_below(shared: &Shared<'_>, guard: &Guard, tree: &Tree) {
+    let is_else = |path: &RelPath| {
+        let found = tree.get(path);
+        found.is_some_and(|found| found.meta.kind != Kind::Dir) || !tree.children(path).is_empty()
+    };
     for path in guard.paths().filter(|path| !is_the_kernels(path)) {
-        if !tree.children(path).is_empty() {
+        if is_else(path) {
             say_kept(shared, path);
         }
     }

@@ -1,13 +1,16 @@
 //! Layers in the making: packed beside the next step, uploaded as soon as they are whole.
 
+use super::cached::{self, Held, Job, Made};
 use super::wait::{Promise, Slot};
 use super::{Error, Shared};
+use crate::cache::Entry;
 use crate::changeset::{Changeset, State};
 use crate::dockerfile::ast::Span;
 use crate::layer::{PackOptions, Packed, pack_telling};
 use crate::oci::{Descriptor, Reference};
 use crate::progress::{Event, Owner, StepId, Work};
 use crate::registry::Pushed;
+use crate::store::StepTurn;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +33,8 @@ pub(super) fn start<'scope, 'env: 'scope>(
     step: StepId,
     of: Instruction<'scope>,
     changeset: Arc<Changeset>,
+    in_image: bool,
+    note: Option<Note>,
 ) -> Pending {
     let slot: Pending = Arc::new(Slot::new());
     let pending = Arc::clone(&slot);
@@ -56,25 +61,91 @@ pub(super) fn start<'scope, 'env: 'scope>(
             crate::sys::give_back_memory();
         }
         promise.done(Arc::clone(&packed));
-        let result = shared
-            .store
-            .blob(&packed.descriptor.digest, packed.descriptor.size)
-            .map_err(|e| Error::other("push a layer", e))
-            .and_then(|file| {
-                let file = file
-                    .ok_or_else(|| Error::other("push a layer", "it is no longer in the store"))?;
-                upload(
-                    shared,
-                    Owner::Step(step),
-                    &packed.descriptor,
-                    &|| Ok(file.clone()),
-                    None,
-                )
-            });
-        shared.failure.check(result);
+        let job = note.and_then(|note| note.kept(shared, Some(&packed)));
+        if in_image {
+            let result = shared
+                .store
+                .blob(&packed.descriptor.digest, packed.descriptor.size)
+                .map_err(|e| Error::other("push a layer", e))
+                .and_then(|file| {
+                    let file = file.ok_or_else(|| {
+                        Error::other("push a layer", "it is no longer in the store")
+                    })?;
+                    let file = || Ok(file.clone());
+                    upload(shared, Owner::Step(step), &packed.descriptor, &file, None)
+                });
+            shared.failure.check(result);
+        }
+        if let Some(entry) = job {
+            let from = shared.repositories.first().filter(|_| in_image);
+            write(shared, step, entry, from.cloned());
+        }
     });
     if live {
         let _ = reading.recv();
+    }
+    slot
+}
+
+/// What is noted of a step that is carried out, for the cache.
+pub(super) struct Note {
+    pub(super) made: Made,
+    /// No other build makes the same meanwhile.
+    pub(super) turn: StepTurn,
+}
+
+impl Note {
+    /// Keeps what the step made in the store, and lets others have it.
+    fn kept(self, shared: &Shared<'_>, packed: Option<&Packed>) -> Option<Entry> {
+        let Note { made, turn } = self;
+        let caching = shared.caching?;
+        let entry = cached::entry(&shared.store, caching.now, made, packed)?;
+        caching.keep(&shared.store, &entry);
+        drop(turn);
+        Some(entry)
+    }
+
+    /// Keeps and writes that the step changed nothing.
+    pub(super) fn keep_empty(self, shared: &Shared<'_>, step: StepId) {
+        if let Some(entry) = self.kept(shared, None) {
+            write(shared, step, entry, None);
+        }
+    }
+}
+
+/// Has an entry written to the far places.
+fn write(shared: &Shared<'_>, step: StepId, entry: Entry, from: Option<Reference>) {
+    if let Some(writer) = shared.writer {
+        let entry = Box::new(entry);
+        writer.send(Job::Step { step, entry, from });
+    }
+}
+
+/// Takes a layer of the cache into the image: has it at the destinations, and as a file where outputs
+/// want that.
+pub(super) fn reuse<'scope, 'env: 'scope>(
+    shared: &'scope Shared<'env>,
+    scope: &'scope Scope<'scope, 'env>,
+    step: StepId,
+    held: &Arc<Held>,
+    in_image: bool,
+) -> Pending {
+    let slot: Pending = Arc::new(Slot::ready(Arc::new(held.packed())));
+    let wants_file = super::deliver::wants_blobs(shared.request);
+    if in_image && (wants_file || !shared.repositories.is_empty()) {
+        let held = Arc::clone(held);
+        scope.spawn(move || {
+            let places = shared.caching.map(|caching| &caching.far);
+            let place = held.place.and_then(|at| places?.get(at));
+            let from = place.and_then(|place| place.place.repository());
+            let file = || held.blob_file(shared).map_err(io::Error::other);
+            let blob = &held.layer.blob;
+            let mut result = upload(shared, Owner::Step(step), blob, &file, from);
+            if wants_file && result.is_ok() {
+                result = held.blob_file(shared).map(|_| ());
+            }
+            shared.failure.check(result);
+        });
     }
     slot
 }

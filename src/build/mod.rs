@@ -6,6 +6,7 @@
 
 mod base;
 mod blobs;
+mod cached;
 mod check;
 mod deliver;
 mod file;
@@ -28,7 +29,7 @@ use crate::fs::{RelPath, Time};
 use crate::layer::{Permits, Times, Unpacked};
 use crate::net::{Notice, Settings};
 use crate::oci::{Descriptor, Digest, Format, Image, Platform, Reference};
-use crate::plan::{self, Base, Op, Plan, Step};
+use crate::plan::{self, Base, Plan, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId};
 use crate::registry::Registry;
 use crate::request::{Compression, ContextSource, Request, RootOwner, RootfsChoice};
@@ -37,10 +38,12 @@ use crate::sandbox::{self, Sandbox};
 use crate::store::{Bytes, Scratch, Store};
 use crate::sys::Cancel;
 use base::{Fetches, Key, Resolved};
+use cached::{Caching, Decided, Found, Needs, Question, Seen, Writer};
 use check::Checks;
 pub use check::{Checked, check};
-use resolve::{check_platforms, resolve_and_plan, root_base};
+use resolve::{Bases, check_platforms, resolve_and_plan, root_base};
 pub use roots::{Diagnosis, diagnose};
+pub use space::Amount;
 use stage::{BoxError, Done};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -136,6 +139,53 @@ pub enum Error {
         /// What is needed.
         need: Bytes,
     },
+    /// The store has not even the room for an empty root.
+    #[error(
+        "the store {store} has {free} left, which is too little for any command: free some or put the \
+         store on a larger volume (--cache-dir)",
+        store = store.display()
+    )]
+    Full {
+        /// The store.
+        store: PathBuf,
+        /// What is left.
+        free: Amount,
+    },
+    /// The root directory has not the room for what a build in place will put there.
+    #[error(
+        "the root directory has {free} free, and in place the base image needs {need} there: give the \
+         container more, or use a smaller base"
+    )]
+    NoRoomInRoot {
+        /// What is free, or will be.
+        free: Amount,
+        /// What is needed.
+        need: Amount,
+    },
+    /// The store has not the room for a copy of a base image.
+    #[error(
+        "the store {store} has {free} left, and commands need {need} there for a copy of the base image: \
+         free some or put the store on a larger volume (--cache-dir)",
+        store = store.display()
+    )]
+    NoRoomForCopy {
+        /// The store.
+        store: PathBuf,
+        /// What is free.
+        free: Amount,
+        /// What is needed.
+        need: Amount,
+    },
+    /// A command took away what the builder itself needs.
+    #[error(
+        "a command has removed {dir}, where the builder itself works: leave that out of the Dockerfile, \
+         or put the store elsewhere, best on a volume (--cache-dir)",
+        dir = dir.display()
+    )]
+    Removed {
+        /// The store's directory.
+        dir: PathBuf,
+    },
     /// SIGINT or SIGTERM.
     #[error("cancelled")]
     Cancelled,
@@ -175,7 +225,7 @@ struct Shared<'a> {
     sink: &'a Sink,
     cancel: &'a Cancel,
     failure: Failure,
-    store: Store,
+    store: Arc<Store>,
     registry: Registry,
     context: Arc<Context>,
     remotes: remote::Remotes,
@@ -186,11 +236,17 @@ struct Shared<'a> {
     plan: Plan,
     steps: Vec<Vec<Step>>,
     bases: blobs::Known,
+    /// What is found instead of made, and what is wanted of the rest.
+    decided: Decided,
+    /// The cache, where there is one.
+    caching: Option<&'a Caching>,
+    /// What writes to its far places.
+    writer: Option<&'a Writer>,
+    /// What is known of files from earlier builds.
+    seen: &'a Seen,
     done: Vec<Slot<Arc<Done>>>,
     /// By place of the stage: whether its layers are part of the image.
     in_image: Vec<bool>,
-    /// By place of the stage: whether the files of its base are wanted.
-    needs_files: Vec<bool>,
     /// What no step changes.
     ignored: Vec<RelPath>,
     /// One reference a repository that is pushed to.
@@ -201,6 +257,7 @@ struct Shared<'a> {
 }
 
 /// The times that an image is made with.
+#[derive(Clone)]
 struct Clock {
     /// What a layer keeps of the times of its files.
     times: Times,
@@ -212,6 +269,8 @@ struct Clock {
     copied: Option<Time>,
     /// When the image was made, as its config says it.
     created: String,
+    /// Whether that is an epoch.
+    has_epoch: bool,
 }
 
 impl Clock {
@@ -227,6 +286,7 @@ impl Clock {
             epoch: at(epoch.unwrap_or(0)),
             copied: epoch.map(at),
             created: created(epoch),
+            has_epoch: epoch.is_some(),
         }
     }
 }
@@ -256,7 +316,7 @@ impl Gates {
 struct Room {
     registry: Registry,
     scratch: Scratch,
-    store: Store,
+    store: Arc<Store>,
 }
 
 impl Room {
@@ -277,7 +337,7 @@ impl Room {
         Ok(Room {
             registry,
             scratch,
-            store,
+            store: Arc::new(store),
         })
     }
 }
@@ -305,6 +365,9 @@ pub fn build(
             sink.message(Level::Info, text);
         }
     }
+    // What fails ends this attempt; where it was the cache's fault there is another one.
+    let whole = cancel;
+    let cancel = &whole.part().map_err(|e| Error::other("make a switch", e))?;
     let mut early = None;
     let remote::Begun { text, context } = match remote::is_elsewhere(request) {
         true => {
@@ -404,11 +467,6 @@ pub fn build(
         }
         _ => request,
     };
-    let Room {
-        registry,
-        scratch,
-        store,
-    } = room;
     announce(&plan, &steps, sink);
     let target_base = root_base(&plan, plan.target);
     let base = base::key(&target_base.0, &target_base.1).and_then(|key| bases.get(&key).cloned());
@@ -416,41 +474,169 @@ pub fn build(
         .epoch
         .or(plan.epoch)
         .or(request.reproducible.then_some(0));
-    let shared = Shared {
+    let prepared = Prepared {
         format: format(request, base.as_deref()),
         clock: Clock::new(request, epoch, base.as_deref()),
+        base,
+        plan,
+        steps,
+        bases,
+        context: Arc::new(context),
+        last,
+        repositories,
+    };
+    let caching = cached::caching(request, sink, whole)?;
+    let store = Arc::clone(&room.store);
+    let seen = match &caching {
+        Some(_) => Seen::open(&store, &prepared.context),
+        None => Seen::default(),
+    };
+    std::thread::scope(|scope| {
+        let writer = caching
+            .as_ref()
+            .and_then(|caching| Writer::start(scope, caching, &store));
+        let means = Means {
+            request,
+            sandbox,
+            sink,
+            caching: caching.as_ref(),
+            writer: writer.as_ref(),
+            seen: &seen,
+        };
+        let mut room = room;
+        let mut cancel = cancel.clone();
+        loop {
+            let refused = means.refused();
+            let built = attempt(&prepared, &means, room, &cancel);
+            seen.keep(&store);
+            if built.is_ok() || means.refused() == refused || whole.is_set() {
+                return built;
+            }
+            // Something that the cache has is of no use: once more, without it.
+            cancel = whole.part().map_err(|e| Error::other("make a switch", e))?;
+            room = Room::open(request, sink, &cancel)?;
+        }
+    })
+}
+
+/// A build of which all is known that can be before anything of it runs.
+struct Prepared {
+    plan: Plan,
+    steps: Vec<Vec<Step>>,
+    bases: Bases,
+    /// The image that the target stands on.
+    base: Option<Arc<Resolved>>,
+    context: Arc<Context>,
+    /// The config of the image.
+    last: Image,
+    repositories: Vec<Reference>,
+    format: Format,
+    clock: Clock,
+}
+
+/// What all attempts at a build have in common.
+struct Means<'a> {
+    request: &'a Request,
+    sandbox: &'a Sandbox,
+    sink: &'a Sink,
+    caching: Option<&'a Caching>,
+    writer: Option<&'a Writer>,
+    seen: &'a Seen,
+}
+
+impl Means<'_> {
+    /// Counts what of the cache turned out to be of no use.
+    fn refused(&self) -> usize {
+        self.caching.map_or(0, Caching::refused)
+    }
+}
+
+/// Carries a build out, once.
+fn attempt(
+    prepared: &Prepared,
+    means: &Means<'_>,
+    room: Room,
+    cancel: &Cancel,
+) -> Result<Built, Error> {
+    let Means {
+        request,
+        sandbox,
+        sink,
+        caching,
+        writer,
+        seen,
+    } = *means;
+    let Prepared {
+        plan, steps, bases, ..
+    } = prepared;
+    let Room {
+        registry,
+        scratch,
+        store,
+    } = room;
+    let ignored = ignored(request);
+    let decided = match caching {
+        Some(caching) => {
+            let question = Question {
+                request,
+                plan,
+                steps,
+                bases,
+                context: &prepared.context,
+                clock: &prepared.clock,
+                ignored: &ignored,
+                store: &store,
+                scratch: &scratch.dir,
+                seen,
+                cancel,
+            };
+            cached::ask(caching, &question)
+        }
+        None => cached::without(plan, steps, request),
+    };
+    let shared = Shared {
+        format: prepared.format,
+        clock: prepared.clock.clone(),
         gates: Gates::new(rayon::current_num_threads()),
-        in_image: in_image(&plan, deliver::wants_image(request)),
-        needs_files: needs_files(&plan, &steps, deliver::wants_root(request)),
+        in_image: in_image(plan, deliver::wants_image(request)),
         bases: blobs::Known {
             files: bases.keys().map(|key| (key.clone(), Slot::new())).collect(),
-            blobs: match (&base, deliver::wants_blobs(request)) {
+            blobs: match (&prepared.base, deliver::wants_blobs(request)) {
                 (Some(base), true) => base.layers.iter().map(|_| Slot::new()).collect(),
                 _ => Vec::new(),
             },
-            resolved: bases,
+            resolved: bases.clone(),
             fetches: Fetches::default(),
         },
         done: plan.stages.iter().map(|_| Slot::new()).collect(),
         failure: Failure::new(cancel),
+        remotes: remote::Remotes::new(plan, steps, &decided.stages),
+        decided,
+        caching,
+        writer,
+        seen,
         request,
         sandbox,
         sink,
         cancel,
         store,
         registry,
-        context: Arc::new(context),
-        remotes: remote::Remotes::new(&plan, &steps),
+        context: Arc::clone(&prepared.context),
         mounts: mounts::Common::default(),
         one_root: one_root::OneRoot::default(),
         scratch,
-        plan,
-        steps,
-        ignored: ignored(request),
-        repositories,
+        plan: plan.clone(),
+        steps: steps.clone(),
+        ignored,
+        repositories: prepared.repositories.clone(),
     };
     space::check(&shared, &wanted(&shared))?;
-    let result = carry_out(&shared, base.as_deref(), last);
+    if one_root::is_one(&shared) {
+        // Then they are the base's, or gone with the programs that give credentials.
+        shared.registry.read_ahead(&shared.repositories)?;
+    }
+    let result = carry_out(&shared, prepared.base.as_deref(), prepared.last.clone());
+    let result = result.map_err(|error| kept::explained(&shared, error));
     match (result, one_root::end(&shared)) {
         (Ok(built), cleaned) => cleaned.map(|()| built),
         (Err(error), cleaned) => {
@@ -509,32 +695,6 @@ fn in_image(plan: &Plan, wants_image: bool) -> Vec<bool> {
     out
 }
 
-/// A stage needs its base's files where it has a step that looks at files, where another stage
-/// copies or mounts from it, or where a stage on top of it needs them; the target also where an
-/// output does.
-fn needs_files(plan: &Plan, steps: &[Vec<Step>], of_target: bool) -> Vec<bool> {
-    let looks = |step: &Step| match &step.op {
-        Op::Config => false,
-        Op::Copy(copy) => !copy.is_linked(),
-        Op::Run(_) | Op::Workdir { .. } => true,
-    };
-    let mut out: Vec<bool> = steps.iter().map(|steps| steps.iter().any(looks)).collect();
-    out[plan.target] |= of_target;
-    for (_, base) in steps.iter().flat_map(|steps| plan::bases(steps)) {
-        if let Base::Stage(source) = base {
-            out[*source] = true;
-        }
-    }
-    for place in (0..out.len()).rev() {
-        if let Base::Stage(parent) = plan.stages[place].base
-            && out[place]
-        {
-            out[parent] = true;
-        }
-    }
-    out
-}
-
 /// Gives the paths that no step changes.
 fn ignored(request: &Request) -> Vec<RelPath> {
     use std::os::unix::ffi::OsStrExt;
@@ -577,11 +737,17 @@ fn stable_time(base: Option<&Resolved>) -> Time {
 }
 
 fn created(epoch: Option<i64>) -> String {
-    let now = match epoch {
-        Some(secs) => jiff::Timestamp::from_second(secs).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
-        None => jiff::Timestamp::now(),
-    };
-    now.to_string()
+    match epoch {
+        Some(secs) => time(secs),
+        None => jiff::Timestamp::now().to_string(),
+    }
+}
+
+/// Gives seconds since 1970 as a config has them.
+fn time(secs: i64) -> String {
+    jiff::Timestamp::from_second(secs)
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .to_string()
 }
 
 /// Gives the bases whose files are wanted, each with whom it is fetched for.
@@ -589,9 +755,14 @@ fn wanted<'a>(shared: &'a Shared<'_>) -> Vec<(&'a Key, Owner)> {
     let plan = &shared.plan;
     let mut wanted: Vec<(&Key, Owner)> = Vec::new();
     for (place, stage) in plan.stages.iter().enumerate() {
-        let named =
-            plan::bases(&shared.steps[place]).map(|(_, base)| (base, &shared.request.platform));
-        let own = shared.needs_files[place].then_some((&stage.base, &stage.platform));
+        let decision = &shared.decided.stages[place];
+        if !decision.is_wanted {
+            continue;
+        }
+        let missed = decision.missed(&shared.steps[place]);
+        let named = missed.into_iter().flat_map(|step| step.op.bases());
+        let named = named.map(|base| (base, &shared.request.platform));
+        let own = (decision.needs == Needs::Files).then_some((&stage.base, &stage.platform));
         for (base, platform) in own.into_iter().chain(named) {
             if let Some(key) = base::key(base, platform)
                 && let Some((key, _)) = shared.bases.resolved.get_key_value(&key)
@@ -616,6 +787,13 @@ fn run_stages(shared: &Shared<'_>) {
             blobs::unpack_base(shared, scope, key, owner);
         }
         for place in 0..plan.stages.len() {
+            let decision = &shared.decided.stages[place];
+            if !decision.is_wanted {
+                continue;
+            }
+            if decision.needs == Needs::Files {
+                blobs::unpack_held(shared, scope, place);
+            }
             scope.spawn(move || {
                 let promise = Promise::new(&shared.done[place]);
                 if let Some(Some(done)) = shared.failure.check(stage::run(shared, scope, place)) {
@@ -633,6 +811,18 @@ fn run_stages(shared: &Shared<'_>) {
 }
 
 impl Shared<'_> {
+    /// Tells how much of a stage's files is wanted.
+    fn needs(&self, place: usize) -> Needs {
+        let decision = self.decided.stages.get(place);
+        decision.map(|decision| decision.needs).unwrap_or_default()
+    }
+
+    /// Gives what was found for a step before anything ran.
+    fn found(&self, place: usize, step: usize) -> Option<&Found> {
+        let decision = self.decided.stages.get(place)?;
+        decision.found.get(step)?.as_ref()
+    }
+
     fn wait_for_files(&self, base: &Base, platform: &Platform) -> Option<Arc<Vec<Unpacked>>> {
         self.bases.files.get(&base::key(base, platform)?)?.wait()
     }

@@ -5,7 +5,7 @@
 //! hands. What a later one still wants of its files is copied to a directory before it gives it up.
 
 use super::wait::lock;
-use super::{BoxError, Error, Shared, base, kept};
+use super::{BoxError, Error, Shared, base, kept, space};
 use crate::changeset::{self, Action, Changeset};
 use crate::fs::{self, Content, LayerView, Meta, RelPath, Source, Tree};
 use crate::layer::Unpacked;
@@ -82,6 +82,9 @@ pub(super) fn take(
         true => shared.store.take_layers(&dirs)?.unwrap_or_default(),
         false => Vec::new(),
     };
+    if movable.is_empty() {
+        space::check_in_place(shared, tree)?;
+    }
     let top = match tree.get(&RelPath::root()) {
         Some(found) => found.meta,
         None => Meta::dir(0o755, shared.clock.now),
@@ -105,12 +108,12 @@ pub(super) fn take(
         let content = Arc::new(root.root()?.try_clone_to_owned()?);
         let mut moved = Tree::default();
         for (number, layer) in tree.layers().iter().enumerate() {
-            moved.push(match number < movable.len() {
-                true => Arc::new(LayerView {
+            moved.push(match movable.get(number) {
+                Some(dir) => Arc::new(LayerView {
                     toc: layer.toc.clone(),
-                    content: Content::Dir(Arc::clone(&content)),
+                    content: Content::Of(content_of_moved(&content, dir, &guard)?),
                 }),
-                false => Arc::clone(layer),
+                None => Arc::clone(layer),
             });
         }
         *tree = moved;
@@ -118,8 +121,29 @@ pub(super) fn take(
     Ok((root, guard))
 }
 
+/// Gives where the content of a layer is whose files were moved into the root: there, but for what is
+/// something else's there, which was left in the layer's directory.
+fn content_of_moved(
+    root: &Arc<OwnedFd>,
+    dir: &Path,
+    guard: &Guard,
+) -> std::io::Result<fs::FindSource> {
+    let (root, guard) = (Arc::clone(root), guard.clone());
+    let left: Arc<OwnedFd> = Arc::new(std::fs::File::open(dir)?.into());
+    Ok(Arc::new(move |path: &RelPath| {
+        let dir = match guard.covers(path) {
+            true => &left,
+            false => &root,
+        };
+        Some(Source::File {
+            dir: Arc::clone(dir),
+            path: path.clone(),
+        })
+    }))
+}
+
 /// Tells whether a directory is on the root's own mount, so that files can be moved out of it.
-fn is_in_the_root(dir: &Path) -> std::io::Result<bool> {
+pub(super) fn is_in_the_root(dir: &Path) -> std::io::Result<bool> {
     let mount = |path: &Path| {
         let opened = std::fs::File::open(path)?;
         Ok::<_, std::io::Error>(fs::glance_at(opened.as_fd(), b"")?.mount)

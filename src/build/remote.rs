@@ -1,6 +1,7 @@
 //! What is fetched: the build context and the Dockerfile where they are elsewhere, named contexts,
 //! sources of ADD. The latter two are fetched once each, ahead of the steps that want them.
 
+use super::cached::Decision;
 use super::layers::Instruction;
 use super::stage::BoxError;
 use super::wait::{Gate, Promise, Slot};
@@ -189,18 +190,25 @@ impl<K: PartialEq, T> Wanted<K, T> {
 }
 
 impl Remotes {
-    /// Collects what a plan's steps and stages want.
-    pub(super) fn new(plan: &Plan, steps: &[Vec<Step>]) -> Remotes {
+    /// Collects what stages want and those of their steps that are carried out.
+    pub(super) fn new(plan: &Plan, steps: &[Vec<Step>], decided: &[Decision]) -> Remotes {
         let mut out = Remotes {
             sources: Vec::new(),
             contexts: Vec::new(),
             gate: Gate::new(AT_ONCE),
         };
         for (place, stage) in plan.stages.iter().enumerate() {
+            let decision = &decided[place];
+            if !decision.is_wanted {
+                continue;
+            }
             if let Base::Files(name) = &stage.base {
                 Wanted::add(&mut out.contexts, name.clone(), place, None);
             }
             for (number, step) in steps[place].iter().enumerate() {
+                if decision.found.get(number).is_some_and(Option::is_some) {
+                    continue;
+                }
                 for base in step.op.bases() {
                     if let Base::Files(name) = base {
                         Wanted::add(&mut out.contexts, name.clone(), place, Some(number));

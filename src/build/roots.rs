@@ -1,6 +1,6 @@
 //! Which root commands run on: what is asked for, or the fastest that works.
 
-use super::{Error, Room, kept};
+use super::{Error, Room, kept, space};
 use crate::dockerfile::ast::{Kind, Span};
 use crate::fs::Ids;
 use crate::plan::{Network, Op, Plan, Step};
@@ -40,14 +40,40 @@ pub fn diagnose(request: &Request, sandbox: &Sandbox, cancel: &Cancel) -> Result
         .iter()
         .map(|root| attempt(*root, &place, sandbox, Commands::Started, cancel).0)
         .collect();
-    let takes = findings
-        .iter()
-        .find(|finding| finding.works() && is_taken(finding.root, request));
-    Ok(Diagnosis {
-        takes: takes.map(|finding| finding.root),
-        findings,
-        notes: sandbox.notes().to_vec(),
-    })
+    Ok(Diagnosis::new(findings, sandbox.notes().to_vec(), request))
+}
+
+impl Diagnosis {
+    fn new(findings: Vec<Finding>, mut notes: Vec<String>, request: &Request) -> Diagnosis {
+        let mut working = findings.iter().filter(|finding| finding.works());
+        let takes = working.find(|finding| is_taken(finding.root, request));
+        let full = space::check_trial(&request.store).err();
+        let takes = takes.filter(|_| full.is_none());
+        notes.extend(full.map(|error| error.to_string()));
+        Diagnosis {
+            takes: takes.map(|finding| finding.root),
+            findings,
+            notes,
+        }
+    }
+
+    /// Takes in what somebody else found of some of the roots, for whom the notes do not hold.
+    pub fn with(self, others: Vec<Finding>, request: &Request) -> Diagnosis {
+        let mut findings = self.findings;
+        for other in others {
+            if let Some(own) = findings.iter_mut().find(|own| own.root == other.root) {
+                *own = other;
+            }
+        }
+        let found = Diagnosis::new(findings, Vec::new(), request);
+        match found.takes {
+            Some(RootfsChoice::Overlay | RootfsChoice::Fuse) => Diagnosis {
+                notes: self.notes,
+                ..found
+            },
+            _ => found,
+        }
+    }
 }
 
 /// Gives the roots that come into question, the best first: with one id alone only the builder's own
@@ -82,6 +108,7 @@ pub(super) fn choose(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<RootfsChoice, Error> {
+    space::check_trial(room.store.dir())?;
     let scratch = room.scratch.dir.as_path();
     let rights = Rights::read(scratch, sandbox.no_users());
     let place = Place {

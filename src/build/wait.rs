@@ -32,6 +32,22 @@ impl<T: Clone> Slot<T> {
         self.changed.notify_all();
     }
 
+    /// Makes one that has its value.
+    pub(super) fn ready(value: T) -> Slot<T> {
+        Slot {
+            state: Mutex::new(State::Ready(value)),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Gives the value if it is there.
+    pub(super) fn peek(&self) -> Option<T> {
+        match &*lock(&self.state) {
+            State::Ready(value) => Some(value.clone()),
+            State::Pending | State::Failed => None,
+        }
+    }
+
     /// Waits for the value; `None` where its maker failed.
     pub(super) fn wait(&self) -> Option<T> {
         let mut state = lock(&self.state);

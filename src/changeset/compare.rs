@@ -49,7 +49,8 @@ pub(super) fn content_id(path: &RelPath, source: &Source) -> Result<ContentId, E
     })
 }
 
-fn hash(source: &Source) -> io::Result<ContentId> {
+/// Takes the BLAKE3 of a content.
+pub fn hash(source: &Source) -> io::Result<ContentId> {
     let mut hasher = blake3::Hasher::new();
     if let Source::Bytes(bytes) = source {
         hasher.update(bytes);

@@ -2,6 +2,7 @@
 //! slow full walk.
 
 mod compare;
+mod hash;
 mod links;
 mod merge;
 mod owners;
@@ -13,6 +14,8 @@ mod view;
 mod walk;
 mod whole;
 
+pub use compare::hash as content_hash;
+pub use hash::Identify;
 pub use place::place;
 pub use view::content_size;
 pub use walk::full_walk;

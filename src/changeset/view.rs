@@ -1,6 +1,6 @@
 use super::compare::content_id;
 use super::{Action, Change, Changeset, Error, State};
-use crate::fs::{Content, ContentId, LayerView, Node, RelPath, Source, Toc, TocEntry};
+use crate::fs::{Content, ContentId, Kind, LayerView, Node, RelPath, Source, Toc, TocEntry};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -16,6 +16,37 @@ pub fn content_size(changes: &[Change]) -> u64 {
 }
 
 impl Changeset {
+    /// Gives an unpacked layer that stands for itself as what it changes.
+    pub fn of_layer(layer: &LayerView) -> Changeset {
+        let source = |path: &RelPath| match &layer.content {
+            Content::Dir(dir) => Some(Source::File {
+                dir: Arc::clone(dir),
+                path: path.clone(),
+            }),
+            Content::Each(sources) => sources.get(path).cloned(),
+            Content::Of(find) => find(path),
+        };
+        let change = |entry: TocEntry| Change {
+            action: match entry.node {
+                Node::Put { meta, link, .. } => Action::Put {
+                    source: match (meta.kind, &link) {
+                        (Kind::File, None) => source(&entry.path),
+                        _ => None,
+                    },
+                    meta,
+                    link,
+                },
+                Node::Delete => Action::Delete,
+                Node::Opaque(meta) => Action::Opaque(meta),
+            },
+            path: entry.path,
+        };
+        Changeset {
+            changes: layer.toc.iter().map(change).collect(),
+            state: State::Frozen,
+        }
+    }
+
     /// Gives the bytes of all content together.
     pub fn content_size(&self) -> u64 {
         content_size(&self.changes)

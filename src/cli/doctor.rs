@@ -26,13 +26,17 @@ use super::show::{
 };
 use super::surroundings::Surroundings;
 use crate::build::{self, Diagnosis};
-use crate::request::Request;
+use crate::request::{Request, RootfsChoice};
 use crate::rootfs::probe::{Finding, Refusal, Verdict};
 use crate::sandbox::{Sandbox, Users};
 use crate::store::{Bytes, Space, space};
-use crate::sys::Cancel;
+use crate::sys::{self, Cancel, Fork};
+use rustix::process::{WaitOptions, waitpid};
 use serde_json::{Map, Value, json};
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::os::unix::net::UnixStream;
+use std::panic::AssertUnwindSafe;
 
 /// Tries the roots; gives the exit code: 1 where none works.
 pub(super) fn run(typed: Typed, around: &Surroundings) -> u8 {
@@ -51,6 +55,12 @@ pub(super) fn run(typed: Typed, around: &Surroundings) -> u8 {
         report::print(report, LogFormat::Text);
         FAILURE
     };
+    // Before this process has another user namespace and threads.
+    let apart = match around.uid == 0 && users(&request) == Users::Own {
+        true => tried_apart(&request),
+        false => Vec::new(),
+    };
+    let stays = super::users(&request, around) == Users::Same;
     let sandbox = match Sandbox::start_as(users(&request)) {
         Ok(sandbox) => sandbox,
         Err(error) => return failed(&Report::error("start the sandbox", &error)),
@@ -60,6 +70,10 @@ pub(super) fn run(typed: Typed, around: &Surroundings) -> u8 {
         Err(error) => return failed(&Report::error("listen for signals", &error)),
     };
     let diagnosis = match build::diagnose(&request, &sandbox, &cancel) {
+        // A build that mounts nothing where it could have, does so in its own user namespace.
+        Ok(diagnosis) if stays || diagnosis.takes.is_some_and(|root| !root.is_live()) => {
+            diagnosis.with(apart, &request)
+        }
         Ok(diagnosis) => diagnosis,
         Err(error) => {
             let hint = Some("--cache-dir names another directory".to_owned());
@@ -91,6 +105,73 @@ fn users(request: &Request) -> Users {
         true => Users::Same,
         false => Users::Own,
     }
+}
+
+/// Tries the roots without mounts in a process of its own, in no other user namespace: there a build is
+/// as who it is, and may do what is not allowed in one. Nothing where that goes wrong.
+fn tried_apart(request: &Request) -> Vec<Finding> {
+    let tried = || -> std::io::Result<Vec<Finding>> {
+        let (mut ours, mut theirs) = UnixStream::pair()?;
+        let process = match sys::fork()? {
+            Fork::Child => {
+                drop(ours);
+                let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                    theirs.write_all(Value::from(live(request)).to_string().as_bytes())
+                }));
+                sys::exit_now(i32::from(!matches!(told, Ok(Ok(())))))
+            }
+            Fork::Parent(process) => process,
+        };
+        drop(theirs);
+        let mut text = Vec::new();
+        let read = ours.read_to_end(&mut text);
+        rustix::io::retry_on_intr(|| waitpid(Some(process), WaitOptions::empty()))?;
+        read?;
+        let findings: Vec<Value> = serde_json::from_slice(&text)?;
+        Ok(findings.iter().filter_map(finding).collect())
+    };
+    tried().unwrap_or_default()
+}
+
+/// Tries the roots without mounts as who this is; gives them as objects.
+fn live(request: &Request) -> Vec<Value> {
+    let roots = RootfsChoice::ROOTS
+        .into_iter()
+        .filter(|root| root.is_live());
+    let (Ok(sandbox), Ok(cancel)) = (Sandbox::start(), Cancel::new()) else {
+        return Vec::new();
+    };
+    let diagnoses = roots.filter_map(|rootfs| {
+        let request = Request {
+            rootfs,
+            ..request.clone()
+        };
+        build::diagnose(&request, &sandbox, &cancel).ok()
+    });
+    let findings = diagnoses.flat_map(|diagnosis| diagnosis.findings);
+    findings.map(|finding| of_root(&finding)).collect()
+}
+
+/// Reads what is found of one root from its object.
+fn finding(object: &Value) -> Option<Finding> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let name = object["name"].as_str()?;
+    let mut roots = RootfsChoice::ROOTS.into_iter();
+    Some(Finding {
+        root: roots.find(|root| root.name() == name)?,
+        verdict: match object["works"].as_bool()? {
+            true => Verdict::Works,
+            false => Verdict::Refused(Refusal {
+                why: text(&object["why"])?,
+                remedy: text(&object["remedy"])?,
+            }),
+        },
+        notes: object["notes"]
+            .as_array()?
+            .iter()
+            .filter_map(text)
+            .collect(),
+    })
 }
 
 /// Gives what was found as a person reads it.
@@ -211,17 +292,7 @@ fn object(
     chosen: &Chosen,
     room: Option<&Space>,
 ) -> Value {
-    let roots = diagnosis.findings.iter().map(|finding| {
-        let mut out = Map::new();
-        out.insert("name".into(), finding.root.name().into());
-        out.insert("works".into(), finding.works().into());
-        if let Verdict::Refused(Refusal { why, remedy }) = &finding.verdict {
-            out.insert("why".into(), why.clone().into());
-            out.insert("remedy".into(), remedy.clone().into());
-        }
-        out.insert("notes".into(), finding.notes.clone().into());
-        Value::Object(out)
-    });
+    let roots = diagnosis.findings.iter().map(of_root);
     json!({
         "roots": roots.collect::<Vec<_>>(),
         "notes": diagnosis.notes,
@@ -234,4 +305,17 @@ fn object(
             "files": room.and_then(|room| room.inodes),
         },
     })
+}
+
+/// Gives what was found of one root as an object.
+fn of_root(finding: &Finding) -> Value {
+    let mut out = Map::new();
+    out.insert("name".into(), finding.root.name().into());
+    out.insert("works".into(), finding.works().into());
+    if let Verdict::Refused(Refusal { why, remedy }) = &finding.verdict {
+        out.insert("why".into(), why.clone().into());
+        out.insert("remedy".into(), remedy.clone().into());
+    }
+    out.insert("notes".into(), finding.notes.clone().into());
+    Value::Object(out)
 }

@@ -49,6 +49,13 @@ pub(super) struct Typed {
     pub registry_client_certs: BTreeMap<String, String>,
     pub push_retry: Option<i64>,
     pub skip_push_permission_check: bool,
+    pub cache: bool,
+    pub cache_repo: Option<String>,
+    pub cache_from: Vec<String>,
+    pub cache_ttl: Option<String>,
+    pub cache_copy_layers: Option<bool>,
+    pub cache_run_layers: Option<bool>,
+    pub no_push_cache: bool,
     pub cache_dir: Option<PathBuf>,
     pub kaniko_dir: Option<PathBuf>,
     pub rootfs: Option<String>,
@@ -70,6 +77,8 @@ pub(super) struct Typed {
 pub(super) enum Takes {
     /// Go's truth values after `=`; alone it means true.
     Switch(fn(&mut Typed) -> &mut bool),
+    /// Go's truth values after `=`; alone it means true. What it is without the flag is decided later.
+    Chosen(fn(&mut Typed) -> &mut Option<bool>),
     /// Text; the last one counts.
     Text(fn(&mut Typed) -> &mut Option<String>),
     /// One of these; the last one counts.
@@ -98,7 +107,7 @@ pub(super) enum Takes {
 impl Takes {
     /// Tells whether the flag may stand alone.
     pub fn is_switch(&self) -> bool {
-        matches!(self, Takes::Switch(_) | Takes::NoSwitch)
+        matches!(self, Takes::Switch(_) | Takes::Chosen(_) | Takes::NoSwitch)
     }
 
     /// Tells whether the help says that it may be repeated.
@@ -300,7 +309,9 @@ const fn not_yet(
 }
 
 use Group::{Check, Image, Output, Registry, Run, Show, Source};
-use Takes::{Choice, CommaList, List, Map, NoChoice, NoSwitch, NoText, Number, Path, Switch, Text};
+use Takes::{
+    Choice, Chosen, CommaList, List, Map, NoChoice, NoSwitch, NoText, Number, Path, Switch, Text,
+};
 
 /// Every flag there is.
 pub(super) const FLAGS: &[Flag] = &[
@@ -566,12 +577,62 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     works(
         Run,
+        "cache",
+        "",
+        Switch(|t| &mut t.cache),
+        "Look every step up before it is carried out, in the store and in --cache-repo, and keep what \
+         it makes there",
+    ),
+    works(
+        Run,
+        "cache-repo",
+        "REPOSITORY",
+        Text(|t| &mut t.cache_repo),
+        "Repository where steps are looked up and kept (default: the first destination's, with /cache)",
+    ),
+    works(
+        Run,
+        "cache-from",
+        "REPOSITORY",
+        List(|t| &mut t.cache_from),
+        "Another place where steps are only looked up; may be repeated",
+    ),
+    works(
+        Run,
+        "cache-ttl",
+        "TIME",
+        Text(|t| &mut t.cache_ttl),
+        "How old what is looked up may be, such as 6h or 1h30m (default 336h)",
+    ),
+    works(
+        Run,
+        "cache-copy-layers",
+        "",
+        Chosen(|t| &mut t.cache_copy_layers),
+        "Look COPY and ADD up too (default true: it costs nothing here)",
+    ),
+    works(
+        Run,
+        "cache-run-layers",
+        "",
+        Chosen(|t| &mut t.cache_run_layers),
+        "Look RUN and WORKDIR up (default true)",
+    ),
+    works(
+        Run,
+        "no-push-cache",
+        "",
+        Switch(|t| &mut t.no_push_cache),
+        "Keep what steps make in the store alone, and push nothing to --cache-repo",
+    ),
+    works(
+        Run,
         "cache-dir",
         "DIR",
         Path(|t| &mut t.cache_dir),
         "Where the store of blobs and unpacked layers lies (default, in a container: /cache where a \
          volume is mounted there, else store/ in the executor's own directory; else /cache as executor, \
-         $XDG_CACHE_HOME/shutter, /var/cache/shutter for root)",
+         /.shutter in place, $XDG_CACHE_HOME/shutter, /var/cache/shutter for root)",
     ),
     works(
         Run,
@@ -723,20 +784,9 @@ pub(super) const FLAGS: &[Flag] = &[
         NoSwitch,
         "memory does not grow with a layer's size, so there is nothing to trade",
     ),
-    always(
-        Output,
-        "no-push-cache",
-        NoSwitch,
-        "cache layers are never pushed",
-    ),
     not_yet(Source, "bucket", NoText, &[""]).short('b'),
     not_yet(Run, "image-fs-extract-retry", NoText, &["0"]),
     not_yet(Run, "image-download-retry", NoText, &["0"]),
-    not_yet(Run, "cache", NoSwitch, &[]),
-    not_yet(Run, "cache-repo", NoText, &[""]),
-    not_yet(Run, "cache-ttl", NoText, &[]),
-    not_yet(Run, "cache-copy-layers", NoSwitch, &[]),
-    not_yet(Run, "cache-run-layers", NoSwitch, &[]),
     not_yet(Run, "materialize", NoSwitch, &[]),
     not_yet(Run, "dryrun", NoSwitch, &[]),
     not_yet(Image, "annotation", NoText, &[]),

@@ -1,5 +1,6 @@
 //! What was typed to what is meant: defaults, environment, look-ups, and the rules between flags.
 
+mod cache;
 mod context;
 mod export;
 mod fields;
@@ -172,6 +173,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         digest_file: local(absolute(&typed.digest_file), &typed.digest_file)?,
         image_name_with_digest_file: absolute(&typed.image_name_with_digest_file),
         image_name_tag_with_digest_file: absolute(&typed.image_name_tag_with_digest_file),
+        caching: cache::caching(&typed, &pushed)?,
         store: place::store(&typed, around, &mut warnings).dir,
         compression: compression(&typed)?,
         format,

@@ -303,6 +303,7 @@ fn take(
     }
     match flag.takes {
         Takes::Switch(field) => *field(typed) = switch()?,
+        Takes::Chosen(field) => *field(typed) = Some(switch()?),
         Takes::Text(field) => *field(typed) = Some(text.to_owned()).filter(|t| !t.is_empty()),
         Takes::Choice(choices, field) => {
             choice(choices)?;

@@ -108,7 +108,11 @@ impl Report {
             Error::Checks { span, .. } => (*span, None),
             Error::NoRoot { span, findings } => (*span, doctor::hint(findings)),
             Error::Registry(_) | Error::Other { .. } => (None, remedy(error)),
-            Error::NoRoom { .. } => (None, None),
+            Error::NoRoom { .. }
+            | Error::NoRoomInRoot { .. }
+            | Error::NoRoomForCopy { .. }
+            | Error::Full { .. }
+            | Error::Removed { .. } => (None, None),
             Error::Cancelled => (None, None),
         };
         let output = match error {

@@ -2,7 +2,7 @@ use super::body::{BodyReader, Upload};
 use super::error::{Error, Failure, explain};
 use super::proxy::Proxies;
 use super::retry::{Again, Attempts, Retry, Temporary};
-use super::tls::{self, SystemRoots, Tls};
+use super::tls::{self, Authorities, SystemRoots, Tls};
 use super::{Method, StatusCode, redacted};
 use crate::sys::Cancel;
 use bytes::Bytes;
@@ -152,6 +152,7 @@ pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) cancel: Cancel,
     proxies: Proxies,
+    authorities: Authorities,
     ended: watch::Receiver<bool>,
     pools: Mutex<HashMap<Pool, reqwest::Client>>,
     /// Ends the thread that watches the switch.
@@ -181,6 +182,7 @@ impl Client {
         let quit = Cancel::new().map_err(setup)?;
         watch_switch(cancel.clone(), quit.clone(), tell).map_err(setup)?;
         Ok(Client(Arc::new(Inner {
+            authorities: Authorities::new(settings.system_roots.clone()),
             settings,
             cancel,
             proxies,
@@ -189,6 +191,12 @@ impl Client {
             quit,
             runtime: Some(runtime),
         })))
+    }
+
+    /// Reads the system's authorities now, for whom they will be gone when they are first wanted. What is
+    /// wrong with them is told then.
+    pub fn read_authorities(&self) {
+        self.0.authorities.read();
     }
 
     /// Gives the settings.
@@ -339,7 +347,7 @@ impl Inner {
             return Ok(pool.clone());
         }
         let config = if secure {
-            tls::config(tls, &self.settings.system_roots)?
+            tls::config(tls, &self.authorities)?
         } else {
             tls::none()?
         };

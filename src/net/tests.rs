@@ -1,4 +1,5 @@
 use super::proxy::Proxies;
+use super::tls::Authorities;
 use super::*;
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
@@ -187,7 +188,7 @@ fn names_files_that_are_no_certificates() {
             ..Tls::default()
         };
         for tls in [root, identity] {
-            let error = tls::config(&tls, &SystemRoots::default())
+            let error = tls::config(&tls, &Authorities::new(SystemRoots::default()))
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(path.to_str().unwrap()), "{error}");
@@ -197,7 +198,7 @@ fn names_files_that_are_no_certificates() {
             file: Some(path.clone()),
             dirs: Vec::new(),
         };
-        let error = tls::config(&Tls::default(), &system).unwrap_err();
+        let error = tls::config(&Tls::default(), &Authorities::new(system)).unwrap_err();
         assert!(
             error.to_string().contains(path.to_str().unwrap()),
             "{error}"

@@ -9,7 +9,7 @@ use rustls::{
 };
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Whether a server's certificate is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -59,6 +59,47 @@ const BUNDLES: [&str; 6] = [
 /// Where single authorities lie, where there is no bundle.
 const DIRECTORY: &str = "/etc/ssl/certs";
 
+/// The authorities that are believed everywhere, read once.
+pub(super) struct Authorities {
+    system: SystemRoots,
+    read: Mutex<Option<Result<RootCertStore, Unusable>>>,
+}
+
+/// The file that could not be used, and why.
+type Unusable = (PathBuf, String);
+
+impl Authorities {
+    pub(super) fn new(system: SystemRoots) -> Authorities {
+        Authorities {
+            system,
+            read: Mutex::default(),
+        }
+    }
+
+    /// Reads them where that has not been done. What is wrong with them is told when they are wanted.
+    pub(super) fn read(&self) {
+        // It is the same error.
+        let _ = self.roots();
+    }
+
+    fn roots(&self) -> Result<RootCertStore, Error> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = match &mut *read {
+            Some(read) => read,
+            none => none.insert(match system_roots(&self.system) {
+                Ok(roots) => Ok(roots),
+                Err(Error::Pem { path, why }) => Err((path, why)),
+                Err(Error::File { path, source }) => Err((path, source.to_string())),
+                Err(other) => return Err(other),
+            }),
+        };
+        match read {
+            Ok(roots) => Ok(roots.clone()),
+            Err((path, why)) => Err(unusable(path, why)),
+        }
+    }
+}
+
 /// Reads the system's authorities, or those that stand for them; where there are none, gives the
 /// ones compiled in: an image made from scratch has no bundle.
 fn system_roots(system: &SystemRoots) -> Result<RootCertStore, Error> {
@@ -97,7 +138,7 @@ fn system_roots(system: &SystemRoots) -> Result<RootCertStore, Error> {
 }
 
 /// Makes the configuration of TLS.
-pub(super) fn config(tls: &Tls, system: &SystemRoots) -> Result<ClientConfig, Error> {
+pub(super) fn config(tls: &Tls, system: &Authorities) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -105,7 +146,7 @@ pub(super) fn config(tls: &Tls, system: &SystemRoots) -> Result<ClientConfig, Er
     let trust = match tls.verify {
         Verify::Skip => Trust::Any,
         Verify::Full => {
-            let mut roots = system_roots(system)?;
+            let mut roots = system.roots()?;
             let mut own = Vec::new();
             for path in &tls.roots {
                 for certificate in certificates(path)? {

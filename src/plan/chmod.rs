@@ -2,7 +2,10 @@
 
 /// What `--chmod` does to a mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chmod(How);
+pub struct Chmod {
+    how: How,
+    text: String,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum How {
@@ -46,7 +49,10 @@ impl Chmod {
     pub fn parse(text: &str) -> Result<Chmod, String> {
         if text.bytes().next().is_some_and(|c| c.is_ascii_digit()) {
             return match u32::from_str_radix(text, 8) {
-                Ok(mode) if mode <= 0o7777 => Ok(Chmod(How::Set(mode))),
+                Ok(mode) if mode <= 0o7777 => Ok(Chmod {
+                    how: How::Set(mode),
+                    text: text.to_owned(),
+                }),
                 _ => Err(format!(
                     "invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
                 )),
@@ -57,12 +63,20 @@ impl Chmod {
             clause(part.as_bytes(), &mut steps)
                 .ok_or_else(|| format!("invalid chmod parameter: '{text}'"))?;
         }
-        Ok(Chmod(How::Change(steps)))
+        Ok(Chmod {
+            how: How::Change(steps),
+            text: text.to_owned(),
+        })
+    }
+
+    /// Gives it as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Gives the mode of a copied file or directory after it.
     pub fn apply(&self, mode: u32, is_dir: bool) -> u32 {
-        match &self.0 {
+        match &self.how {
             How::Set(mode) => *mode,
             How::Change(steps) => {
                 let search = is_dir || mode & 0o111 != 0;
@@ -74,7 +88,7 @@ impl Chmod {
     /// Gives the mode of a directory that has to be made: the permissions of an octal mode, and
     /// nothing of a symbolic one.
     pub fn made(&self) -> u32 {
-        match self.0 {
+        match self.how {
             How::Set(mode) => mode & 0o777,
             How::Change(_) => 0o755,
         }

@@ -26,7 +26,7 @@ use crate::oci::{Digest, Image, Platform};
 use crate::request::GitSource;
 use std::collections::HashMap;
 
-pub use args::{Scope, idle_args};
+pub use args::{Scope, idle_args, proxies};
 pub use check::{Checked, check, foreign_base, ignored, options, options_at};
 pub use chmod::Chmod;
 pub use graph::{Triggers, graph, graph_with, meant, platform};

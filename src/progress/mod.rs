@@ -81,6 +81,8 @@ pub enum Event {
     StepStarted(StepId),
     /// A step ended well; what it changed is known, its layer may still be in the making.
     StepDone(StepId),
+    /// A step is not carried out: what it makes was in the cache.
+    StepCached(StepId),
     /// A step failed.
     StepFailed(StepId),
     /// A layer is in the store.

@@ -136,6 +136,18 @@ impl Registry {
         })))
     }
 
+    /// Reads now what else is read, and asks those now who else are asked, when it is first wanted: the
+    /// system's authorities, and the credentials for these images' repositories. For a build that
+    /// replaces the files that it runs among.
+    pub fn read_ahead(&self, images: &[Reference]) -> Result<(), Error> {
+        let inner = &self.0;
+        inner.client.read_authorities();
+        for image in images {
+            inner.credentials.of(&image.registry, &image.repository)?;
+        }
+        Ok(())
+    }
+
     /// Gives the client beneath, for what is no registry: it has the same proxies and authorities.
     pub fn client(&self) -> &Client {
         &self.0.client

@@ -7,6 +7,7 @@ pub use git::{CheckoutTimes, GitSource, PullMethod, Submodules, unescaped};
 use crate::oci::{Format, Platform, Reference};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How layers are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +200,30 @@ pub enum Output {
     RootTar(Place),
 }
 
+/// Where what steps made is kept, besides the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CachePlace {
+    /// A repository of a registry; tag and digest do not matter.
+    Registry(Reference),
+}
+
+/// What is looked up instead of made again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caching {
+    /// Where entries are read from and written to.
+    pub to: Vec<CachePlace>,
+    /// Where entries are only read from.
+    pub from: Vec<CachePlace>,
+    /// Whether entries are written to `to`; the store has them in any case.
+    pub writes: bool,
+    /// How old an entry may be.
+    pub ttl: Duration,
+    /// Whether COPY and ADD are looked up and kept.
+    pub copies: bool,
+    /// Whether RUN and WORKDIR are.
+    pub runs: bool,
+}
+
 /// One build.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -241,6 +266,8 @@ pub struct Request {
     pub image_name_tag_with_digest_file: Option<PathBuf>,
     /// Where the store lies.
     pub store: PathBuf,
+    /// What is looked up instead of made again; none where all is made.
+    pub caching: Option<Caching>,
     /// How layers are compressed.
     pub compression: Compression,
     /// The image's family of media types; the base's where there is none, OCI from scratch.
@@ -322,6 +349,7 @@ impl Request {
             image_name_with_digest_file: None,
             image_name_tag_with_digest_file: None,
             store: PathBuf::new(),
+            caching: None,
             compression: Compression::Gzip(1),
             format: None,
             single_snapshot: false,

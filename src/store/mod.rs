@@ -8,6 +8,8 @@
 //!   layers/HEX/               files of a layer, unpacked, by chain ID (overlay form)
 //!   layers-MARK/, caches-MARK/    the same in a user namespace with this map of ids
 //!   refs/HEX/HEX              descriptor of a blob that is a compressed form of a diff ID
+//!   steps/HEX                 what a step made, by its key (`cache`)
+//!   contents/HEX              what the files of a context had in them
 //!   tmp/NAME/                 what one opening of the store is making; the directory is locked
 //!   run/NAME/                 scratch directories of running builds, locked likewise
 //!   locks/HEX                 one file a unit of work that is done once
@@ -27,19 +29,23 @@
 //! cannot live with that removes the store, which costs no more than a slower build.
 
 mod caches;
+mod contents;
 mod ingest;
 mod remove;
 mod session;
 mod slot;
 mod space;
+mod steps;
 #[cfg(test)]
 mod tests;
 
 pub use caches::{Cache, CacheKey, CacheSharing, Fill};
+pub use contents::Contents;
 pub use ingest::Ingest;
 pub use remove::remove_tree;
 pub use slot::{LayerSlot, Scratch, VacantLayer};
 pub use space::{Bytes, Fitness, Space, Trial, fitness, space, unpacked_size};
+pub use steps::StepTurn;
 
 use crate::fs::{Ids, Toc};
 use crate::oci::{Descriptor, Digest, Sha256};
@@ -59,6 +65,8 @@ const REFS: &str = "refs";
 const LOCKS: &str = "locks";
 const CACHES: &str = "caches";
 const RUN: &str = "run";
+const STEPS: &str = "steps";
+const CONTENTS: &str = "contents";
 
 /// The content of the version file.
 const VERSION: &str = "shutter store 1\n";
@@ -177,7 +185,10 @@ impl Store {
         }
         let dir = dir.canonicalize().map_err(|e| fail("open", dir, e))?;
         check_version(&dir)?;
-        let rooms = ["blobs", BLOBS, TOCS, REFS, "tmp", RUN, LOCKS].map(str::to_owned);
+        let rooms = [
+            "blobs", BLOBS, TOCS, REFS, STEPS, CONTENTS, "tmp", RUN, LOCKS,
+        ]
+        .map(str::to_owned);
         for room in rooms
             .into_iter()
             .chain([owned_room(LAYERS), owned_room(CACHES)])

@@ -1,7 +1,7 @@
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// The one switch that ends a build: set once, seen by every thread, and readable as a file
@@ -12,6 +12,8 @@ pub struct Cancel(Arc<Inner>);
 struct Inner {
     set: AtomicBool,
     event: OwnedFd,
+    /// Switches that this one turns on too.
+    below: Mutex<Vec<Weak<Inner>>>,
 }
 
 impl Cancel {
@@ -21,7 +23,23 @@ impl Cancel {
         Ok(Cancel(Arc::new(Inner {
             set: AtomicBool::new(false),
             event,
+            below: Mutex::default(),
         })))
+    }
+
+    /// Makes a switch for a part of what this one ends: it goes on with this one, and not the other
+    /// way round.
+    pub fn part(&self) -> std::io::Result<Cancel> {
+        let part = Cancel::new()?;
+        let mut below = self.0.below.lock().unwrap_or_else(PoisonError::into_inner);
+        below.retain(|part| part.strong_count() > 0);
+        below.push(Arc::downgrade(&part.0));
+        drop(below);
+        // After it is known, so that it cannot be missed.
+        if self.is_set() {
+            part.cancel();
+        }
+        Ok(part)
     }
 
     /// Turns the switch on; it never goes off again.
@@ -29,6 +47,12 @@ impl Cancel {
         self.0.set.store(true, Ordering::SeqCst);
         // A full counter is readable just the same, so a failed write changes nothing.
         let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
+        let below = self.0.below.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts: Vec<Cancel> = below.iter().filter_map(Weak::upgrade).map(Cancel).collect();
+        drop(below);
+        for part in parts {
+            part.cancel();
+        }
     }
 
     /// Waits so long, or until the switch is on; tells whether it is.

@@ -37,6 +37,21 @@ impl Registry {
             .join("data")
     }
 
+    /// Gives the hexadecimal digits of the digests of all blobs and manifests that it keeps.
+    pub fn hexes(&self) -> Vec<String> {
+        let all = self.dir.path().join("data/docker/registry/v2/blobs/sha256");
+        let mut out = Vec::new();
+        for first in std::fs::read_dir(all).into_iter().flatten().flatten() {
+            let found = std::fs::read_dir(first.path()).into_iter().flatten();
+            out.extend(
+                found
+                    .flatten()
+                    .map(|e| e.file_name().to_string_lossy().into_owned()),
+            );
+        }
+        out
+    }
+
     /// Tells whether a repository has a tag.
     pub fn has_tag(&self, repository: &str, tag: &str) -> bool {
         self.dir

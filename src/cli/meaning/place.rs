@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 /// Where kaniko's image has the executor and what is its.
 const KANIKO: &str = "/kaniko";
+/// Where the store lies among an image's own files: in no directory that Dockerfiles clear, as they do
+/// those of caches.
+const IN_PLACE: &str = "/.shutter";
 /// Where volumes for a cache are mounted.
 const CACHE: &str = "/cache";
 
@@ -102,8 +105,16 @@ fn choose(
             };
             chosen(dir.join("store"), why)
         }
+        None if is_in_place(typed) && around.called != Called::Executor => {
+            chosen(PathBuf::from(IN_PLACE), Why::Usual)
+        }
         None => chosen(usual, Why::Usual),
     }
+}
+
+/// Tells whether the builder is to build in the root directory itself.
+fn is_in_place(typed: &Typed) -> bool {
+    typed.rootfs.as_deref() == Some(RootfsChoice::InPlace.name())
 }
 
 /// Gives where the store lies where nothing speaks for another place.
@@ -179,6 +190,30 @@ mod tests {
             program: Some(program.into()),
             volumes: volumes.iter().map(PathBuf::from).collect(),
             own_image: true,
+        }
+    }
+
+    #[test]
+    fn in_place_the_store_is_in_no_directory_of_caches() {
+        let typed = Typed {
+            rootfs: Some("inplace".into()),
+            ..Typed::default()
+        };
+        let cases: [(Called, &[&str], &str, &str); 4] = [
+            (Called::Shutter, &[], "/usr/bin/shutter", "/.shutter"),
+            (Called::Shutter, &["/cache"], "/usr/bin/shutter", "/cache"),
+            (
+                Called::Shutter,
+                &["/var/cache"],
+                "/usr/bin/shutter",
+                "/var/cache/shutter",
+            ),
+            (Called::Executor, &[], "/kaniko/executor", "/kaniko/store"),
+        ];
+        for (called, volumes, program, expected) in cases {
+            let around = around(called, volumes, program);
+            let found = choose(&typed, &around, &|_| Some(Fitness::Fit), &mut Vec::new());
+            assert_eq!(found.dir, Path::new(expected), "{volumes:?} {program}");
         }
     }
 

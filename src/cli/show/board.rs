@@ -26,6 +26,8 @@ pub(in crate::cli) enum Note {
     },
     /// A step starts.
     Started(StepId),
+    /// A step was found in the cache.
+    Cached(StepId),
     /// A step ended after so long.
     Ended(StepId, Outcome, Duration),
     /// A layer is made.
@@ -226,6 +228,10 @@ impl Board {
             Event::StepStarted(id) => {
                 self.running.insert(id, Running::new(now));
                 vec![Note::Started(id)]
+            }
+            Event::StepCached(id) => {
+                self.ended += 1;
+                vec![Note::Cached(id)]
             }
             Event::StepDone(id) => self.end(id, Outcome::Done, now),
             Event::StepFailed(id) => self.end(id, Outcome::Failed, now),

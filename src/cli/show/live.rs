@@ -59,6 +59,11 @@ pub(in crate::cli) fn stays(note: &Note, board: &Board) -> Option<String> {
                 board.step(*id)
             ))
         }
+        Note::Cached(id) => Some(format!(
+            "{GREEN}✓{RESET} {CYAN}[{}]{RESET} {}  {DIM}cached{RESET}",
+            board.step(*id),
+            text::ellipsis(&board.text(*id), 120)
+        )),
         Note::Finding(..) => {
             let (_, sentence) = log::sentence(note, board)?;
             let below = log::below(note);

@@ -57,6 +57,14 @@ pub(in crate::cli) fn sentence(note: &Note, board: &Board) -> Option<(Tone, Stri
             Tone::Info,
             format!("{} {}", step(*id), text::ellipsis(&board.text(*id), 500)),
         ),
+        Note::Cached(id) => (
+            Tone::Info,
+            format!(
+                "{} cached: {}",
+                step(*id),
+                text::ellipsis(&board.text(*id), 500)
+            ),
+        ),
         Note::Ended(id, Outcome::Done, took) => {
             let tone = if *took < WORTH_TELLING {
                 Tone::Debug
@@ -208,6 +216,7 @@ pub(in crate::cli) fn object(note: &Note, board: &Board, time: String) -> (Tone,
     let event = match note {
         Note::Planned { .. } => "planned",
         Note::Started(_) => "step-started",
+        Note::Cached(_) => "step-cached",
         Note::Ended(_, Outcome::Done, _) => "step-done",
         Note::Ended(_, Outcome::Failed, _) => "step-failed",
         Note::Layer(_) => "layer",
@@ -219,7 +228,9 @@ pub(in crate::cli) fn object(note: &Note, board: &Board, time: String) -> (Tone,
     };
     put("event", event.into());
     let owner = match note {
-        Note::Started(id) | Note::Ended(id, ..) | Note::Line(id, ..) => Some(Owner::Step(*id)),
+        Note::Started(id) | Note::Cached(id) | Note::Ended(id, ..) | Note::Line(id, ..) => {
+            Some(Owner::Step(*id))
+        }
         Note::Layer(layer) => Some(Owner::Step(layer.step)),
         Note::Worked(done) => Some(done.owner),
         Note::Reused(owner, ..) => Some(*owner),
@@ -238,7 +249,7 @@ pub(in crate::cli) fn object(note: &Note, board: &Board, time: String) -> (Tone,
             put("stages", (*stages).into());
             put("steps", (*steps).into());
         }
-        Note::Started(id) => put("text", board.text(*id).into()),
+        Note::Started(id) | Note::Cached(id) => put("text", board.text(*id).into()),
         Note::Ended(_, _, took) => put("seconds", rounded(*took)),
         Note::Layer(layer) => {
             put("digest", layer.digest.to_string().into());

@@ -93,6 +93,14 @@ impl Timeline {
                 };
                 self.steps.insert(*id, step);
             }
+            Event::StepCached(id) => {
+                let step = Step {
+                    from: since(now),
+                    to: Some(since(now)),
+                    failed: Failed::No,
+                };
+                self.steps.insert(*id, step);
+            }
             Event::StepDone(id) | Event::StepFailed(id) => {
                 let to = since(now);
                 if let Some(step) = self.steps.get_mut(id) {

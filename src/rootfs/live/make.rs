@@ -7,6 +7,8 @@ use crate::fs::{self, Deletions, Kind, Meta, Placer, RelPath, Tree};
 use crate::rootfs::dirs::at;
 use crate::rootfs::{Error, Lower};
 use crate::sys::Cancel;
+use rustix::fs::{AtFlags, FileType, Mode, makedev, mknodat, unlinkat};
+use rustix::io::Errno;
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,6 +39,17 @@ pub(super) fn fill(
     if !movable.is_empty() {
         moved::move_in(root, tree, movable, guard, &mut changes)?;
     }
+    let is_device = |change: &Change| match &change.action {
+        Action::Put { meta, .. } => matches!(meta.kind, Kind::Char | Kind::Block),
+        _ => false,
+    };
+    // They stay the image's: what is missing from the start is not missed by the tracker. Commands have
+    // a /dev of their own.
+    if changes.iter().any(is_device)
+        && !makes_devices(root).map_err(at("make", Path::new("/dev")))?
+    {
+        changes.retain(|change| !is_device(change));
+    }
     let action = Action::Put {
         meta: top.clone(),
         source: None,
@@ -45,6 +58,18 @@ pub(super) fn fill(
     let path = RelPath::root();
     changes.insert(0, Change { path, action });
     copy(root, &changes, cancel)
+}
+
+/// Tells whether device nodes can be made in an empty directory: not in a user namespace, nor without
+/// CAP_MKNOD.
+fn makes_devices(dir: &OwnedFd) -> Result<bool, Errno> {
+    const NAME: &str = ".shutter-device";
+    let null = makedev(1, 3);
+    match mknodat(dir, NAME, FileType::CharacterDevice, Mode::empty(), null) {
+        Ok(()) => unlinkat(dir, NAME, AtFlags::empty()).map(|()| true),
+        Err(Errno::PERM) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Leaves out what would change something that is kept as it is. A directory that something kept
@@ -95,7 +120,7 @@ pub(super) fn clear(root: &Arc<OwnedFd>, guard: &Guard) -> Result<(), Failure> {
                     let path = Path::new("/").join(path.as_path());
                     crate::store::remove_tree(&path).map_err(failed)?;
                 }
-                _ => rustix::fs::unlinkat(&fd, name.as_slice(), rustix::fs::AtFlags::empty())
+                _ => unlinkat(&fd, name.as_slice(), AtFlags::empty())
                     .map_err(|errno| failed(errno.into()))?,
             }
         }

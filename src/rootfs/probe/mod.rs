@@ -12,11 +12,11 @@ use super::{Entry, Error, Fuse, Live, Overlay, Rootfs, fuse};
 use crate::fs::{Meta, RelPath, Time};
 use crate::request::{RootOwner, RootfsChoice};
 use crate::sys::Cancel;
-use rustix::fs::{FileType, Mode, OFlags, openat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, openat};
 use rustix::thread::CapabilitySet;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What came of trying a root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub struct Place<'a> {
 
 /// Tries a root: makes it, writes to it through what is mounted, has a command started in it, and
 /// sees whether what was written is told. Nothing is left of it. The builder's own root directory is not
-/// touched, but for a directory that is made and removed in it.
+/// touched.
 ///
 /// `RootfsChoice::Auto` is none, and is taken for overlay.
 pub fn try_root(
@@ -189,12 +189,12 @@ fn in_place(
     }
     let mut staying = |_: Entry<'_>| start(Entry::Stay);
     let mut notes = own_root(root, place, scratch, &mut staying, cancel)?;
-    let own = PathBuf::from(format!("/.shutter-{}", std::process::id()));
-    let worded = |error: Error| live_refused(root, &error, place);
-    make_dir(&own).map_err(worded)?;
-    std::fs::remove_dir(&own)
-        .map_err(at("remove", &own))
-        .map_err(worded)?;
+    let top = Path::new("/");
+    // By asking: what is tried would show in the directory's time.
+    let may = Access::WRITE_OK | Access::EXEC_OK;
+    accessat(CWD, top, may, AtFlags::EACCESS)
+        .map_err(at("create", top))
+        .map_err(|error| live_refused(root, &error, place))?;
     if place.owner == RootOwner::Container {
         notes.insert(
             0,
@@ -359,7 +359,7 @@ fn of_tracking(made: &Live) -> Option<String> {
 /// Tries to do with a file what an image's files take: to give it to another user, and to change and
 /// open what is another user's.
 fn owners(scratch: &Path) -> Result<(), Error> {
-    use rustix::fs::{AtFlags, CWD, Gid, Uid, chmodat, chownat};
+    use rustix::fs::{Gid, Uid, chmodat, chownat};
     let path = scratch.join("owned");
     std::fs::write(&path, "").map_err(at("write", &path))?;
     let (user, group) = (Some(Uid::from_raw(1)), Some(Gid::from_raw(1)));
@@ -377,17 +377,18 @@ fn of_files(scratch: &Path, rights: &Rights) -> Vec<String> {
     let node = scratch.join("null");
     let null = rustix::fs::makedev(1, 3);
     let mode = Mode::from_raw_mode(0o666);
-    let made = rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &node,
-        FileType::CharacterDevice,
-        mode,
-        null,
-    );
+    let made = rustix::fs::mknodat(CWD, &node, FileType::CharacterDevice, mode, null);
     if made.is_err() {
         out.push(
-            "device nodes cannot be made here (CAP_MKNOD): a base that has some cannot be used"
-                .into(),
+            match rights.is_nested {
+                true => {
+                    "device nodes cannot be made in a user namespace: commands lack those of the base"
+                }
+                false => {
+                    "device nodes cannot be made here (CAP_MKNOD): commands lack those of the base"
+                }
+            }
+            .into(),
         );
     }
     if !rights.has(CapabilitySet::SETFCAP) {

@@ -133,7 +133,10 @@ pub(super) fn no_right(rights: &Rights) -> Refusal {
 
 fn device(error: &io::Error, errno: Option<Errno>, rights: &Rights) -> Refusal {
     let refusal = match errno {
-        Some(Errno::NOENT) if rights.file_systems.contains("fuse") => {
+        // Where nobody may read what the kernel knows, nothing is said of it.
+        Some(Errno::NOENT)
+            if rights.file_systems.contains("fuse") || rights.file_systems.is_empty() =>
+        {
             Refusal::new("there is no /dev/fuse here", DEVICE)
         }
         Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => Refusal::new(
@@ -149,7 +152,10 @@ fn device(error: &io::Error, errno: Option<Errno>, rights: &Rights) -> Refusal {
                 "/dev/fuse is there, and user {} may not open it",
                 rights.uid
             ),
-            "root, or mode 0666 for /dev/fuse",
+            match rights.is_nested {
+                true => "mode 0666 for /dev/fuse on the node: in a user namespace it is nobody's",
+                false => "root, or mode 0666 for /dev/fuse",
+            },
         ),
         _ => Refusal::new(
             format!("/dev/fuse cannot be opened: {}", plain(error)),

@@ -230,11 +230,33 @@ fn refused_mounts_are_told_apart() {
             DEVICE,
             Errno::NOENT,
             Rights {
-                file_systems: Default::default(),
+                file_systems: ["ext4".to_owned()].into(),
                 ..all()
             },
             "the kernel has no FUSE",
             "modprobe fuse",
+        ),
+        (
+            Fuse,
+            DEVICE,
+            Errno::NOENT,
+            Rights {
+                file_systems: Default::default(),
+                ..all()
+            },
+            "there is no /dev/fuse here",
+            "docker run --device",
+        ),
+        (
+            Fuse,
+            DEVICE,
+            Errno::ACCESS,
+            Rights {
+                is_nested: true,
+                ..all()
+            },
+            "may not open it",
+            "mode 0666 for /dev/fuse on the node",
         ),
         (
             Fuse,

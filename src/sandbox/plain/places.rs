@@ -142,7 +142,8 @@ impl Places {
         if let device::Filled::WithoutNodes = device::fill(dir.as_fd())? {
             self.lack(
                 Lack::Devices,
-                "RUN has no device nodes, since this container lacks CAP_MKNOD: /dev/null is an \
+                "RUN has no device nodes, since this container lacks CAP_MKNOD, or is in a user \
+                 namespace, where nobody has it: /dev/null is an \
                  ordinary file, and /dev/zero, /dev/random and the like are missing",
             );
         }

@@ -1,40 +1,36 @@
 //! One stage: its steps in order, on a tree, and on a root once a command must run.
 
+mod cached;
+mod command;
+
+use super::cached::{Held, Needs};
 use super::kept;
-use super::layers::{self, Instruction, Pending};
-use super::mounts::{self, Ready};
+use super::layers::{self, Instruction, Note, Pending};
 use super::one_root::{self, Turn};
+use super::space;
 use super::wait::lock;
-use super::{Error, Shared};
+use super::{Error, Shared, base};
 use crate::changeset::Changeset;
 use crate::context::{self, Context, Dates, Origin};
-use crate::dockerfile::check::{Hide, without_credentials};
-use crate::fs::{Ids, Meta, RelPath, Tree};
+use crate::fs::{Content, LayerView, Meta, RelPath, Tree};
 use crate::layer::Unpacked;
-use crate::plan::{Base, CopyOp, CopySource, From, Op, RunOp, Step, Unpack};
-use crate::progress::{Event, Level, Owner, StepId, Stream, Work};
+use crate::plan::{Base, CopyOp, CopySource, From, Op, Step, Unpack};
+use crate::progress::{Event, Owner, StepId, Work};
+use crate::request::RootfsChoice;
 use crate::rootfs::{Guard, Lower, Rootfs};
-use crate::sandbox::{Command, Exit, Identity};
-use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::Scope;
-
-/// How many of a command's last lines an error keeps.
-const LAST_LINES: usize = 20;
-/// What the host is called where the request does not say: what BuildKit calls it.
-const HOSTNAME: &str = "buildkitsandbox";
-/// How many bytes of such a line.
-const LINE_BYTES: usize = 2000;
 
 /// A stage whose steps have all been carried out; layers may still be in the making.
 pub(super) struct Done {
     pub(super) tree: Tree,
     files: Files,
     root: Mutex<Option<Box<dyn Rootfs>>>,
-    unapplied: Vec<Arc<Changeset>>,
+    unapplied: Vec<Above>,
     pub(super) records: Vec<Record>,
+    /// Whether what its steps made is what their keys say, none of them having run a command.
+    holds: bool,
     /// With one layer for everything: what all steps above the base changed.
     merged: Option<Changeset>,
 }
@@ -53,15 +49,71 @@ impl Done {
         dir: impl FnOnce() -> std::io::Result<PathBuf>,
     ) -> Result<Box<dyn Rootfs>, BoxError> {
         let fork = lock(&self.root).as_ref().map(|root| root.fork());
-        let mut root = match fork.transpose()? {
-            Some(root) => root,
-            None => base_root(shared, &self.files, dir()?)?,
-        };
-        for changeset in &self.unapplied {
-            root.apply(changeset, shared.cancel)?;
+        match fork.transpose()? {
+            Some(mut root) => {
+                for above in &self.unapplied {
+                    above.apply(shared, &mut *root)?;
+                }
+                Ok(root)
+            }
+            None => make_root(shared, &self.files, &self.unapplied, dir()?),
         }
-        Ok(root)
     }
+
+    /// Has the content of all files of its tree where it can be read.
+    pub(super) fn have_content(&self, shared: &Shared<'_>, owner: Owner) -> Result<(), Error> {
+        have_content(shared, &self.unapplied, owner)
+    }
+}
+
+/// What lies in a tree above the base, and not yet in a root.
+#[derive(Clone)]
+enum Above {
+    /// What a step changed.
+    Made(Arc<Changeset>),
+    /// A layer of the cache.
+    Held(Arc<Held>),
+}
+
+impl Above {
+    fn apply(&self, shared: &Shared<'_>, root: &mut dyn Rootfs) -> Result<(), BoxError> {
+        match self {
+            Above::Made(changeset) => Ok(root.apply(changeset, shared.cancel)?),
+            Above::Held(held) => {
+                let files = held.unpack(shared, Owner::Build)?;
+                Ok(root.apply(&Changeset::of_layer(&files.view), shared.cancel)?)
+            }
+        }
+    }
+}
+
+fn have_content(shared: &Shared<'_>, above: &[Above], owner: Owner) -> Result<(), Error> {
+    for above in above {
+        if let Above::Held(held) = above {
+            held.unpack(shared, owner)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a root of an unpacked base and what lies above it in an empty directory.
+fn make_root(
+    shared: &Shared<'_>,
+    files: &[Unpacked],
+    above: &[Above],
+    dir: PathBuf,
+) -> Result<Box<dyn Rootfs>, BoxError> {
+    // Layers of the cache are layers like the base's, as far as they lie on nothing else.
+    let mut lowers = files.to_vec();
+    let mut above = above.iter().peekable();
+    while let Some(Above::Held(held)) = above.next_if(|above| matches!(above, Above::Held(_))) {
+        lowers.push(held.unpack(shared, Owner::Build)?.clone());
+    }
+    let mut root = base_root(shared, &lowers, dir)?;
+    for above in above {
+        above.apply(shared, &mut *root)?;
+    }
+    Ok(root)
 }
 
 /// Makes a root of an unpacked base in an empty directory.
@@ -81,6 +133,9 @@ pub(super) fn base_root(
     let mut tree = Tree::default();
     for layer in files {
         tree.push(Arc::clone(&layer.view));
+    }
+    if shared.request.rootfs == RootfsChoice::Chroot {
+        space::check_copy(&shared.store, &tree)?;
     }
     let top = match tree.get(&RelPath::root()) {
         Some(found) => found.meta,
@@ -103,6 +158,20 @@ type Files = Arc<Vec<Unpacked>>;
 pub(super) struct Record {
     pub(super) history: String,
     pub(super) layer: Option<Pending>,
+    pub(super) made: When,
+    /// Bytes of the layer's content, for whoever has to wait for it.
+    bytes: u64,
+}
+
+/// When a step was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// By this build.
+    Now,
+    /// So many seconds after 1970, by another one.
+    Then(i64),
+    /// There is nothing to carry out.
+    Never,
 }
 
 struct Running<'scope, 'env> {
@@ -113,9 +182,11 @@ struct Running<'scope, 'env> {
     base_tree: Tree,
     files: Files,
     root: Option<Box<dyn Rootfs>>,
-    /// Changesets that are in the tree and not yet in the root.
-    unapplied: Vec<Arc<Changeset>>,
+    /// What is in the tree and not yet in the root.
+    unapplied: Vec<Above>,
     records: Vec<Record>,
+    /// Whether what the steps made so far is what their keys say.
+    holds: bool,
     merged: Option<Changeset>,
     /// In place: the right to the root, once there is one.
     turn: Option<Turn<'scope>>,
@@ -128,7 +199,7 @@ struct Running<'scope, 'env> {
 /// How a stage started, and all that its steps have changed.
 struct Since {
     tree: Tree,
-    unapplied: Vec<Arc<Changeset>>,
+    unapplied: Vec<Above>,
     changes: Changeset,
 }
 
@@ -150,11 +221,22 @@ pub(super) fn run<'scope, 'env: 'scope>(
             stage: shared.plan.stages[place].index,
             step: number,
         };
+        if let Some(found) = shared.found(place, number) {
+            running.take(id, step, found)?;
+            continue;
+        }
         if !running.sources_are_there(step) {
             return Ok(None);
         }
+        let note = match running.look_up(id, step)? {
+            Sought::Found(found) => {
+                running.take(id, step, &found)?;
+                continue;
+            }
+            Sought::Missed(note) => note,
+        };
         shared.sink.send(Event::StepStarted(id));
-        match running.step(id, step) {
+        match running.step(id, step, note) {
             Ok(Flow::Go) => shared.sink.send(Event::StepDone(id)),
             Ok(Flow::Stop) => return Ok(None),
             Err(error) => {
@@ -173,8 +255,17 @@ pub(super) fn run<'scope, 'env: 'scope>(
         root: Mutex::new(running.root),
         unapplied: running.unapplied,
         records: running.records,
+        holds: running.holds,
         merged: running.merged,
     }))
+}
+
+/// What looking a step up came to.
+enum Sought {
+    /// It need not be carried out.
+    Found(super::cached::Found),
+    /// It is carried out, and what it makes is noted.
+    Missed(Option<Note>),
 }
 
 /// Whether a stage goes on, or something it waited for failed elsewhere.
@@ -200,6 +291,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             root: None,
             unapplied: Vec::new(),
             records: Vec::new(),
+            holds: true,
             merged: shared.request.single_snapshot.then(Changeset::default),
             turn: None,
             since: None,
@@ -215,6 +307,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 running.files = Arc::clone(&done.files);
                 running.unapplied = done.unapplied.clone();
                 running.records = done.records.clone();
+                running.holds = done.holds;
                 running.merged = done.merged.clone();
                 running.root = match &*lock(&done.root) {
                     Some(root) => Some(
@@ -224,7 +317,18 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                     None => None,
                 };
             }
-            Base::Image(_) | Base::Layout(_) if shared.needs_files[place] => {
+            Base::Image(_) | Base::Layout(_) if shared.needs(place) == Needs::Tree => {
+                let key = base::key(&stage.base, &stage.platform);
+                let tables = key.and_then(|key| shared.decided.tables.get(&key));
+                for toc in tables.into_iter().flatten() {
+                    running.tree.push(Arc::new(LayerView {
+                        toc: toc.clone(),
+                        // Nobody asks, or the files would be there.
+                        content: Content::Of(Arc::new(|_| None)),
+                    }));
+                }
+            }
+            Base::Image(_) | Base::Layout(_) if shared.needs(place) == Needs::Files => {
                 let Some(files) = shared.wait_for_files(&stage.base, &stage.platform) else {
                     return Ok(None);
                 };
@@ -289,15 +393,11 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         if made.is_empty() {
             return Ok(());
         }
-        let layer = self.took(id, made, false)?;
-        self.records.push(Record {
-            history: stage.text.clone(),
-            layer,
-        });
+        self.took(id, made, false, stage.text.clone(), None)?;
         Ok(())
     }
 
-    fn step(&mut self, id: StepId, step: &Step) -> Result<Flow, Error> {
+    fn step(&mut self, id: StepId, step: &Step, note: Option<Note>) -> Result<Flow, Error> {
         let failed = |source: BoxError| Error::step(step.span, &step.text, source);
         let changeset = match &step.op {
             Op::Config => None,
@@ -305,6 +405,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 if !self.materialise(id).map_err(failed)? {
                     return Ok(Flow::Stop);
                 }
+                self.holds = false;
                 Some(self.command(id, step, run)?)
             }
             Op::Copy(copy) => match self.copy(id, &step.op, copy).map_err(failed)? {
@@ -312,6 +413,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 None => return Ok(Flow::Stop),
             },
             Op::Workdir { path, user } => {
+                if !user.is_empty() {
+                    self.have_content_below(id)?;
+                }
                 let _span = self.span(id, Work::Copy, path);
                 let made = context::workdir(path, user, &self.tree, self.shared.clock.now)
                     .map_err(|e| failed(e.into()))?;
@@ -319,16 +423,27 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             }
         };
         let on_root = matches!(step.op, Op::Run(_));
-        let layer = changeset
-            .filter(|changeset| !changeset.is_empty())
-            .map(|changeset| self.took(id, changeset, on_root))
-            .transpose()
-            .map_err(failed)?
-            .flatten();
-        self.records.push(Record {
-            history: step.history.clone(),
-            layer,
-        });
+        let history = step.history.clone();
+        match changeset.filter(|changeset| !changeset.is_empty()) {
+            Some(changeset) => self
+                .took(id, changeset, on_root, history, note)
+                .map_err(failed)?,
+            None => {
+                if let Some(note) = note {
+                    note.keep_empty(self.shared, id);
+                }
+                let made = match step.op {
+                    Op::Config if self.shared.caching.is_some() => When::Never,
+                    _ => When::Now,
+                };
+                self.records.push(Record {
+                    history,
+                    layer: None,
+                    made,
+                    bytes: 0,
+                });
+            }
+        }
         Ok(Flow::Go)
     }
 
@@ -350,36 +465,45 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         self.shared.sink.span(Owner::Step(id), work, label, None)
     }
 
-    /// Takes in what a step changed: on top of the tree, and as a layer where the image wants one.
+    /// Takes in what a step changed: on top of the tree, and as a layer where the image or the cache
+    /// wants one.
     fn took(
         &mut self,
         id: StepId,
         changeset: Changeset,
         on_root: bool,
-    ) -> Result<Option<Pending>, BoxError> {
+        history: String,
+        note: Option<Note>,
+    ) -> Result<(), BoxError> {
         kept::warn(self.shared, &self.guard, &changeset);
         let changeset = Arc::new(changeset);
         self.tree.push(Arc::new(changeset.view()?));
         if !on_root {
-            self.unapplied.push(Arc::clone(&changeset));
+            self.unapplied.push(Above::Made(Arc::clone(&changeset)));
         }
         if let Some(since) = &mut self.since {
             let before = std::mem::take(&mut since.changes);
             since.changes = before.merge((*changeset).clone())?;
         }
-        if !self.shared.in_image[self.place] {
-            return Ok(None);
-        }
-        Ok(match self.merged.take() {
-            Some(merged) => {
-                self.merged = Some(merged.merge((*changeset).clone())?);
-                None
-            }
-            None => {
-                let of = self.instruction(id.step);
-                Some(layers::start(self.shared, self.scope, id, of, changeset))
-            }
-        })
+        let bytes = changeset.content_size();
+        let in_image = self.shared.in_image[self.place];
+        let layer = if !in_image && self.shared.caching.is_none() {
+            None
+        } else if let Some(merged) = self.merged.take() {
+            self.merged = Some(merged.merge((*changeset).clone())?);
+            None
+        } else {
+            let of = self.instruction(id.step);
+            let layer = layers::start(self.shared, self.scope, id, of, changeset, in_image, note);
+            Some(layer)
+        };
+        self.records.push(Record {
+            history,
+            layer,
+            made: When::Now,
+            bytes,
+        });
+        Ok(())
     }
 
     /// Gives a step's place and text; the FROM's where the stage has no such step.
@@ -409,12 +533,16 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             step: self.shared.steps[self.place].len().saturating_sub(1),
         };
         let of = self.instruction(id.step);
-        let layer = layers::start(self.shared, self.scope, id, of, Arc::new(settled));
+        let in_image = self.shared.in_image[self.place];
+        let settled = Arc::new(settled);
+        let layer = layers::start(self.shared, self.scope, id, of, settled, in_image, None);
         match self.records.last_mut() {
             Some(record) => record.layer = Some(layer),
             None => self.records.push(Record {
                 history: String::new(),
                 layer: Some(layer),
+                made: When::Now,
+                bytes: 0,
             }),
         }
         Ok(())
@@ -431,6 +559,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             if !steps.iter().all(|step| self.sources_are_there(step)) {
                 return Ok(false);
             }
+            // All that is in the tree goes into the root.
+            self.have_content_below(id)?;
             self.turn = Some(self.shared.one_root.turn());
             let _span = self.span(id, Work::Root, "root");
             let dir = self.shared.stage_scratch(self.place)?;
@@ -445,14 +575,18 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             self.unapplied.clear();
             return Ok(true);
         }
+        self.have_content_below(id)?;
         let _span = self.span(id, Work::Root, "root");
-        if self.root.is_none() {
-            let dir = self.shared.stage_scratch(self.place)?;
-            self.root = Some(base_root(self.shared, &self.files, dir)?);
-        }
-        if let Some(root) = &mut self.root {
-            for changeset in self.unapplied.drain(..) {
-                root.apply(&changeset, self.shared.cancel)?;
+        let above = std::mem::take(&mut self.unapplied);
+        match &mut self.root {
+            Some(root) => {
+                for above in above {
+                    above.apply(self.shared, &mut **root)?;
+                }
+            }
+            None => {
+                let dir = self.shared.stage_scratch(self.place)?;
+                self.root = Some(make_root(self.shared, &self.files, &above, dir)?);
             }
         }
         Ok(true)
@@ -476,95 +610,11 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             let view = kept.view().map_err(|e| failed(e.into()))?;
             self.tree.push(Arc::new(view));
             self.unapplied = since.unapplied;
-            self.unapplied.push(kept);
+            self.unapplied.push(Above::Made(kept));
         }
         self.root = None;
         self.turn = None;
         Ok(())
-    }
-
-    fn command(&mut self, id: StepId, step: &Step, run: &RunOp) -> Result<Changeset, Error> {
-        let failed = |source: BoxError| Error::step(step.span, &step.text, source);
-        let platform = &self.shared.request.platform;
-        let ready = mounts::prepare(self.shared, platform, id, run).map_err(failed)?;
-        let command = self.prepare(run, &ready).map_err(failed)?;
-        let root = self.root.as_mut().ok_or_else(|| {
-            Error::other("run a command", "its stage was given no root directory")
-        })?;
-        if let Some(path) = RelPath::clean(&command.cwd) {
-            kept::warn_of(self.shared, &self.guard, &path);
-        }
-        root.begin().map_err(|e| failed(e.into()))?;
-        let opened = root.root().map_err(|e| failed(e.into()))?;
-        make_directory(opened, &command.cwd).map_err(|e| failed(e.into()))?;
-        let mut last = Tail::default();
-        let ran = {
-            let _span = self.shared.sink.span(
-                Owner::Step(id),
-                Work::Run,
-                &without_credentials(run.args.last().map_or("", String::as_str), Hide::User),
-                None,
-            );
-            let sink = &self.shared.sink;
-            let mut show = |stream, bytes: Vec<u8>| {
-                if !bytes.is_empty() {
-                    last.take(&bytes);
-                    sink.send(Event::Output(id, stream, bytes));
-                }
-            };
-            let mut masks = [(Stream::Out, ready.mask()), (Stream::Err, ready.mask())];
-            let ran = self.shared.sandbox.run(
-                root.entry(),
-                &command,
-                &mut |stream, bytes| {
-                    for (of, mask) in &mut masks {
-                        if *of == stream {
-                            show(stream, mask.take(bytes));
-                        }
-                    }
-                },
-                &mut |text| sink.message(Level::Warn, text),
-                self.shared.cancel,
-            );
-            for (stream, mask) in &mut masks {
-                show(*stream, mask.rest());
-            }
-            ran
-        };
-        drop(command);
-        ready.end();
-        let code = match ran {
-            Ok(Exit::Code(0)) => None,
-            Ok(Exit::Code(code)) => Some(code),
-            Ok(Exit::Signal(signal)) => Some(128 + signal),
-            Ok(Exit::Cancelled) => {
-                root.discard().map_err(|e| failed(e.into()))?;
-                return Err(Error::Cancelled);
-            }
-            Err(error) => {
-                // The first error is the one to tell.
-                let _ = root.discard();
-                return Err(failed(mounts::explained(error, &run.mounts, &self.tree)));
-            }
-        };
-        if let Some(code) = code {
-            super::space::tell_if_full(&self.shared.store, self.shared.sink);
-            root.discard().map_err(|e| failed(e.into()))?;
-            return Err(Error::Run {
-                span: step.span,
-                command: step.text.clone(),
-                code,
-                last: last.lines(),
-            });
-        }
-        let _span = self
-            .shared
-            .sink
-            .span(Owner::Step(id), Work::Diff, "diff", None);
-        let tracked = root.commit().map_err(|e| failed(e.into()))?;
-        let tracked = tracked.with_owners_of(&self.tree, Ids::here());
-        let tracked = self.heeded(tracked).map_err(failed)?;
-        tracked.settle(&self.tree).map_err(|e| failed(e.into()))
     }
 
     /// Leaves out what the request wants left as it is.
@@ -574,37 +624,6 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             return Ok(changes);
         }
         Ok(changes.without(&|path| ignored.iter().any(|at| path.is_within(at)))?)
-    }
-
-    fn prepare(&self, run: &RunOp, ready: &Ready) -> Result<Command, BoxError> {
-        let user = context::user(&run.user, &self.tree)?;
-        let mut env: Vec<Vec<u8>> = run.env.iter().map(|e| e.clone().into_bytes()).collect();
-        ready.add_variables(&mut env);
-        if !env.iter().any(|entry| entry.starts_with(b"HOME=")) {
-            env.push(format!("HOME={}", user.home).into_bytes());
-        }
-        Ok(Command {
-            args: run.args.iter().map(|a| a.clone().into_bytes()).collect(),
-            env,
-            cwd: run.cwd.clone().into_bytes(),
-            identity: Identity {
-                uid: user.uid,
-                gid: user.gid,
-                groups: user.groups,
-            },
-            files: run
-                .script
-                .iter()
-                .map(|(name, text)| {
-                    let path = format!("/dev/pipes/{name}").into_bytes();
-                    (path, 0o755, text.clone().into_bytes())
-                })
-                .collect(),
-            hostname: run.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned()),
-            mounts: ready.mounts.clone(),
-            network: run.network,
-            insecure: run.insecure,
-        })
     }
 
     fn copy(&mut self, id: StepId, op: &Op, copy: &CopyOp) -> Result<Option<Changeset>, BoxError> {
@@ -623,7 +642,10 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             },
             From::Base(Base::Scratch) => Some(Tree::default()),
             From::Base(Base::Stage(place)) => match self.shared.done[*place].wait() {
-                Some(done) => Some(done.tree.clone()),
+                Some(done) => {
+                    done.have_content(self.shared, Owner::Step(id))?;
+                    Some(done.tree.clone())
+                }
                 None => return Ok(None),
             },
             From::Base(base) => {
@@ -638,6 +660,10 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 Some(tree)
             }
         };
+        // A name is looked up in the files below.
+        if copy.chown.is_some() {
+            self.have_content_below(id)?;
+        }
         let _span = self.span(id, Work::Copy, &copy.dest);
         let origin = match &other {
             Some(tree) => Origin::Tree(tree),
@@ -661,77 +687,3 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
 }
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Makes a command's working directory where an image names one that it does not have, as runc does.
-fn make_directory(root: BorrowedFd<'_>, path: &[u8]) -> std::io::Result<()> {
-    use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
-    use rustix::io::Errno;
-    let open = |path: &RelPath| {
-        openat2(
-            root,
-            path.as_path(),
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
-    };
-    let path = RelPath::clean(path).ok_or(std::io::ErrorKind::InvalidInput)?;
-    if path.is_root() || open(&path).is_ok() {
-        return Ok(());
-    }
-    let mut at = RelPath::root();
-    for name in path.components() {
-        let parent = open(&at)?;
-        at = at.join(name);
-        match open(&at) {
-            Ok(_) => {}
-            Err(Errno::NOENT) => {
-                use std::os::unix::ffi::OsStrExt;
-                let name = std::ffi::OsStr::from_bytes(name);
-                mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
-                // The file mode creation mask may have taken bits away.
-                rustix::fs::chmodat(
-                    &parent,
-                    name,
-                    Mode::from_raw_mode(0o755),
-                    rustix::fs::AtFlags::empty(),
-                )?;
-            }
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
-}
-
-/// The last lines of what a command printed.
-#[derive(Default)]
-struct Tail {
-    lines: VecDeque<Vec<u8>>,
-    open: bool,
-}
-
-impl Tail {
-    fn take(&mut self, bytes: &[u8]) {
-        for piece in bytes.split_inclusive(|&c| c == b'\n') {
-            if !self.open {
-                if self.lines.len() == LAST_LINES {
-                    self.lines.pop_front();
-                }
-                self.lines.push_back(Vec::new());
-            }
-            self.open = !piece.ends_with(b"\n");
-            let text = piece.strip_suffix(b"\n").unwrap_or(piece);
-            if let Some(line) = self.lines.back_mut() {
-                let room = LINE_BYTES.saturating_sub(line.len());
-                line.extend_from_slice(&text[..text.len().min(room)]);
-            }
-        }
-    }
-
-    fn lines(self) -> Vec<String> {
-        self.lines
-            .iter()
-            .map(|line| String::from_utf8_lossy(line).into_owned())
-            .collect()
-    }
-}

@@ -1,0 +1,149 @@
+//! A layer of the cache: known by its table of contents, unpacked only where a command or a copy reads
+//! its files.
+
+use super::super::wait::lock;
+use super::super::{Error, Shared};
+use super::places::Hit;
+use crate::cache::{self, Entry};
+use crate::fs::{Content, LayerView, RelPath, Source, Toc};
+use crate::layer::{BaseLayer, Packed, Unpacked, unpack_all};
+use crate::oci::Descriptor;
+use crate::progress::Owner;
+use crate::store::Blobs;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// A layer of the cache.
+pub(in crate::build) struct Held {
+    pub(in crate::build) entry: Entry,
+    pub(in crate::build) layer: cache::Layer,
+    /// Which far place has it; the store where there is none.
+    pub(in crate::build) place: Option<usize>,
+    files: OnceLock<Unpacked>,
+    turn: Mutex<()>,
+}
+
+impl Held {
+    /// Takes what was found; none where the step changed nothing.
+    pub(in crate::build) fn new(hit: &Hit) -> Option<Arc<Held>> {
+        Some(Arc::new(Held {
+            entry: hit.entry.clone(),
+            layer: hit.entry.layer.clone()?,
+            place: hit.place,
+            files: OnceLock::new(),
+            turn: Mutex::default(),
+        }))
+    }
+
+    /// Gives the layer as a record of the image.
+    pub(in crate::build) fn packed(&self) -> Packed {
+        Packed {
+            descriptor: self.layer.blob.clone(),
+            diff_id: self.layer.diff_id,
+            raw: self.layer.raw,
+            entries: self.layer.entries,
+        }
+    }
+
+    /// Gives it as a layer of a tree, whose content is there once it is unpacked.
+    pub(in crate::build) fn view(self: &Arc<Held>, toc: Toc) -> LayerView {
+        let held = Arc::clone(self);
+        LayerView {
+            toc,
+            content: Content::Of(Arc::new(move |path| held.source(path))),
+        }
+    }
+
+    fn source(&self, path: &RelPath) -> Option<Source> {
+        match &self.files.get()?.view.content {
+            Content::Dir(dir) => Some(Source::File {
+                dir: Arc::clone(dir),
+                path: path.clone(),
+            }),
+            Content::Each(_) | Content::Of(_) => None,
+        }
+    }
+
+    /// Has it unpacked in the store. What cannot be had is not asked for again in this build.
+    pub(in crate::build) fn unpack(
+        &self,
+        shared: &Shared<'_>,
+        owner: Owner,
+    ) -> Result<&Unpacked, Error> {
+        let _turn = lock(&self.turn);
+        if let Some(files) = self.files.get() {
+            return Ok(files);
+        }
+        // It stands for itself, so it is the same on any base.
+        let layer = BaseLayer {
+            descriptor: self.layer.blob.clone(),
+            diff_id: self.layer.diff_id,
+            chain_id: self.layer.diff_id,
+        };
+        let Shared {
+            store,
+            sink,
+            cancel,
+            ..
+        } = shared;
+        let blobs = Far { held: self, shared };
+        let unpacked = unpack_all(&[layer], &blobs, store, sink, owner, cancel);
+        let files = unpacked
+            .map_err(|e| self.broken(shared, e.into()))?
+            .into_iter()
+            .next()
+            .ok_or_else(|| self.broken(shared, "it is not there".into()))?;
+        Ok(self.files.get_or_init(|| files))
+    }
+
+    /// Gives its blob as a file of the store.
+    pub(in crate::build) fn blob_file(
+        &self,
+        shared: &Shared<'_>,
+    ) -> Result<std::path::PathBuf, Error> {
+        let blob = &self.layer.blob;
+        let failed = |e: super::super::BoxError| self.broken(shared, e);
+        let found = || shared.store.blob(&blob.digest, blob.size);
+        if let Some(file) = found().map_err(|e| failed(e.into()))? {
+            return Ok(file);
+        }
+        let _turn = lock(&self.turn);
+        if let Some(file) = found().map_err(|e| failed(e.into()))? {
+            return Ok(file);
+        }
+        let far = Far { held: self, shared };
+        super::places::fetch(&shared.store, blob, &|blob| far.open(blob)).map_err(failed)?;
+        found()
+            .map_err(|e| failed(e.into()))?
+            .ok_or_else(|| failed("it has not the size that it should have".into()))
+    }
+
+    /// Says that it cannot be had: the build is to go on without it.
+    fn broken(&self, shared: &Shared<'_>, source: super::super::BoxError) -> Error {
+        if let Some(caching) = shared.caching
+            && !shared.cancel.is_set()
+        {
+            caching.refuse(&shared.store, &self.entry);
+        }
+        let action = format!("take layer {} from the cache", self.layer.blob.digest);
+        Error::other(action, source)
+    }
+}
+
+/// Where its blob is, besides the store.
+struct Far<'a, 'env> {
+    held: &'a Held,
+    shared: &'a Shared<'env>,
+}
+
+impl Blobs for Far<'_, '_> {
+    fn open(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>> {
+        let places = self.shared.caching.map(|caching| &caching.far);
+        let place = self
+            .held
+            .place
+            .and_then(|at| places?.get(at))
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the store has lost it"))?;
+        place.place.open(blob).map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,293 @@
+//! What of a build is found in the cache instead of made.
+//!
+//! Before anything runs the keys of all steps of all stages are known (`keys`) and looked up at once
+//! (`places`); what is found decides which stages are wanted at all, and of which the files are
+//! (`decide`). A layer that was found is fetched only where a command or a copy reads its files
+//! (`held`). A step that was not found is looked up once more when its turn comes, by the content that
+//! is really below it.
+
+mod decide;
+mod held;
+mod keys;
+mod places;
+mod recipe;
+mod seen;
+mod write;
+
+pub(super) use decide::{Decision, Found, Needs, decide, is_cached};
+pub(super) use held::Held;
+pub(super) use keys::{Chain, Ground, chains, content, of_image};
+pub(super) use places::{Caching, Hit};
+pub(super) use recipe::{Common, Known, recipe};
+pub(super) use seen::Seen;
+pub(super) use write::{Job, Made, Writer, entry};
+
+use super::base::{self, Key as BaseKey};
+use super::resolve::Bases;
+use super::wait::lock;
+use super::{Clock, Error, deliver};
+use crate::cache::{InRegistry, Known as KnownPlace, Place};
+use crate::context::Context;
+use crate::fs::{RelPath, Toc};
+use crate::net::{Retry, Settings};
+use crate::oci::{Digest, Platform, Reference};
+use crate::plan::{Plan, Step};
+use crate::progress::{Level, Sink};
+use crate::registry::Registry;
+use crate::request::{CachePlace, ContextSource, NamedContext, Request, RootfsChoice};
+use crate::store::Store;
+use crate::sys::Cancel;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// All that is decided about a build before it runs.
+#[derive(Default)]
+pub(super) struct Decided {
+    pub(super) stages: Vec<Decision>,
+    pub(super) chains: Vec<Chain>,
+    /// The tables of bases of which nothing else is wanted.
+    pub(super) tables: BTreeMap<BaseKey, Vec<Toc>>,
+}
+
+/// What a decision is made of.
+pub(super) struct Question<'a> {
+    pub(super) request: &'a Request,
+    pub(super) plan: &'a Plan,
+    pub(super) steps: &'a [Vec<Step>],
+    pub(super) bases: &'a Bases,
+    pub(super) context: &'a Context,
+    pub(super) clock: &'a Clock,
+    pub(super) ignored: &'a [RelPath],
+    pub(super) store: &'a Store,
+    pub(super) scratch: &'a Path,
+    pub(super) seen: &'a Seen,
+    pub(super) cancel: &'a Cancel,
+}
+
+/// Sets up the cache that a request asks for; none where it asks for none.
+pub(super) fn caching(
+    request: &Request,
+    sink: &Sink,
+    cancel: &Cancel,
+) -> Result<Option<Caching>, Error> {
+    let Some(wanted) = &request.caching else {
+        return Ok(None);
+    };
+    if request.single_snapshot {
+        let text = "--single-snapshot makes one layer of all steps, of which none can be cached: --cache \
+                    is without effect";
+        sink.message(Level::Warn, text);
+        return Ok(None);
+    }
+    let now = jiff::Timestamp::now().as_second();
+    let mut far: Vec<KnownPlace> = Vec::new();
+    for (place, writes) in wanted
+        .to
+        .iter()
+        .map(|place| (place, wanted.writes))
+        .chain(wanted.from.iter().map(|place| (place, false)))
+    {
+        let place: Box<dyn Place> = match place {
+            CachePlace::Registry(repository) => Box::new(InRegistry {
+                reader: client(request, repository, &READS, cancel)?,
+                writer: client(request, repository, &WRITES, cancel)?,
+                repository: repository.clone(),
+                ttl: wanted.ttl.as_secs(),
+                now,
+            }),
+        };
+        far.push(KnownPlace::new(place, writes));
+    }
+    Ok(Some(Caching::new(wanted, far, sink, cancel)))
+}
+
+/// How patient a client of the cache is: attempts, and how long an answer may take.
+struct Patience {
+    attempts: u32,
+    answer: Duration,
+}
+
+/// Who waits for an answer could be building.
+const READS: Patience = Patience {
+    attempts: 2,
+    answer: Duration::from_secs(10),
+};
+/// Nobody waits, and a registry hashes what it was sent before it answers.
+const WRITES: Patience = Patience {
+    attempts: 3,
+    answer: Duration::from_secs(120),
+};
+
+fn client(
+    request: &Request,
+    repository: &Reference,
+    patience: &Patience,
+    cancel: &Cancel,
+) -> Result<Registry, Error> {
+    let settings = Settings {
+        connect: Duration::from_secs(5),
+        answer: patience.answer,
+        idle: Duration::from_secs(20),
+        retry: Retry {
+            attempts: patience.attempts,
+            base: Duration::from_millis(200),
+            longest: Duration::from_secs(2),
+            total: Duration::from_secs(5),
+        },
+        ..Settings::default()
+    };
+    // What holds for pushing holds for the cache's repository, as with kaniko.
+    let mut options = request.registry.clone();
+    options.insecure_pull |= options.insecure_push;
+    options.skip_tls_pull |= options.skip_tls_push;
+    let client = Registry::with_settings(options, settings, cancel.clone())
+        .map_err(|e| Error::other("set up the client of the cache", e))?;
+    if request.rootfs == RootfsChoice::InPlace {
+        // What is wrong with them is told when the cache is asked, without which a build goes on.
+        let _ = client.read_ahead(std::slice::from_ref(repository));
+    }
+    Ok(client)
+}
+
+/// Decides about a build that looks nothing up.
+pub(super) fn without(plan: &Plan, steps: &[Vec<Step>], request: &Request) -> Decided {
+    let found = steps.iter().map(|steps| vec![None; steps.len()]).collect();
+    let mut stages = decide(plan, steps, found, deliver::wants_root(request));
+    for stage in &mut stages {
+        stage.is_wanted = true;
+        // Files are unpacked in any case, or not at all.
+        if stage.needs == Needs::Tree {
+            stage.needs = Needs::Files;
+        }
+    }
+    Decided {
+        stages,
+        ..Decided::default()
+    }
+}
+
+/// Looks all steps up and decides what is made.
+pub(super) fn ask(caching: &Caching, question: &Question<'_>) -> Decided {
+    let Question {
+        request,
+        plan,
+        steps,
+        bases,
+        store,
+        ..
+    } = question;
+    let named = named(request);
+    let ground = Ground {
+        plan,
+        steps,
+        bases,
+        context: question.context,
+        named: &named,
+        identify: &|source| question.seen.identify(source),
+        scratch: question.scratch,
+        cancel: question.cancel,
+    };
+    let platform = Platform::host();
+    let common = Common {
+        request,
+        clock: question.clock,
+        ignored: question.ignored,
+        platform: &platform,
+    };
+    let chains = chains(&ground, &common);
+    let keys = decide::keys(steps, &chains, &caching.wanted);
+    let mut hits = caching.probe(store, &keys);
+    loop {
+        let found = decide::choose(question, &chains, &caching.wanted, &hits);
+        let mut stages = decide(plan, steps, found, deliver::wants_root(request));
+        // What is known of a base by its tables need not be unpacked.
+        let mut tables: BTreeMap<BaseKey, Vec<Toc>> = BTreeMap::new();
+        for place in (0..stages.len()).rev() {
+            if stages[place].needs != Needs::Tree || !stages[place].is_wanted {
+                continue;
+            }
+            let stage = &plan.stages[place];
+            let Some(key) = base::key(&stage.base, &stage.platform) else {
+                continue;
+            };
+            if tables.contains_key(&key) {
+                continue;
+            }
+            let layers = layers(bases, &key);
+            match caching.tables(store, &layers) {
+                Some(found) => {
+                    tables.insert(key, found);
+                }
+                None => stages[place].needs = Needs::Files,
+            }
+        }
+        let lost = tocs(caching, store, &stages);
+        if lost.is_empty() {
+            for stage in stages.iter().filter(|stage| stage.is_wanted) {
+                for held in stage.held() {
+                    caching.keep(store, &held.entry);
+                }
+            }
+            return Decided {
+                stages,
+                chains,
+                tables,
+            };
+        }
+        for hit in lost {
+            caching.refuse(store, &hit.entry);
+            for key in &hit.entry.keys {
+                hits.remove(key);
+            }
+        }
+    }
+}
+
+/// Gives chain IDs and diff IDs of a base's layers, bottom first.
+pub(super) fn layers(bases: &Bases, key: &BaseKey) -> Vec<(Digest, Digest)> {
+    let layers = bases.get(key).into_iter().flat_map(|base| &base.layers);
+    layers
+        .map(|layer| (layer.chain_id, layer.diff_id))
+        .collect()
+}
+
+/// Has the tables of all layers that a tree is made of in the store; gives what has none.
+fn tocs(caching: &Caching, store: &Store, stages: &[Decision]) -> Vec<Hit> {
+    let lost: Mutex<Vec<Hit>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for stage in stages {
+            if !stage.is_wanted || stage.needs == Needs::Nothing {
+                continue;
+            }
+            for held in stage.held() {
+                let hit = Hit {
+                    entry: held.entry.clone(),
+                    place: held.place,
+                };
+                let lost = &lost;
+                scope.spawn(move || {
+                    if caching.toc(store, &hit).is_none() {
+                        lock(lost).push(hit);
+                    }
+                });
+            }
+        }
+    });
+    lost.into_inner().unwrap_or_default()
+}
+
+/// Opens the named contexts that are directories of this machine. What is wrong with one is told when
+/// it is wanted.
+fn named(request: &Request) -> BTreeMap<String, Arc<Context>> {
+    let mut out = BTreeMap::new();
+    for (name, context) in &request.contexts {
+        if let NamedContext::Files(ContextSource::Directory(dir)) = context
+            && let Ok(context) = Context::named(dir)
+        {
+            out.insert(name.clone(), Arc::new(context));
+        }
+    }
+    out
+}

@@ -1,0 +1,406 @@
+//! The places of a build's cache: asked, read from, written to.
+
+use super::super::BoxError;
+use crate::cache::{self, EMPTY, Entry, Key, Known, Near, Table, Tables};
+use crate::fs::Toc;
+use crate::oci::{Descriptor, Digest, Reference};
+use crate::progress::{Level, Sink};
+use crate::request::Caching as Wanted;
+use crate::store::Store;
+use crate::sys::Cancel;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// How many keys are asked for at the same time.
+const ASKED_AT_ONCE: usize = 16;
+/// The media type of a table of contents.
+const TOC: &str = "application/vnd.shutter.toc.v1+zstd";
+/// The most bytes a table may have, compressed and not: 256 MiB and 2 GiB.
+const MAX_TOC: (u64, u64) = (256 << 20, 2 << 30);
+
+/// The cache of one build, for all attempts at it.
+pub(in crate::build) struct Caching {
+    pub(in crate::build) wanted: Wanted,
+    pub(in crate::build) far: Vec<Known>,
+    pub(in crate::build) now: i64,
+    pub(in crate::build) sink: Sink,
+    pub(in crate::build) cancel: Cancel,
+    /// Whether a far place had something.
+    had_some: AtomicBool,
+    /// What turned out to be of no use.
+    refused: Mutex<BTreeSet<Key>>,
+}
+
+/// An entry that was found.
+#[derive(Clone)]
+pub(in crate::build) struct Hit {
+    pub(in crate::build) entry: Entry,
+    /// Which far place has it; the store where there is none.
+    pub(in crate::build) place: Option<usize>,
+}
+
+/// What was found, by key.
+pub(in crate::build) type Hits = BTreeMap<Key, Hit>;
+
+impl Caching {
+    pub(in crate::build) fn new(
+        wanted: &Wanted,
+        far: Vec<Known>,
+        sink: &Sink,
+        cancel: &Cancel,
+    ) -> Caching {
+        Caching {
+            wanted: wanted.clone(),
+            far,
+            now: jiff::Timestamp::now().as_second(),
+            sink: sink.clone(),
+            cancel: cancel.clone(),
+            had_some: AtomicBool::new(false),
+            refused: Mutex::default(),
+        }
+    }
+
+    fn near<'a>(&self, store: &'a Store) -> Near<'a> {
+        Near {
+            store,
+            ttl: self.wanted.ttl.as_secs(),
+            now: self.now,
+        }
+    }
+
+    /// Counts what was refused so far.
+    pub(in crate::build) fn refused(&self) -> usize {
+        super::super::wait::lock(&self.refused).len()
+    }
+
+    /// Takes an entry for none from now on, and says so.
+    pub(in crate::build) fn refuse(&self, store: &Store, entry: &Entry) {
+        let mut refused = super::super::wait::lock(&self.refused);
+        let before = refused.len();
+        refused.extend(entry.keys.iter().copied());
+        if refused.len() == before {
+            return;
+        }
+        drop(refused);
+        // One that cannot be removed is refused again by the next build.
+        let _ = self.near(store).remove(entry);
+        let text = format!(
+            "the cache entry of `{}` cannot be used: the step is carried out again",
+            entry.step
+        );
+        self.sink.message(Level::Warn, text);
+    }
+
+    /// Tells of trouble with a place, the first time, and does without it after that.
+    fn trouble(&self, place: &Known, doing: &str, error: &cache::Error) {
+        if self.cancel.is_set() || matches!(error, cache::Error::Cancelled) {
+            return;
+        }
+        let name = place.place.name();
+        if let cache::Error::Poisoned { .. } = error {
+            self.sink.message(Level::Warn, format!("cache: {error}"));
+        } else if place.turn_off() {
+            let mut why = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(below) = source {
+                why = format!("{why}: {below}");
+                source = below.source();
+            }
+            let text = format!("the build goes on without the cache {name}: {doing}: {why}");
+            self.sink.message(Level::Warn, text);
+        }
+    }
+
+    /// Looks keys up, near ones first, all at once.
+    pub(in crate::build) fn probe(&self, store: &Store, keys: &[Key]) -> Hits {
+        let mut hits = Hits::new();
+        let near = self.near(store);
+        let mut left: Vec<Key> = Vec::new();
+        let refused = super::super::wait::lock(&self.refused).clone();
+        for key in keys.iter().filter(|key| !refused.contains(key)) {
+            match near.get(key) {
+                Ok(Some(entry)) if near.has(&entry).unwrap_or(false) => {
+                    hits.insert(*key, Hit { entry, place: None });
+                }
+                _ => left.push(*key),
+            }
+        }
+        for (at, place) in self.far.iter().enumerate() {
+            if left.is_empty() {
+                break;
+            }
+            let found = self.ask(place, &left);
+            self.had_some.fetch_or(!found.is_empty(), Ordering::Relaxed);
+            left.retain(|key| !found.contains_key(key));
+            for (key, entry) in found {
+                let place = Some(at);
+                hits.insert(key, Hit { entry, place });
+            }
+        }
+        hits
+    }
+
+    /// Looks keys up that were not known before: in those far places that had something of this
+    /// build. One that had nothing of all its steps has nothing of these.
+    pub(in crate::build) fn probe_again(&self, store: &Store, keys: &[Key]) -> Hits {
+        match self.had_some.load(Ordering::Relaxed) && !keys.is_empty() {
+            true => self.probe(store, keys),
+            false => Hits::new(),
+        }
+    }
+
+    /// Looks one step's keys up in the store alone.
+    pub(in crate::build) fn probe_near(&self, store: &Store, keys: &[Key]) -> Option<Hit> {
+        let near = self.near(store);
+        let refused = super::super::wait::lock(&self.refused).clone();
+        keys.iter()
+            .filter(|key| !refused.contains(key))
+            .find_map(|key| {
+                let entry = near.get(key).ok().flatten()?;
+                let whole = near.has(&entry).unwrap_or(false);
+                whole.then_some(Hit { entry, place: None })
+            })
+    }
+
+    fn ask(&self, place: &Known, keys: &[Key]) -> BTreeMap<Key, Entry> {
+        let found: Mutex<BTreeMap<Key, Entry>> = Mutex::default();
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..keys.len().min(ASKED_AT_ONCE) {
+                scope.spawn(|| {
+                    while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if !place.is_on() || self.cancel.is_set() {
+                            return;
+                        }
+                        match place.place.get(key) {
+                            Ok(Some(entry)) => {
+                                super::super::wait::lock(&found).insert(*key, entry);
+                            }
+                            Ok(None) => {}
+                            Err(error) => self.trouble(place, "look a step up", &error),
+                        }
+                    }
+                });
+            }
+        });
+        found.into_inner().unwrap_or_default()
+    }
+
+    /// Keeps an entry in the store.
+    pub(in crate::build) fn keep(&self, store: &Store, entry: &Entry) {
+        // A store that takes no entry costs a rebuild some time.
+        let _ = self.near(store).put(entry);
+    }
+
+    /// Has the table of a layer in the store; none where it cannot be had.
+    pub(in crate::build) fn toc(&self, store: &Store, hit: &Hit) -> Option<Toc> {
+        let layer = hit.entry.layer.as_ref()?;
+        if let Ok(Some(toc)) = store.toc(&layer.diff_id) {
+            return Some(toc);
+        }
+        let place = self.far.get(hit.place?)?;
+        self.fetch_toc(place, store, &layer.toc, &layer.diff_id)
+    }
+
+    fn fetch_toc(
+        &self,
+        place: &Known,
+        store: &Store,
+        toc: &Descriptor,
+        id: &Digest,
+    ) -> Option<Toc> {
+        match read_toc(place, toc) {
+            Ok(table) => {
+                let _ = store.put_toc(id, &table);
+                Some(table)
+            }
+            Err(error) => {
+                let name = place.place.name();
+                let text = format!("cache {name}: table of contents {}: {error}", toc.digest);
+                if !self.cancel.is_set() {
+                    self.sink.message(Level::Warn, text);
+                }
+                None
+            }
+        }
+    }
+
+    /// Gives the tables of an image's layers, bottom first, where the store or a place has them all.
+    pub(in crate::build) fn tables(
+        &self,
+        store: &Store,
+        layers: &[(Digest, Digest)],
+    ) -> Option<Vec<Toc>> {
+        let here = |(chain_id, diff_id): &(Digest, Digest)| {
+            let found = [chain_id, diff_id].map(|id| store.toc(id).ok().flatten());
+            found.into_iter().flatten().next()
+        };
+        if let Some(all) = layers.iter().map(here).collect::<Option<Vec<Toc>>>() {
+            return Some(all);
+        }
+        let key = tables_key(layers);
+        for place in &self.far {
+            if !place.is_on() {
+                continue;
+            }
+            let tables = match place.place.tables(&key) {
+                Ok(Some(tables)) => tables,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.trouble(place, "look up an image's tables of contents", &error);
+                    continue;
+                }
+            };
+            let fits = tables.len() == layers.len()
+                && tables
+                    .iter()
+                    .zip(layers)
+                    .all(|(table, (chain_id, _))| table.chain_id == *chain_id);
+            if !fits {
+                continue;
+            }
+            let fetched: Option<Vec<Toc>> = std::thread::scope(|scope| {
+                let threads: Vec<_> = tables
+                    .iter()
+                    .map(|Table { chain_id, toc }| {
+                        scope.spawn(move || self.fetch_toc(place, store, toc, chain_id))
+                    })
+                    .collect();
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().ok().flatten())
+                    .collect()
+            });
+            if fetched.is_some() {
+                return fetched;
+            }
+        }
+        None
+    }
+
+    /// Writes an entry to the far places, for as long as that works.
+    pub(in crate::build) fn write(
+        &self,
+        store: &Store,
+        entry: &Entry,
+        from: Option<&Reference>,
+        span: &crate::progress::Span,
+    ) {
+        for place in self.far.iter().filter(|place| place.writes) {
+            if place.is_on()
+                && let Err(error) = place
+                    .place
+                    .put(entry, &|blob| file(store, blob), from, span)
+            {
+                self.trouble(place, "write a step", &error);
+            }
+        }
+    }
+
+    /// Writes the tables of an image's layers to the far places.
+    pub(in crate::build) fn write_tables(
+        &self,
+        store: &Store,
+        layers: &[(Digest, Digest)],
+        tables: &[Toc],
+        span: &crate::progress::Span,
+    ) -> Result<(), BoxError> {
+        let writes = |place: &&Known| place.writes && place.is_on();
+        if !self.far.iter().any(|place| writes(&place)) {
+            return Ok(());
+        }
+        let key = tables_key(layers);
+        let mut out = Tables::new();
+        for ((chain_id, _), toc) in layers.iter().zip(tables) {
+            out.push(Table {
+                chain_id: *chain_id,
+                toc: put_toc(store, toc)?,
+            });
+        }
+        for place in self.far.iter().filter(writes) {
+            match place.place.tables(&key) {
+                Ok(Some(_)) => continue,
+                Ok(None) | Err(cache::Error::Poisoned { .. }) => {}
+                Err(error) => {
+                    self.trouble(place, "look up an image's tables of contents", &error);
+                    continue;
+                }
+            }
+            let put = place
+                .place
+                .put_tables(&key, &out, &|blob| file(store, blob), span);
+            if let Err(error) = put {
+                self.trouble(place, "write an image's tables of contents", &error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives the key that the tables of an image's layers stand under.
+fn tables_key(layers: &[(Digest, Digest)]) -> Key {
+    let mut recipe = cache::Recipe::of("tables");
+    if let Some((chain_id, _)) = layers.last() {
+        recipe.add("chain ID", chain_id.0);
+    }
+    recipe.key()
+}
+
+/// Gives a blob as a file of the store.
+fn file(store: &Store, blob: &Descriptor) -> io::Result<std::path::PathBuf> {
+    if blob.size == EMPTY.len() as u64 {
+        // What stands where there is nothing.
+        store.put(EMPTY).map_err(crate::store::Error::into_io)?;
+    }
+    let found = store.blob(&blob.digest, blob.size);
+    let found = found.map_err(crate::store::Error::into_io)?;
+    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is no longer in the store"))
+}
+
+/// Puts a table into the store as a blob.
+pub(in crate::build) fn put_toc(store: &Store, toc: &Toc) -> Result<Descriptor, BoxError> {
+    let bytes = zstd::bulk::compress(toc.as_bytes(), 3)?;
+    let digest = store.put(&bytes)?;
+    Ok(Descriptor {
+        media_type: TOC.into(),
+        digest,
+        size: bytes.len() as u64,
+        urls: Vec::new(),
+        annotations: BTreeMap::new(),
+    })
+}
+
+fn read_toc(place: &Known, toc: &Descriptor) -> Result<Toc, BoxError> {
+    if toc.size > MAX_TOC.0 {
+        return Err("it is too large".into());
+    }
+    let mut bytes = Vec::new();
+    place
+        .place
+        .open(toc)?
+        .take(toc.size + 1)
+        .read_to_end(&mut bytes)?;
+    if Digest::of(&bytes) != toc.digest {
+        return Err("it is not what its digest says".into());
+    }
+    let mut table = Vec::new();
+    zstd::Decoder::new(bytes.as_slice())?
+        .take(MAX_TOC.1)
+        .read_to_end(&mut table)?;
+    Ok(Toc::parse(table)?)
+}
+
+/// Fetches a blob into the store.
+pub(in crate::build) fn fetch(
+    store: &Store,
+    blob: &Descriptor,
+    open: &dyn Fn(&Descriptor) -> io::Result<Box<dyn Read + Send>>,
+) -> Result<(), BoxError> {
+    let mut reader = open(blob)?.take(blob.size + 1);
+    let mut ingest = store.ingest()?;
+    io::copy(&mut reader, &mut ingest)?;
+    ingest.commit(Some(&blob.digest))?;
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! Steps that are found in the cache instead of carried out.
+
+use super::{Above, BoxError, Record, Running, Sought, When, have_content};
+use crate::build::cached::{self, Common, Found, Held, Hit, Made, Needs};
+use crate::build::layers::{self, Note};
+use crate::build::resolve::root_base;
+use crate::build::{Error, Shared, base};
+use crate::cache::{Key, Recipe};
+use crate::changeset::Changeset;
+use crate::context::Origin;
+use crate::fs::RelPath;
+use crate::oci::Digest;
+use crate::plan::{Base, CopyOp, CopySource, From, Op, Step};
+use crate::progress::{Event, Level, Owner, StepId};
+use std::sync::Arc;
+
+/// So many bytes of layers below are waited for to find out what a step really stands on.
+const SMALL: u64 = 8 << 20;
+
+impl<'scope, 'env: 'scope> Running<'scope, 'env> {
+    /// Takes what was found for a step.
+    pub(super) fn take(&mut self, id: StepId, step: &Step, found: &Found) -> Result<(), Error> {
+        let failed = |source: BoxError| Error::step(step.span, &step.text, source);
+        let (layer, made) = match found {
+            Found::Nothing(made) => (None, *made),
+            Found::Layer(held) => {
+                self.stack(id, held).map_err(failed)?;
+                let in_image = self.shared.in_image[self.place];
+                let layer = layers::reuse(self.shared, self.scope, id, held, in_image);
+                (Some(layer), held.entry.created)
+            }
+        };
+        self.records.push(Record {
+            history: step.history.clone(),
+            layer,
+            made: When::Then(made),
+            bytes: 0,
+        });
+        self.shared.sink.send(Event::StepCached(id));
+        Ok(())
+    }
+
+    /// Puts a layer of the cache on top of the tree, where there is one.
+    fn stack(&mut self, id: StepId, held: &Arc<Held>) -> Result<(), BoxError> {
+        if self.shared.needs(self.place) == Needs::Nothing {
+            return Ok(());
+        }
+        let toc = self.shared.store.toc(&held.layer.diff_id)?;
+        let toc = toc.ok_or("its table of contents is no longer in the store")?;
+        let view = Arc::new(held.view(toc));
+        self.tree.push(Arc::clone(&view));
+        self.unapplied.push(Above::Held(Arc::clone(held)));
+        if let Some(since) = &mut self.since {
+            if since.changes.is_empty() {
+                since.tree.push(view);
+                since.unapplied.push(Above::Held(Arc::clone(held)));
+            } else {
+                let files = held.unpack(self.shared, Owner::Step(id))?;
+                let before = std::mem::take(&mut since.changes);
+                since.changes = before.merge(Changeset::of_layer(&files.view))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks a step up that was not found before anything ran: by what is really below it, and once
+    /// no other build makes the same.
+    pub(super) fn look_up(&mut self, id: StepId, step: &Step) -> Result<Sought, Error> {
+        let shared = self.shared;
+        let Some(caching) = shared.caching else {
+            return Ok(Sought::Missed(None));
+        };
+        if !cached::is_cached(&step.op, &caching.wanted) {
+            return Ok(Sought::Missed(None));
+        }
+        let known = self.known_recipe(id.step);
+        let below = layers_of(shared, self.place, &self.records);
+        let below = below.map(|layers| cached::of_image(&layers));
+        let real = match below {
+            Some(below) => self.real_recipe(id, step, below)?,
+            None => None,
+        };
+        let Some(recipe) = known.as_ref().or(real.as_ref()) else {
+            return Ok(Sought::Missed(None));
+        };
+        let key = |recipe: &Option<Recipe>| recipe.as_ref().map(Recipe::key);
+        let (known, real) = (key(&known), key(&real));
+        let real = real.filter(|real| known != Some(*real));
+        let keys: Vec<Key> = known.into_iter().chain(real).collect();
+        // What a command made that has run since is not in the key that was known before.
+        let asked: Vec<Key> = match self.holds {
+            true => keys.clone(),
+            false => real.into_iter().collect(),
+        };
+        let waits = || {
+            let text = format!(
+                "waiting for another build that makes the same as `{}`",
+                step.text
+            );
+            shared.sink.message(Level::Info, text);
+        };
+        let first = recipe.key().hex();
+        let turn = match shared.store.step_turn(&first, &waits, shared.cancel) {
+            Ok(turn) => turn,
+            Err(crate::store::Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => return Err(Error::other("wait for another build", error)),
+        };
+        let bears = |hit: &Hit| match (below, hit.entry.below) {
+            (Some(real), Some(made)) => real == made,
+            _ => true,
+        };
+        let found = caching
+            .probe_near(&shared.store, &asked)
+            .filter(bears)
+            .or_else(|| {
+                // What was asked for before anything ran is not asked for again.
+                let asked: Vec<Key> = real.into_iter().collect();
+                let hits = caching.probe_again(&shared.store, &asked);
+                hits.into_values().next().filter(bears)
+            });
+        if let Some(found) = found.and_then(|hit| self.usable(&hit)) {
+            return Ok(Sought::Found(found));
+        }
+        let is_linked = matches!(&step.op, Op::Copy(copy) if copy.is_linked());
+        let made = Made {
+            keys,
+            parts: recipe.parts().to_vec(),
+            below: below.filter(|_| !is_linked),
+            text: step.text.clone(),
+        };
+        Ok(Sought::Missed(Some(Note { made, turn })))
+    }
+
+    /// Gives what can be made of a hit; none where its table cannot be had.
+    fn usable(&self, hit: &Hit) -> Option<Found> {
+        let caching = self.shared.caching?;
+        let Some(held) = Held::new(hit) else {
+            return Some(Found::Nothing(hit.entry.created));
+        };
+        caching.toc(&self.shared.store, hit)?;
+        caching.keep(&self.shared.store, &hit.entry);
+        Some(Found::Layer(held))
+    }
+
+    /// Gives the recipe that was made before anything ran.
+    fn known_recipe(&self, number: usize) -> Option<Recipe> {
+        let chain = self.shared.decided.chains.get(self.place)?;
+        chain.steps.get(number)?.clone()
+    }
+
+    /// Gives the recipe by what is really below a step and in what it takes.
+    fn real_recipe(&self, id: StepId, step: &Step, below: Key) -> Result<Option<Recipe>, Error> {
+        let shared = self.shared;
+        let stage = &shared.plan.stages[self.place];
+        let common = Common {
+            request: shared.request,
+            clock: &shared.clock,
+            ignored: &shared.ignored,
+            platform: &stage.platform,
+        };
+        let scratch = shared
+            .step_scratch(id)
+            .map_err(|e| Error::other("make a scratch directory", e))?;
+        let taken = |copy: &CopyOp| self.taken(id, step, copy, &scratch);
+        Ok(cached::recipe(&step.op, &common, below, &taken))
+    }
+
+    /// Gives what is known of what a COPY takes, now that what it takes from is there.
+    fn taken(
+        &self,
+        id: StepId,
+        step: &Step,
+        copy: &CopyOp,
+        scratch: &std::path::Path,
+    ) -> Option<cached::Known> {
+        let shared = self.shared;
+        let fetched = match copy.sources.iter().any(is_remote) {
+            true => shared.fetched(&step.op)?,
+            false => Vec::new(),
+        };
+        let content = |origin: &Origin<'_>| {
+            let identify = |source: &crate::fs::Source| shared.seen.identify(source);
+            let hash = cached::content(copy, origin, &fetched, scratch, &identify, shared.cancel);
+            Some(("content", hash?))
+        };
+        match &copy.from {
+            From::Context => content(&Origin::Context(&shared.context)),
+            From::Base(Base::Files(name)) => content(&Origin::Context(&*shared.named(name)?)),
+            From::Base(Base::Scratch) => Some(("files", cached::of_image(&[]).0)),
+            From::Base(Base::Stage(place)) => {
+                let is_all = |source: &CopySource| match source {
+                    CopySource::Path(path) => {
+                        RelPath::clean(path.as_bytes()).is_none_or(|path| path.is_root())
+                    }
+                    CopySource::Remote(_) => false,
+                };
+                let done = shared.done[*place].wait()?;
+                // To read all of a stage is more than it is worth.
+                if copy.sources.iter().any(is_all) {
+                    let layers = layers_of(shared, *place, &done.records)?;
+                    return Some(("files", cached::of_image(&layers).0));
+                }
+                done.have_content(shared, Owner::Step(id)).ok()?;
+                content(&Origin::Tree(&done.tree))
+            }
+            From::Base(base @ (Base::Image(_) | Base::Layout(_))) => {
+                let key = base::key(base, &shared.request.platform)?;
+                let base = shared.bases.resolved.get(&key)?;
+                Some(("files", cached::of_image(&base.image.rootfs.diff_ids).0))
+            }
+        }
+    }
+
+    /// Has the content of all that is below where it can be read.
+    pub(super) fn have_content_below(&self, id: StepId) -> Result<(), Error> {
+        have_content(self.shared, &self.unapplied, Owner::Step(id))
+    }
+}
+
+/// Gives the diff IDs of all layers that a stage has after these steps. None where one is not made yet
+/// and too large to wait for.
+fn layers_of(shared: &Shared<'_>, place: usize, records: &[Record]) -> Option<Vec<Digest>> {
+    let (root, platform) = root_base(&shared.plan, place);
+    let mut out = match base::key(&root, &platform) {
+        Some(key) => shared
+            .bases
+            .resolved
+            .get(&key)?
+            .image
+            .rootfs
+            .diff_ids
+            .clone(),
+        None => Vec::new(),
+    };
+    let pending = records.iter().filter_map(|record| {
+        let layer = record.layer.as_ref()?;
+        layer.peek().is_none().then_some(record.bytes)
+    });
+    if pending.fold(0, u64::saturating_add) > SMALL {
+        return None;
+    }
+    for record in records {
+        if let Some(layer) = &record.layer {
+            out.push(layer.wait()?.diff_id);
+        }
+    }
+    Some(out)
+}
+
+fn is_remote(source: &CopySource) -> bool {
+    matches!(source, CopySource::Remote(_))
+}

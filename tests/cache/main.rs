@@ -1,0 +1,238 @@
+//! The layer cache from outside: what is found, that it is right, and what goes wrong with places.
+
+#[path = "../common/base.rs"]
+mod base;
+#[path = "../common/listing.rs"]
+#[allow(dead_code)]
+mod listing;
+#[path = "../common/project.rs"]
+mod project;
+#[path = "../common/registry.rs"]
+mod registry;
+
+mod edits;
+mod trouble;
+
+use project::Project;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Output;
+
+/// What became of the steps of a build, by their text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    pub cached: Vec<String>,
+    pub made: Vec<String>,
+}
+
+/// A build that ended well.
+pub struct Made {
+    pub steps: Steps,
+    /// The manifest's digest.
+    pub digest: String,
+    /// Everything it said.
+    pub said: String,
+}
+
+/// Builds into a layout with a store of that name; `--reproducible`, so that equal images have equal
+/// digests.
+pub fn build(project: &Project, store: &str, args: &[&str]) -> Made {
+    let (output, digest) = try_build(project, store, args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {said}");
+    Made {
+        steps: steps(&said),
+        digest: digest.expect("an image"),
+        said,
+    }
+}
+
+/// Builds, and gives the digest of the image if there is one.
+pub fn try_build(project: &Project, store: &str, args: &[&str]) -> (Output, Option<String>) {
+    let layout = project.path("layout");
+    let _ = std::fs::remove_dir_all(&layout);
+    let mut command = project.command();
+    command.args(["--log-format", "json", "--no-push", "--reproducible"]);
+    command.arg("--cache-dir").arg(project.path(store));
+    command.arg("--oci-layout-path").arg(&layout).args(args);
+    let output = command.output().expect("run shutter");
+    let index = std::fs::read(layout.join("index.json")).ok();
+    let index: Option<Value> = index.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let digest = index.and_then(|index| Some(index["manifests"][0]["digest"].as_str()?.to_owned()));
+    (output, digest)
+}
+
+/// Reads what became of the steps off a log. What changes the config alone is left out.
+pub fn steps(said: &str) -> Steps {
+    let mut out = Steps::default();
+    for line in said.lines() {
+        let Ok(line) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        let text = line["text"].as_str().unwrap_or_default().to_owned();
+        let config = ["ENV", "LABEL", "ARG", "USER", "CMD", "EXPOSE", "SHELL"];
+        if config.iter().any(|word| text.starts_with(word)) {
+            continue;
+        }
+        match line["event"].as_str() {
+            Some("step-cached") => out.cached.push(text),
+            Some("step-started") => out.made.push(text),
+            _ => {}
+        }
+    }
+    out.cached.sort();
+    out.made.sort();
+    out
+}
+
+/// Gives the names and sizes of the blobs of a store.
+fn blobs(store: &Path) -> BTreeMap<String, u64> {
+    let entries = std::fs::read_dir(store.join("blobs/sha256")).expect("blobs");
+    let entries = entries.map(|entry| entry.expect("an entry"));
+    entries
+        .map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (name, entry.metadata().expect("metadata").len())
+        })
+        .collect()
+}
+
+const TWO_STAGES: &str = "\
+FROM base AS tool
+COPY src /src
+RUN cat /src/* > /tool && echo made
+FROM base
+ENV GREETING=hello
+WORKDIR /work
+RUN echo $GREETING > greeting
+COPY --from=tool /tool /bin/tool
+COPY last last
+";
+
+fn two_stages() -> Project {
+    let project = Project::new();
+    project.file("Dockerfile", TWO_STAGES);
+    project.file("src/a", "a\n").file("src/b", "b\n");
+    project.file("last", "last\n");
+    project
+}
+
+/// On an empty node, a build in which nothing changed fetches nothing but entries.
+#[test]
+fn a_build_in_which_nothing_changed_fetches_no_layer() {
+    let project = two_stages();
+    let registry = registry::start();
+    let repo = format!("{}/cache", registry.host);
+    let tag = format!("{}/image:1", registry.host);
+    let args = ["--insecure", "--cache", "--cache-repo", &repo];
+    let first = build(&project, "store", &args);
+    assert_eq!(first.steps.cached, Vec::<String>::new());
+    assert_eq!(first.steps.made.len(), 6, "{:?}", first.steps);
+    // Pushed, and not as a layout, which would want the blobs.
+    let pushed = |store: &str| {
+        let mut command = project.command();
+        command
+            .args(["--log-format", "json", "--reproducible"])
+            .args(args);
+        command.args(["--destination", &tag]);
+        command.arg("--cache-dir").arg(project.path(store));
+        command.arg("--digest-file").arg(project.path("digest"));
+        let output = project::succeed(&mut command);
+        let digest = std::fs::read_to_string(project.path("digest")).expect("a digest");
+        (steps(&String::from_utf8_lossy(&output.stderr)), digest)
+    };
+    let (again, digest) = pushed("empty");
+    // The other stage is not looked at.
+    assert_eq!(again.made, Vec::<String>::new());
+    assert_eq!(again.cached.len(), 4, "{again:?}");
+    assert_eq!(digest, first.digest);
+    let layers = std::fs::read_dir(project.path("empty/layers")).expect("layers");
+    assert_eq!(layers.count(), 0);
+    // Config, manifest, and the base's layer, which is in a layout and pushed from there.
+    let blobs = blobs(&project.path("empty"));
+    assert_eq!(blobs.len(), 3, "{blobs:?}");
+}
+
+#[test]
+fn what_is_not_wanted_is_not_looked_up() {
+    let project = two_stages();
+    let all = build(&project, "store", &["--cache"]);
+    for (args, made) in [
+        (&["--cache"][..], &[][..]),
+        // Without the flag all is made.
+        (&[], &["COPY", "COPY", "COPY", "RUN", "RUN", "WORKDIR"]),
+        (
+            &["--cache", "--cache-ttl=0s"],
+            &["COPY", "COPY", "COPY", "RUN", "RUN", "WORKDIR"],
+        ),
+        (
+            &["--cache", "--cache-copy-layers=false"],
+            &["COPY", "COPY", "COPY"],
+        ),
+        (
+            &["--cache", "--cache-run-layers=false"],
+            &["RUN", "RUN", "WORKDIR"],
+        ),
+        (
+            &["--cache", "--compression=zstd"],
+            &["COPY", "COPY", "COPY", "RUN", "RUN", "WORKDIR"],
+        ),
+    ] {
+        let got = build(&project, "store", args);
+        let words: Vec<&str> = got
+            .steps
+            .made
+            .iter()
+            .filter_map(|text| text.split(' ').next())
+            .collect();
+        assert_eq!(words, made, "{args:?}");
+        if !args.contains(&"--compression=zstd") {
+            assert_eq!(got.digest, all.digest, "{args:?}");
+        }
+    }
+}
+
+/// Whoever comes second waits for the first and takes what that one made.
+#[test]
+fn two_equal_builds_at_once_do_the_work_once() {
+    let project = Project::new();
+    project.file(
+        "Dockerfile",
+        "FROM base\nRUN --mount=type=cache,target=/c,sharing=locked echo x >> /c/log; sleep 0.3; wc -l < /c/log > /n\n\
+         RUN --mount=type=cache,target=/c,sharing=locked echo y >> /c/log; wc -l < /c/log >> /n\n",
+    );
+    let threads = 6;
+    let digests: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads)
+            .map(|number| {
+                let project = &project;
+                scope.spawn(move || {
+                    let mut command = project.command();
+                    let layout = project.path(&format!("layout{number}"));
+                    command.args(["--no-push", "--cache", "--reproducible"]);
+                    command.arg("--oci-layout-path").arg(&layout);
+                    project::succeed(&mut command);
+                    let index = std::fs::read(layout.join("index.json")).expect("an index");
+                    String::from_utf8_lossy(&index).into_owned()
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|t| t.join().expect("join"))
+            .collect()
+    });
+    assert!(digests.iter().all(|digest| *digest == digests[0]));
+    let log = registry::run(
+        "sh",
+        &[
+            "-c",
+            &format!(
+                "cat {}/caches/*/*/files/log",
+                project.path("store").display()
+            ),
+        ],
+    );
+    assert_eq!(log, "x\ny\n");
+}
