@@ -4,11 +4,13 @@
 //! A stage waits for another only where it needs it. The first error throws the build's one
 //! switch, and everything else unwinds.
 
+mod attempt;
 mod base;
 mod blobs;
 mod cached;
 mod check;
 mod deliver;
+mod error;
 mod file;
 mod image;
 mod kept;
@@ -24,7 +26,6 @@ mod wait;
 
 use crate::context::Context;
 use crate::context::fetch::Fetcher;
-use crate::dockerfile::ast::Span;
 use crate::fs::{RelPath, Time};
 use crate::layer::{Permits, Times, Unpacked};
 use crate::net::{Notice, Settings};
@@ -33,15 +34,16 @@ use crate::plan::{self, Base, Plan, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId};
 use crate::registry::Registry;
 use crate::request::{Compression, ContextSource, Request, RootOwner, RootfsChoice};
-use crate::rootfs::probe::Finding;
 use crate::sandbox::{self, Sandbox};
-use crate::store::{Bytes, Scratch, Store};
+use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
-use base::{Fetches, Key, Resolved};
-use cached::{Caching, Decided, Found, Needs, Question, Seen, Writer};
+use attempt::{Means, Prepared, attempt};
+use base::{Key, Resolved};
+use cached::{Caching, Decided, Found, Needs, Seen, Writer};
 use check::Checks;
 pub use check::{Checked, check};
-use resolve::{Bases, check_platforms, resolve_and_plan, root_base};
+pub use error::Error;
+use resolve::{check_platforms, resolve_and_plan, root_base};
 pub use roots::{Diagnosis, diagnose};
 pub use space::Amount;
 use stage::{BoxError, Done};
@@ -70,152 +72,6 @@ pub struct Identity {
     pub manifest: Descriptor,
     /// The config's digest.
     pub config: Digest,
-}
-
-/// Why a build failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A mistake in the Dockerfile.
-    #[error(transparent)]
-    Dockerfile(#[from] crate::dockerfile::Error),
-    /// A mistake that planning found.
-    #[error(transparent)]
-    Plan(#[from] crate::plan::Error),
-    /// A step failed; where it is, and why.
-    #[error("{text}")]
-    Step {
-        /// Lines of the Dockerfile.
-        span: Span,
-        /// The instruction.
-        text: String,
-        /// Why.
-        #[source]
-        source: BoxError,
-        /// At most one hint.
-        hint: Option<String>,
-    },
-    /// A command ended with something else than 0.
-    #[error("`{command}` ended with exit code {code}")]
-    Run {
-        /// Lines of the Dockerfile.
-        span: Span,
-        /// The command.
-        command: String,
-        /// The exit code; 128 and the signal's number for a signal.
-        code: i32,
-        /// What it printed last, both streams.
-        last: Vec<String>,
-    },
-    /// A registry refused or could not be reached.
-    #[error(transparent)]
-    Registry(#[from] crate::registry::Error),
-    /// The checks found something, and were told to fail then.
-    #[error("lint violation found for rules: {rules}")]
-    Checks {
-        /// Names of the rules.
-        rules: String,
-        /// Where the file says so, if it does.
-        span: Option<Span>,
-    },
-    /// No root that commands could run on works here.
-    #[error("{}", roots::refused(findings))]
-    NoRoot {
-        /// Lines of the Dockerfile with the first command.
-        span: Option<Span>,
-        /// What was found of every root that was tried.
-        findings: Vec<Finding>,
-    },
-    /// The store has not the room for what a build will put there.
-    #[error(
-        "the store {store} has {free} free, and the base images need about {need} more there: free some \
-         or put the store on a larger volume (--cache-dir)",
-        store = store.display()
-    )]
-    NoRoom {
-        /// The store.
-        store: PathBuf,
-        /// What is free.
-        free: Bytes,
-        /// What is needed.
-        need: Bytes,
-    },
-    /// The store has not even the room for an empty root.
-    #[error(
-        "the store {store} has {free} left, which is too little for any command: free some or put the \
-         store on a larger volume (--cache-dir)",
-        store = store.display()
-    )]
-    Full {
-        /// The store.
-        store: PathBuf,
-        /// What is left.
-        free: Amount,
-    },
-    /// The root directory has not the room for what a build in place will put there.
-    #[error(
-        "the root directory has {free} free, and in place the base image needs {need} there: give the \
-         container more, or use a smaller base"
-    )]
-    NoRoomInRoot {
-        /// What is free, or will be.
-        free: Amount,
-        /// What is needed.
-        need: Amount,
-    },
-    /// The store has not the room for a copy of a base image.
-    #[error(
-        "the store {store} has {free} left, and commands need {need} there for a copy of the base image: \
-         free some or put the store on a larger volume (--cache-dir)",
-        store = store.display()
-    )]
-    NoRoomForCopy {
-        /// The store.
-        store: PathBuf,
-        /// What is free.
-        free: Amount,
-        /// What is needed.
-        need: Amount,
-    },
-    /// A command took away what the builder itself needs.
-    #[error(
-        "a command has removed {dir}, where the builder itself works: leave that out of the Dockerfile, \
-         or put the store elsewhere, best on a volume (--cache-dir)",
-        dir = dir.display()
-    )]
-    Removed {
-        /// The store's directory.
-        dir: PathBuf,
-    },
-    /// SIGINT or SIGTERM.
-    #[error("cancelled")]
-    Cancelled,
-    /// Something else.
-    #[error("{action}")]
-    Other {
-        /// What was tried.
-        action: String,
-        /// Why it failed.
-        #[source]
-        source: BoxError,
-    },
-}
-
-impl Error {
-    fn other(action: impl Into<String>, source: impl Into<BoxError>) -> Error {
-        Error::Other {
-            action: action.into(),
-            source: source.into(),
-        }
-    }
-
-    fn step(span: Span, text: &str, source: impl Into<BoxError>) -> Error {
-        Error::Step {
-            span,
-            text: text.to_owned(),
-            source: source.into(),
-            hint: None,
-        }
-    }
 }
 
 /// What all threads of a build share.
@@ -338,6 +194,19 @@ impl Room {
             registry,
             scratch,
             store: Arc::new(store),
+        })
+    }
+
+    /// Makes one for another attempt. What was read of the machine is not read again: in place it is
+    /// the image's by now.
+    fn again(registry: &Registry, store: &Arc<Store>, cancel: &Cancel) -> Result<Room, Error> {
+        let scratch = store
+            .scratch()
+            .map_err(|e| Error::other("make a scratch directory", e))?;
+        Ok(Room {
+            registry: registry.again(cancel.clone())?,
+            scratch,
+            store: Arc::clone(store),
         })
     }
 }
@@ -486,7 +355,7 @@ pub fn build(
         repositories,
     };
     let caching = cached::caching(request, sink, whole)?;
-    let store = Arc::clone(&room.store);
+    let (store, registry) = (Arc::clone(&room.store), room.registry.clone());
     let seen = match &caching {
         Some(_) => Seen::open(&store, &prepared.context),
         None => Seen::default(),
@@ -514,138 +383,9 @@ pub fn build(
             }
             // Something that the cache has is of no use: once more, without it.
             cancel = whole.part().map_err(|e| Error::other("make a switch", e))?;
-            room = Room::open(request, sink, &cancel)?;
+            room = Room::again(&registry, &store, &cancel)?;
         }
     })
-}
-
-/// A build of which all is known that can be before anything of it runs.
-struct Prepared {
-    plan: Plan,
-    steps: Vec<Vec<Step>>,
-    bases: Bases,
-    /// The image that the target stands on.
-    base: Option<Arc<Resolved>>,
-    context: Arc<Context>,
-    /// The config of the image.
-    last: Image,
-    repositories: Vec<Reference>,
-    format: Format,
-    clock: Clock,
-}
-
-/// What all attempts at a build have in common.
-struct Means<'a> {
-    request: &'a Request,
-    sandbox: &'a Sandbox,
-    sink: &'a Sink,
-    caching: Option<&'a Caching>,
-    writer: Option<&'a Writer>,
-    seen: &'a Seen,
-}
-
-impl Means<'_> {
-    /// Counts what of the cache turned out to be of no use.
-    fn refused(&self) -> usize {
-        self.caching.map_or(0, Caching::refused)
-    }
-}
-
-/// Carries a build out, once.
-fn attempt(
-    prepared: &Prepared,
-    means: &Means<'_>,
-    room: Room,
-    cancel: &Cancel,
-) -> Result<Built, Error> {
-    let Means {
-        request,
-        sandbox,
-        sink,
-        caching,
-        writer,
-        seen,
-    } = *means;
-    let Prepared {
-        plan, steps, bases, ..
-    } = prepared;
-    let Room {
-        registry,
-        scratch,
-        store,
-    } = room;
-    let ignored = ignored(request);
-    let decided = match caching {
-        Some(caching) => {
-            let question = Question {
-                request,
-                plan,
-                steps,
-                bases,
-                context: &prepared.context,
-                clock: &prepared.clock,
-                ignored: &ignored,
-                store: &store,
-                scratch: &scratch.dir,
-                seen,
-                cancel,
-            };
-            cached::ask(caching, &question)
-        }
-        None => cached::without(plan, steps, request),
-    };
-    let shared = Shared {
-        format: prepared.format,
-        clock: prepared.clock.clone(),
-        gates: Gates::new(rayon::current_num_threads()),
-        in_image: in_image(plan, deliver::wants_image(request)),
-        bases: blobs::Known {
-            files: bases.keys().map(|key| (key.clone(), Slot::new())).collect(),
-            blobs: match (&prepared.base, deliver::wants_blobs(request)) {
-                (Some(base), true) => base.layers.iter().map(|_| Slot::new()).collect(),
-                _ => Vec::new(),
-            },
-            resolved: bases.clone(),
-            fetches: Fetches::default(),
-        },
-        done: plan.stages.iter().map(|_| Slot::new()).collect(),
-        failure: Failure::new(cancel),
-        remotes: remote::Remotes::new(plan, steps, &decided.stages),
-        decided,
-        caching,
-        writer,
-        seen,
-        request,
-        sandbox,
-        sink,
-        cancel,
-        store,
-        registry,
-        context: Arc::clone(&prepared.context),
-        mounts: mounts::Common::default(),
-        one_root: one_root::OneRoot::default(),
-        scratch,
-        plan: plan.clone(),
-        steps: steps.clone(),
-        ignored,
-        repositories: prepared.repositories.clone(),
-    };
-    space::check(&shared, &wanted(&shared))?;
-    if one_root::is_one(&shared) {
-        // Then they are the base's, or gone with the programs that give credentials.
-        shared.registry.read_ahead(&shared.repositories)?;
-    }
-    let result = carry_out(&shared, prepared.base.as_deref(), prepared.last.clone());
-    let result = result.map_err(|error| kept::explained(&shared, error));
-    match (result, one_root::end(&shared)) {
-        (Ok(built), cleaned) => cleaned.map(|()| built),
-        (Err(error), cleaned) => {
-            if let Err(second) = cleaned {
-                sink.message(Level::Warn, second.to_string());
-            }
-            Err(error)
-        }
-    }
 }
 
 /// Carries the plan out and delivers the image, of which `last` is the config.

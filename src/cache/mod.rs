@@ -1,6 +1,6 @@
 //! The layer cache: what a step made, by the key of all that can change it.
 //!
-//! A step's [`Key`] is one hash over framed parts ([`key`]). Under it stands an [`Entry`]: the layer
+//! A step's [`Key`] is one hash over framed parts. Under it stands an [`Entry`]: the layer
 //! the step made, its table of contents, and the parts the key was made of. An entry is the same
 //! thing in every [`Place`]: a file of the store, or an artifact in a registry or OCI layout. Places
 //! are asked from near to far, for all keys at once; what is found far is kept near.

@@ -152,7 +152,7 @@ pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) cancel: Cancel,
     proxies: Proxies,
-    authorities: Authorities,
+    authorities: Arc<Authorities>,
     ended: watch::Receiver<bool>,
     pools: Mutex<HashMap<Pool, reqwest::Client>>,
     /// Ends the thread that watches the switch.
@@ -170,6 +170,22 @@ const MAX_REDIRECTS: usize = 10;
 impl Client {
     /// Makes a client; nothing is sent, and no certificate is read, before the first request.
     pub fn new(settings: Settings, cancel: Cancel) -> Result<Client, Error> {
+        let authorities = Arc::new(Authorities::new(settings.system_roots.clone()));
+        Client::of(settings, authorities, cancel)
+    }
+
+    /// Makes the same client again for another switch. Authorities that have been read are not read
+    /// again.
+    pub fn again(&self, cancel: Cancel) -> Result<Client, Error> {
+        let authorities = Arc::clone(&self.0.authorities);
+        Client::of(self.0.settings.clone(), authorities, cancel)
+    }
+
+    fn of(
+        settings: Settings,
+        authorities: Arc<Authorities>,
+        cancel: Cancel,
+    ) -> Result<Client, Error> {
         let setup = |e: io::Error| Error::Setup(e.to_string());
         let proxies = Proxies::new(&settings.proxies)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -182,7 +198,7 @@ impl Client {
         let quit = Cancel::new().map_err(setup)?;
         watch_switch(cancel.clone(), quit.clone(), tell).map_err(setup)?;
         Ok(Client(Arc::new(Inner {
-            authorities: Authorities::new(settings.system_roots.clone()),
+            authorities,
             settings,
             cancel,
             proxies,

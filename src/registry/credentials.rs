@@ -54,11 +54,14 @@ impl Credential {
 pub(super) struct Credentials {
     inline: Option<String>,
     paths: Vec<PathBuf>,
-    files: OnceLock<Result<Vec<ConfigFile>, (String, String)>>,
+    files: Arc<OnceLock<Files>>,
     /// By helper and server.
-    helpers: Mutex<HashMap<(String, String), Asked>>,
+    helpers: Arc<Mutex<HashMap<(String, String), Asked>>>,
     cancel: Cancel,
 }
+
+/// The config files, or which of them cannot be used, and why.
+type Files = Result<Vec<ConfigFile>, (String, String)>;
 
 /// What a helper said, once it did; locked while it is asked.
 type Asked = Arc<Mutex<Option<Answer>>>;
@@ -101,8 +104,19 @@ impl Credentials {
         Credentials {
             inline: inline.filter(|text| !text.trim().is_empty()),
             paths,
-            files: OnceLock::new(),
-            helpers: Mutex::default(),
+            files: Arc::default(),
+            helpers: Arc::default(),
+            cancel,
+        }
+    }
+
+    /// Gives the same for another switch; what has been read or asked is known already.
+    pub(super) fn again(&self, cancel: Cancel) -> Credentials {
+        Credentials {
+            inline: self.inline.clone(),
+            paths: self.paths.clone(),
+            files: Arc::clone(&self.files),
+            helpers: Arc::clone(&self.helpers),
             cancel,
         }
     }

@@ -28,7 +28,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// Talks to registries for one build; shared by threads.
+/// Talks to registries for one build; shared by threads. Clones are the same client.
+#[derive(Clone)]
 pub struct Registry(Arc<Inner>);
 
 /// Whether flags for pulling or for pushing hold.
@@ -121,19 +122,33 @@ impl Registry {
         };
         let client =
             Client::new(settings, cancel.clone()).map_err(|e| Error::Setup(Box::new(e)))?;
-        Ok(Registry(Arc::new(Inner {
+        let credentials = Credentials::new(
+            options.auth_inline.clone(),
+            options.auth_files.clone(),
+            cancel,
+        );
+        Ok(Registry::of(client, credentials, options))
+    }
+
+    /// Makes the same client again for another switch. Certificates and credentials that have been
+    /// read are not read again; what registries were found to have is looked for again.
+    pub fn again(&self, cancel: Cancel) -> Result<Registry, Error> {
+        let client = self.0.client.again(cancel.clone());
+        let client = client.map_err(|e| Error::Setup(Box::new(e)))?;
+        let credentials = self.0.credentials.again(cancel);
+        Ok(Registry::of(client, credentials, self.0.options.clone()))
+    }
+
+    fn of(client: Client, credentials: Credentials, options: RegistryOptions) -> Registry {
+        Registry(Arc::new(Inner {
             client,
-            credentials: Credentials::new(
-                options.auth_inline.clone(),
-                options.auth_files.clone(),
-                cancel,
-            ),
+            credentials,
             push_retry: options.push_retry,
             options,
             hosts: Mutex::default(),
             flights: Mutex::default(),
             checked: Mutex::default(),
-        })))
+        }))
     }
 
     /// Reads now what else is read, and asks those now who else are asked, when it is first wanted: the

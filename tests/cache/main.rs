@@ -3,7 +3,6 @@
 #[path = "../common/base.rs"]
 mod base;
 #[path = "../common/listing.rs"]
-#[allow(dead_code)]
 mod listing;
 #[path = "../common/project.rs"]
 mod project;

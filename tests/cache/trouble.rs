@@ -55,7 +55,8 @@ fn a_registry_that_is_gone_costs_a_rebuild() {
 /// Whatever a registry has instead of what was put there.
 #[test]
 fn what_is_damaged_is_made_again() {
-    let damages: [(&str, fn(&[u8]) -> Vec<u8>); 4] = [
+    type Damage = fn(&[u8]) -> Vec<u8>;
+    let damages: [(&str, Damage); 4] = [
         ("cut", |bytes| bytes[..bytes.len() / 2].to_vec()),
         ("empty", |_| Vec::new()),
         ("flipped", |bytes| {
