@@ -35,7 +35,7 @@ pub(super) fn start<'scope, 'env: 'scope>(
     of: Instruction<'scope>,
     changeset: Arc<Changeset>,
     in_image: bool,
-    note: Option<Note>,
+    note: Option<Note<'scope>>,
 ) -> Pending {
     let slot: Pending = Arc::new(Slot::new());
     let pending = Arc::clone(&slot);
@@ -89,19 +89,29 @@ pub(super) fn start<'scope, 'env: 'scope>(
 }
 
 /// What is noted of a step that is carried out, for the cache.
-pub(super) struct Note {
+pub(super) struct Note<'a> {
     pub(super) made: Made,
+    /// Tells whether the contexts still have what the step is said to have taken from them.
+    pub(super) still: Box<dyn FnOnce() -> bool + Send + 'a>,
     /// The directory that the step wrote to, where it could be the layer's in the store.
     pub(super) dir: Option<PathBuf>,
     /// No other build makes the same meanwhile.
     pub(super) turn: StepTurn,
 }
 
-impl Note {
+impl Note<'_> {
     /// Keeps what the step made in the store, and lets others have it.
     fn kept(self, shared: &Shared<'_>, packed: Option<&Packed>) -> Option<Entry> {
-        let Note { made, dir, turn } = self;
+        let Note {
+            made,
+            still,
+            dir,
+            turn,
+        } = self;
         let caching = shared.caching?;
+        if !still() {
+            return None;
+        }
         if let (Some(dir), Some(packed)) = (dir, packed) {
             lock(&shared.frozen).push((packed.diff_id, dir));
         }

@@ -18,7 +18,7 @@ pub(super) use decide::{Decision, Found, Needs, decide, is_cached};
 pub(super) use held::{Held, is_hidden};
 pub(super) use keys::{Chain, Ground, chains, content, of_image};
 pub(super) use places::{Caching, Hit};
-pub(super) use recipe::{Common, Known, recipe};
+pub(super) use recipe::{CONTENT, Common, Known, recipe, takes};
 pub(super) use seen::Seen;
 pub(super) use write::{Job, Made, Writer, entry};
 
@@ -49,6 +49,8 @@ pub(super) struct Decided {
     pub(super) chains: Vec<Chain>,
     /// The tables of bases of which nothing else is wanted.
     pub(super) tables: BTreeMap<BaseKey, Vec<Toc>>,
+    /// In place, what commands see of the container instead of the image.
+    pub(super) kept: Vec<Vec<u8>>,
 }
 
 /// What a decision is made of.
@@ -190,10 +192,12 @@ pub(super) fn ask(caching: &Caching, question: &Question<'_>) -> Decided {
         cancel: question.cancel,
     };
     let platform = Platform::host();
+    let kept = super::kept::of_the_container(request, store);
     let common = Common {
         request,
         clock: question.clock,
         ignored: question.ignored,
+        kept: &kept,
         platform: &platform,
     };
     let chains = chains(&ground, &common);
@@ -234,6 +238,7 @@ pub(super) fn ask(caching: &Caching, question: &Question<'_>) -> Decided {
                 stages,
                 chains,
                 tables,
+                kept,
             };
         }
         for hit in lost {

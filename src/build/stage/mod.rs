@@ -273,11 +273,11 @@ pub(super) fn run<'scope, 'env: 'scope>(
 }
 
 /// What looking a step up came to.
-enum Sought {
+enum Sought<'scope> {
     /// It need not be carried out.
     Found(super::cached::Found),
     /// It is carried out, and what it makes is noted.
-    Missed(Option<Note>),
+    Missed(Option<Note<'scope>>),
 }
 
 /// Whether a stage goes on, or something it waited for failed elsewhere.
@@ -409,7 +409,12 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         Ok(())
     }
 
-    fn step(&mut self, id: StepId, step: &Step, mut note: Option<Note>) -> Result<Flow, Error> {
+    fn step(
+        &mut self,
+        id: StepId,
+        step: &Step,
+        mut note: Option<Note<'scope>>,
+    ) -> Result<Flow, Error> {
         let failed = |source: BoxError| Error::step(step.span, &step.text, source);
         let changeset = match &step.op {
             Op::Config => None,
@@ -495,7 +500,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         changeset: Changeset,
         on_root: bool,
         history: String,
-        note: Option<Note>,
+        note: Option<Note<'scope>>,
     ) -> Result<(), BoxError> {
         kept::warn(self.shared, &self.guard, &changeset);
         let changeset = Arc::new(changeset);
