@@ -6,7 +6,7 @@
 //! argv -> cli -> Request -+
 //! Dockerfile -> ast ------+-> plan -> Plan (stages, steps, needs)      pure: no I/O
 //!                                       |
-//!                                     build: walks the plan
+//!          cache <- keys, all at once --+-- build: walks the plan
 //!                                       v
 //!       rootfs: begin -> sandbox runs the command -> commit -> Changeset
 //!                                       v
@@ -30,7 +30,7 @@
 //! | 1 | [`request`] | what the caller asked for, validated, plain data |
 //! | 1 | [`net`] | one HTTP client: TLS, proxies, retry, redaction |
 //! | 2 | [`git`] | one commit of a remote repository, by gitoxide: fetched, checked out, kept |
-//! | 2 | [`store`] | content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks |
+//! | 2 | [`store`] | content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks, taking away |
 //! | 2 | [`plan`] | AST and request to stages and steps; config edits as pure functions |
 //! | 2 | [`changeset`] | what a step changed: ordering, merging, comparing with a tree; the slow full walk |
 //! | 2 | [`ssh`] | SSH agents for commands, keys in files and signing with them |
@@ -78,8 +78,10 @@
 //!   begins; in place, stages take turns and leave behind what later ones want.
 //! - Which root works is found out by trying ([`rootfs::probe`]), before anything is asked for and with
 //!   a command started in it; no fallback is silent.
-//!
-//! Deliberately absent so far: a cache of layers (tables of contents and diff IDs are kept for it).
+//! - With a cache the keys of all steps are known and looked up before anything runs. What is found
+//!   decides which stages are wanted, of which the files are, and of which only the tables of
+//!   contents ([`fs::Tree`]). What of the cache turns out to be of no use costs another attempt without it.
+//!   Far places are written to beside the build, by threads of their own that end last.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -88,8 +88,8 @@ fn wrong_command_lines_end_with_1_and_say_why() {
         ),
         (
             "shutter",
-            &["build", "--no-push", "--cache"],
-            &["flag --cache is not yet supported"],
+            &["build", "--no-push", "--dryrun"],
+            &["flag --dryrun is not yet supported"],
         ),
         (
             "shutter",

@@ -472,6 +472,7 @@ fn what_a_push_wants_is_read_before_the_base_comes() {
         login: Some(("me".into(), "pass".into())),
         tls: Some(made.pair("server")),
         client_ca: None,
+        notes_requests: false,
     });
     let place = Place::new(&["--env=HOME=/root", "--env=PATH=/bin:/agent"]);
     std::fs::copy(made.path("ca.pem"), place.work.join("ca.pem")).expect("copy");

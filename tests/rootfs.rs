@@ -14,6 +14,7 @@ mod user;
 
 use harness::Case;
 use operations::{Op, Tolerance};
+use shutter::changeset::Action;
 use shutter::fs::RelPath;
 use shutter::rootfs::{Error, Overlay, Rootfs};
 use stage::{Sort, Stage};
@@ -79,6 +80,8 @@ fn main() -> ExitCode {
     for sort in [Sort::Fuse, Sort::FusePlain] {
         let name = format!("{}::no_thread_is_left", sort.name());
         cases.push(Case::new(name, move || no_thread_is_left(sort)));
+        let name = format!("{}::who_reads_sees_what_is_written", sort.name());
+        cases.push(Case::new(name, move || reads_and_writes(sort)));
     }
     cases.push(Case::new(
         "overlay::too_many_layers_are_refused_in_words",
@@ -296,6 +299,90 @@ fn no_thread_is_left(sort: Sort) {
     while answering() > 0 {
         assert!(start.elapsed().as_secs() < 20, "{} are left", answering());
         std::thread::yield_now();
+    }
+}
+
+/// Whether a file is read by way of the kernel's cache, past it, or both by turns: who reads sees what
+/// was written, and a time that was set stays until somebody writes.
+fn reads_and_writes(sort: Sort) {
+    use std::fs::{File, OpenOptions, read};
+    use std::io::Write;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    let mut stage = Stage::new(sort);
+    stage.root.begin().expect("begin");
+    let root = stage::mounted(&*stage.root);
+    let write = || {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        options
+    };
+    // Of a layer and new; long and short.
+    std::fs::write(root.join("short"), "a").expect("write");
+    std::fs::write(root.join("long"), vec![b'a'; 200_000]).expect("write");
+    for name in ["file", "short", "long"] {
+        let path = root.join(name);
+        let set_time = || {
+            use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+            let past = Timespec {
+                tv_sec: 1_000_000_000,
+                tv_nsec: 0,
+            };
+            let times = Timestamps {
+                last_access: past,
+                last_modification: past,
+            };
+            utimensat(CWD, &path, &times, AtFlags::empty()).expect("set times");
+        };
+        let size = path.metadata().expect("a file").len() as usize;
+        let mut wanted = read(&path).expect("read");
+        // Read before, and written by itself.
+        let file = write().open(&path).expect("open");
+        file.write_all_at(b"b", 0).expect("write");
+        drop(file);
+        wanted[0] = b'b';
+        assert_eq!(read(&path).expect("read"), wanted, "{name}");
+        // Written while it is read, by call and by mapped page.
+        let reader = File::open(&path).expect("open");
+        let mut got = vec![0; size];
+        reader.read_exact_at(&mut got, 0).expect("read");
+        let mut file = write().append(true).open(&path).expect("open");
+        file.write_all(b"end").expect("append");
+        wanted.extend(b"end");
+        got.resize(size + 3, 0);
+        reader.read_exact_at(&mut got, 0).expect("read");
+        assert_eq!(got, wanted, "{name}");
+        let file = write().open(&path).expect("open");
+        // SAFETY: nobody shortens the file.
+        let mut map = unsafe { memmap2::MmapMut::map_mut(&file) }.expect("map");
+        map[0] = b'c';
+        wanted[0] = b'c';
+        reader.read_exact_at(&mut got, 0).expect("read");
+        assert_eq!(got, wanted, "{name}");
+        map.flush().expect("flush");
+        drop((map, file, reader));
+        assert_eq!(read(&path).expect("read"), wanted, "{name}");
+        // Set with nobody there, opened, and written to at last.
+        set_time();
+        drop(write().open(&path).expect("open"));
+        assert_eq!(path.metadata().expect("a file").mtime(), 1_000_000_000);
+        assert_eq!(read(&path).expect("read"), wanted, "{name}");
+        let file = write().open(&path).expect("open");
+        file.write_all_at(b"d", 0).expect("write");
+        drop(file);
+        assert!(path.metadata().expect("a file").mtime() > 1_000_000_000);
+        set_time();
+        File::open(&path).expect("open");
+        wanted[0] = b'd';
+        assert_eq!(read(&path).expect("read"), wanted, "{name}");
+    }
+    let changes = stage.root.commit().expect("commit").changes;
+    for name in ["file", "short", "long"] {
+        let change = changes.iter().find(|change| change.path == path(name));
+        let action = &change.expect("changed").action;
+        let Action::Put { meta, .. } = action else {
+            panic!("{action:?}");
+        };
+        assert_eq!(meta.mtime.secs, 1_000_000_000, "{name}");
     }
 }
 

@@ -3,10 +3,10 @@
 use super::base::{Fetches, Resolved};
 use super::cached::{self, Caching, Question, Seen, Writer};
 use super::resolve::Bases;
-use super::wait::{Failure, Slot};
+use super::wait::{Failure, Slot, lock};
 use super::{
     Built, Clock, Error, Gates, Room, Shared, blobs, carry_out, deliver, ignored, in_image, kept,
-    mounts, one_root, remote, space, wanted,
+    layers, mounts, one_root, remote, space, wanted,
 };
 use crate::context::Context;
 use crate::oci::{Format, Image, Reference};
@@ -15,7 +15,7 @@ use crate::progress::{Level, Sink};
 use crate::request::Request;
 use crate::sandbox::Sandbox;
 use crate::sys::Cancel;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// A build of which all is known that can be before anything of it runs.
 pub(super) struct Prepared {
@@ -113,6 +113,7 @@ pub(super) fn attempt(
         caching,
         writer,
         seen,
+        frozen: Mutex::default(),
         request,
         sandbox,
         sink,
@@ -135,7 +136,13 @@ pub(super) fn attempt(
     }
     let result = carry_out(&shared, prepared.base.as_deref(), prepared.last.clone());
     let result = result.map_err(|error| kept::explained(&shared, error));
-    match (result, one_root::end(&shared)) {
+    let ended = one_root::end(&shared);
+    let frozen = std::mem::take(&mut *lock(&shared.frozen));
+    let (store, scratch) = (Arc::clone(&shared.store), shared.let_go());
+    // No root is there any more.
+    layers::adopt(&store, frozen, cancel);
+    drop(scratch);
+    match (result, ended) {
         (Ok(built), cleaned) => cleaned.map(|()| built),
         (Err(error), cleaned) => {
             if let Err(second) = cleaned {

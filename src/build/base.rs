@@ -1,6 +1,6 @@
 //! Bases: from a name to manifest and config, and from those to unpacked layers.
 
-use super::Error;
+use super::{Error, Room};
 use crate::layer::{BaseLayer, Unpacked};
 use crate::oci::{Descriptor, Digest, Document, Image, Manifest, Platform, Reference};
 use crate::output::{LayoutImage, open_layout};
@@ -74,7 +74,7 @@ pub(super) fn resolve(
     base: &Base,
     platform: &Platform,
     request: &Request,
-    registry: &Registry,
+    room: &Room,
     sink: &Sink,
 ) -> Result<Resolved, Error> {
     let (manifest, config, place, label) = match base {
@@ -103,30 +103,157 @@ pub(super) fn resolve(
                 .parse()
                 .map_err(|e| Error::other("resolve the base", e))?;
             let _span = sink.span(Owner::Build, Work::Resolve, &reference.to_string(), None);
-            let action = || format!("resolve {reference}");
-            let fetched = registry
-                .pull_manifest(&reference, platform)
-                .map_err(|error| named(&reference, error))?;
-            let Document::Manifest(manifest) = fetched.document else {
-                return Err(Error::other(
-                    action(),
-                    "the registry gave an index for a manifest",
-                ));
+            let kept = |e| Error::other(format!("resolve {reference}"), e);
+            let found = match kept_image(&reference, platform, room)? {
+                Some(found) => found,
+                None => {
+                    let found = pull(&reference, platform, &room.registry)?;
+                    found.keep(&reference, &room.store).map_err(kept)?;
+                    found
+                }
             };
-            let config = registry.pull_small(&reference, &manifest.config)?;
-            // Blobs are asked for by digest, whatever the tag points to by then.
-            let pinned = Reference {
-                digest: Some(fetched.descriptor.digest),
-                ..reference.clone()
-            };
+            let pinned = found.pinned(&reference);
             (
-                manifest,
-                config,
+                found.manifest,
+                found.config,
                 Place::Registry(pinned),
                 reference.to_string(),
             )
         }
     };
+    known(manifest, config, place, &label)
+}
+
+/// An image as it was found.
+pub(super) struct Found {
+    /// The bytes of indexes and the manifest, the manifest's last.
+    documents: Vec<Vec<u8>>,
+    pub(super) manifest: Manifest,
+    /// The manifest's digest.
+    digest: Digest,
+    pub(super) config: Vec<u8>,
+}
+
+impl Found {
+    /// Gives what blobs are asked for by: the digest, whatever the tag points to by then.
+    pub(super) fn pinned(&self, reference: &Reference) -> Reference {
+        Reference {
+            digest: Some(self.digest),
+            ..reference.clone()
+        }
+    }
+
+    /// Keeps what was found, so that a later build asks for no more than what a tag stands for. What
+    /// names something comes after it.
+    pub(super) fn keep(
+        &self,
+        reference: &Reference,
+        store: &Store,
+    ) -> Result<(), crate::store::Error> {
+        store.put(&self.config)?;
+        for document in self.documents.iter().rev() {
+            store.put(document)?;
+        }
+        match (&reference.digest, self.documents.first()) {
+            (None, Some(first)) => store.put_name(&reference.to_string(), &Digest::of(first)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Asks a registry for an image's manifest and config.
+pub(super) fn pull(
+    reference: &Reference,
+    platform: &Platform,
+    registry: &Registry,
+) -> Result<Found, Error> {
+    let chain = registry
+        .pull_manifests(reference, platform)
+        .map_err(|error| named(reference, error))?;
+    let last = chain.last().map(|last| (&last.document, &last.descriptor));
+    let Some((Document::Manifest(manifest), descriptor)) = last else {
+        return Err(Error::other(
+            format!("resolve {reference}"),
+            "the registry gave an index for a manifest",
+        ));
+    };
+    let config = registry.pull_small(reference, &manifest.config)?;
+    Ok(Found {
+        manifest: manifest.clone(),
+        digest: descriptor.digest,
+        config,
+        documents: chain.into_iter().map(|fetched| fetched.bytes).collect(),
+    })
+}
+
+/// Gives an image whose manifest and config the store has. For one that is named by a tag the registry
+/// is asked what that stands for now.
+pub(super) fn kept_image(
+    reference: &Reference,
+    platform: &Platform,
+    room: &Room,
+) -> Result<Option<Found>, Error> {
+    let failed = |e| Error::other(format!("resolve {reference}"), e);
+    let name = reference.to_string();
+    let top = match reference.digest {
+        Some(digest) => Some(digest),
+        None => room.store.named(&name).map_err(failed)?,
+    };
+    let found = match top {
+        Some(top) => in_store(top, platform, &room.store).map_err(failed)?,
+        None => None,
+    };
+    if found.is_none() || reference.digest.is_some() {
+        return Ok(found);
+    }
+    let now = room.registry.digest(reference);
+    let now = now.map_err(|error| named(reference, error))?;
+    Ok(found.filter(|_| now == top))
+}
+
+/// Follows indexes from a digest to the manifest for a platform.
+fn in_store(
+    top: Digest,
+    platform: &Platform,
+    store: &Store,
+) -> Result<Option<Found>, crate::store::Error> {
+    let mut documents = Vec::new();
+    let mut digest = top;
+    // No registry's index lies deeper.
+    for _ in 0..4 {
+        let Some(bytes) = store.small(&digest)? else {
+            return Ok(None);
+        };
+        let document = Document::parse(&bytes, None);
+        documents.push(bytes);
+        match document {
+            Ok(Document::Manifest(manifest)) => {
+                let config = store.small(&manifest.config.digest)?;
+                return Ok(config.map(|config| Found {
+                    documents,
+                    manifest,
+                    digest,
+                    config,
+                }));
+            }
+            Ok(Document::Index(index)) => match registry::choose(&index, platform) {
+                Ok(found) => digest = found.digest,
+                // The registry's own answer names the image.
+                Err(_) => return Ok(None),
+            },
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// Checks that a manifest and a config fit each other.
+pub(super) fn known(
+    manifest: Manifest,
+    config: Vec<u8>,
+    place: Place,
+    label: &str,
+) -> Result<Resolved, Error> {
     if config.len() as u64 > MAX_CONFIG {
         return Err(Error::other(
             format!("read the config of {label}"),

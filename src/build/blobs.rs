@@ -60,21 +60,31 @@ pub(super) fn unpack_base<'scope, 'env: 'scope>(
     });
 }
 
-/// Has the layers of a stage that were found in the cache unpacked in the store.
+/// Has the layers of a stage that were found in the cache unpacked in the store, as far as anything of
+/// them is seen.
 pub(super) fn unpack_held<'scope, 'env: 'scope>(
     shared: &'scope Shared<'env>,
     scope: &'scope Scope<'scope, 'env>,
     place: usize,
 ) {
     let owner = Owner::Base(shared.plan.stages[place].index);
-    for held in shared.decided.stages[place].held() {
-        scope.spawn(move || {
-            let _pass = shared.gates.downloads.enter();
-            if !shared.cancel.is_set() {
-                shared.failure.check(held.unpack(shared, owner));
+    scope.spawn(move || {
+        let below = cached::tree_below(shared, place);
+        for (at, held) in shared.decided.stages[place].held().enumerate() {
+            let hidden = below
+                .as_ref()
+                .is_some_and(|(tree, first)| cached::is_hidden(tree, first + at));
+            if hidden {
+                continue;
             }
-        });
-    }
+            scope.spawn(move || {
+                let _pass = shared.gates.downloads.enter();
+                if !shared.cancel.is_set() {
+                    shared.failure.check(held.unpack(shared, owner));
+                }
+            });
+        }
+    });
 }
 
 /// Has the base's layers at the destinations: there, mounted, or uploaded from the store.

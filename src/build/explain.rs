@@ -1,4 +1,7 @@
 //! What a build would find in the cache, without a build.
+//!
+//! Which root commands would run on is not tried. A build in place has other keys where mounts of the
+//! container hide what the image has: it is explained with the choice said.
 
 use super::cached::{self, Explained, Question, Seen};
 use super::resolve::{check_platforms, resolve_and_plan};
@@ -41,15 +44,8 @@ pub fn explain(request: &Request, sink: &Sink, cancel: &Cancel) -> Result<Explai
             return Err(Error::other(action, "it was not fetched"));
         }
     };
-    let (plan, bases, staged) = resolve_and_plan(
-        &dockerfile,
-        plan,
-        request,
-        &room.registry,
-        &[],
-        sink,
-        cancel,
-    )?;
+    let (plan, bases, staged) =
+        resolve_and_plan(&dockerfile, plan, request, &room, &[], sink, cancel)?;
     check_platforms(&plan, &staged, &bases)?;
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();

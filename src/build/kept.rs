@@ -4,13 +4,17 @@
 use super::{Error, Shared, one_root};
 use crate::changeset::Changeset;
 use crate::context::Context;
-use crate::fs::{Kind, RelPath, Tree};
+use crate::fs::{self, Kind, RelPath, Tree};
 use crate::progress::Level;
 use crate::request::{
-    ContextSource, NamedContext, OWN_IMAGE, Output, Place, Request, SecretSource, SshSource,
+    ContextSource, NamedContext, OWN_IMAGE, Output, Place, Request, RootfsChoice, SecretSource,
+    SshSource,
 };
 use crate::rootfs::Guard;
+use crate::store::Store;
+use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,6 +53,30 @@ pub(super) fn explained(shared: &Shared<'_>, error: Error) -> Error {
         (Error::Step { span, text, .. }, Err(removed)) => Error::step(span, &text, removed),
         (_, Err(removed)) => removed,
     }
+}
+
+/// Gives the mounts of the container that commands in place see instead of what the image has there, and
+/// that no other container need have; the builder's own and the kernel's are not among them.
+pub(super) fn of_the_container(request: &Request, store: &Store) -> Vec<Vec<u8>> {
+    if request.rootfs != RootfsChoice::InPlace {
+        return Vec::new();
+    }
+    let own: Vec<PathBuf> = belongings(request)
+        .iter()
+        .map(|path| real(path))
+        .chain([store.dir().to_owned(), PathBuf::from("/kaniko")])
+        .collect();
+    let mut out: Vec<Vec<u8>> = fs::mountinfo::points()
+        .into_iter()
+        .filter(|point| {
+            let path = Path::new(OsStr::from_bytes(point));
+            let is_kernels = RelPath::clean(point).is_none_or(|path| is_the_kernels(&path));
+            !is_kernels && path.parent().is_some() && !own.iter().any(|own| path.starts_with(own))
+        })
+        .collect();
+    out.sort_unstable();
+    out.dedup();
+    out
 }
 
 /// Tells whether a path is the kernel's or the container's in any image.
@@ -149,6 +177,7 @@ fn real(path: &Path) -> PathBuf {
 /// end.
 fn belongings(request: &Request) -> Vec<PathBuf> {
     let mut out = request.keep.clone();
+    out.extend(request.beside.clone());
     if request.dockerfile.is_absolute() {
         out.push(request.dockerfile.clone());
         let mut ignore = request.dockerfile.clone().into_os_string();

@@ -1,16 +1,17 @@
 //! Layers in the making: packed beside the next step, uploaded as soon as they are whole.
 
 use super::cached::{self, Held, Job, Made};
-use super::wait::{Promise, Slot};
+use super::wait::{Promise, Slot, lock};
 use super::{Error, Shared};
 use crate::cache::Entry;
 use crate::changeset::{Changeset, State};
 use crate::dockerfile::ast::Span;
 use crate::layer::{PackOptions, Packed, pack_telling};
-use crate::oci::{Descriptor, Reference};
+use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Event, Owner, StepId, Work};
 use crate::registry::Pushed;
-use crate::store::StepTurn;
+use crate::store::{LayerSlot, StepTurn, Store};
+use crate::sys::Cancel;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub(super) fn start<'scope, 'env: 'scope>(
     of: Instruction<'scope>,
     changeset: Arc<Changeset>,
     in_image: bool,
-    note: Option<Note>,
+    note: Option<Note<'scope>>,
 ) -> Pending {
     let slot: Pending = Arc::new(Slot::new());
     let pending = Arc::clone(&slot);
@@ -88,17 +89,32 @@ pub(super) fn start<'scope, 'env: 'scope>(
 }
 
 /// What is noted of a step that is carried out, for the cache.
-pub(super) struct Note {
+pub(super) struct Note<'a> {
     pub(super) made: Made,
+    /// Tells whether the contexts still have what the step is said to have taken from them.
+    pub(super) still: Box<dyn FnOnce() -> bool + Send + 'a>,
+    /// The directory that the step wrote to, where it could be the layer's in the store.
+    pub(super) dir: Option<PathBuf>,
     /// No other build makes the same meanwhile.
     pub(super) turn: StepTurn,
 }
 
-impl Note {
+impl Note<'_> {
     /// Keeps what the step made in the store, and lets others have it.
     fn kept(self, shared: &Shared<'_>, packed: Option<&Packed>) -> Option<Entry> {
-        let Note { made, turn } = self;
+        let Note {
+            made,
+            still,
+            dir,
+            turn,
+        } = self;
         let caching = shared.caching?;
+        if !still() {
+            return None;
+        }
+        if let (Some(dir), Some(packed)) = (dir, packed) {
+            lock(&shared.frozen).push((packed.diff_id, dir));
+        }
         let entry = cached::entry(&shared.store, caching.now, made, packed)?;
         caching.keep(&shared.store, &entry);
         drop(turn);
@@ -109,6 +125,17 @@ impl Note {
     pub(super) fn keep_empty(self, shared: &Shared<'_>, step: StepId) {
         if let Some(entry) = self.kept(shared, None) {
             write(shared, step, entry, None);
+        }
+    }
+}
+
+/// Leaves what steps wrote to the store as unpacked layers, once no root is made of it any more: the
+/// next build that runs something on them need not unpack them.
+pub(super) fn adopt(store: &Store, frozen: Vec<(Digest, PathBuf)>, cancel: &Cancel) {
+    for (diff_id, dir) in frozen {
+        // Where that fails it costs the next build no more than unpacking.
+        if let Ok(LayerSlot::Vacant(slot)) = store.layer(&diff_id, cancel) {
+            let _ = slot.adopt(&dir);
         }
     }
 }

@@ -24,6 +24,7 @@ mod roots;
 mod space;
 mod stage;
 mod wait;
+mod warm;
 
 use crate::context::Context;
 use crate::context::fetch::Fetcher;
@@ -51,8 +52,9 @@ pub use roots::{Diagnosis, diagnose};
 pub use space::Amount;
 use stage::{BoxError, Done};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use wait::{Failure, Gate, Promise, Slot};
+pub use warm::{Again, Layers, Warm, Warmed, warm};
 
 /// How many uploads run at a time.
 const UPLOADS: usize = 6;
@@ -103,6 +105,8 @@ struct Shared<'a> {
     writer: Option<&'a Writer>,
     /// What is known of files from earlier builds.
     seen: &'a Seen,
+    /// Directories that could be layers' in the store, by diff ID.
+    frozen: Mutex<Vec<(Digest, PathBuf)>>,
     done: Vec<Slot<Arc<Done>>>,
     /// By place of the stage: whether its layers are part of the image.
     in_image: Vec<bool>,
@@ -180,7 +184,14 @@ struct Room {
 
 impl Room {
     fn open(request: &Request, sink: &Sink, cancel: &Cancel) -> Result<Room, Error> {
-        let store = Store::open(&request.store).map_err(|e| Error::other("open the store", e))?;
+        let mut store =
+            Store::open(&request.store).map_err(|e| Error::other("open the store", e))?;
+        if let Some(dir) = &request.beside
+            && let Err(error) = store.look_beside(dir)
+        {
+            let text = format!("nothing is read from {}: {error}", dir.display());
+            sink.message(Level::Warn, text);
+        }
         let scratch = store
             .scratch()
             .map_err(|e| Error::other("make a scratch directory", e))?;
@@ -299,7 +310,7 @@ pub fn build(
         &dockerfile,
         plan,
         request,
-        &room.registry,
+        &room,
         &repositories,
         sink,
         cancel,
@@ -572,6 +583,19 @@ fn run_stages(shared: &Shared<'_>) {
 }
 
 impl Shared<'_> {
+    /// Ends all roots and views; gives the scratch directory that they were in.
+    fn let_go(self) -> Scratch {
+        let Shared {
+            mounts,
+            done,
+            scratch,
+            ..
+        } = self;
+        drop(mounts);
+        drop(done);
+        scratch
+    }
+
     /// Tells how much of a stage's files is wanted.
     fn needs(&self, place: usize) -> Needs {
         let decision = self.decided.stages.get(place);

@@ -1,15 +1,14 @@
 //! From a plan to its bases: asking for all of them at once, and for those that their triggers name;
 //! then the steps of every stage.
 
-use super::Error;
 use super::base::{self, Key, Resolved};
 use super::layers::Instruction;
 use super::wait::Failure;
+use super::{Error, Room};
 use crate::dockerfile::ast::Dockerfile;
 use crate::oci::{Platform, Reference};
 use crate::plan::{self, Base, Op, Plan, Scope, Staged};
 use crate::progress::Sink;
-use crate::registry::Registry;
 use crate::request::Request;
 use crate::sandbox::Machine;
 use crate::sys::Cancel;
@@ -28,7 +27,7 @@ pub(super) fn resolve_and_plan(
     dockerfile: &Dockerfile,
     mut plan: Plan,
     request: &Request,
-    registry: &Registry,
+    room: &Room,
     repositories: &[Reference],
     sink: &Sink,
     cancel: &Cancel,
@@ -39,12 +38,16 @@ pub(super) fn resolve_and_plan(
             for destination in repositories {
                 let failure = &failure;
                 scope.spawn(move || {
-                    failure.check(registry.check_push(destination).map_err(Error::Registry))
+                    failure.check(
+                        room.registry
+                            .check_push(destination)
+                            .map_err(Error::Registry),
+                    )
                 });
             }
         }
         let wanted = wanted(&plan, request, &Bases::new());
-        resolve_all(wanted, dockerfile, request, registry, sink, &failure)
+        resolve_all(wanted, dockerfile, request, room, sink, &failure)
     });
     loop {
         if let Some(error) = failure.take() {
@@ -66,7 +69,7 @@ pub(super) fn resolve_and_plan(
         if wanted.is_empty() {
             break;
         }
-        let more = resolve_all(wanted, dockerfile, request, registry, sink, &failure);
+        let more = resolve_all(wanted, dockerfile, request, room, sink, &failure);
         bases.extend(more);
     }
     let mut staged: Vec<Staged> = Vec::new();
@@ -146,7 +149,7 @@ fn resolve_all(
     wanted: Wanted<'_>,
     dockerfile: &Dockerfile,
     request: &Request,
-    registry: &Registry,
+    room: &Room,
     sink: &Sink,
     failure: &Failure,
 ) -> Bases {
@@ -155,7 +158,7 @@ fn resolve_all(
             .into_iter()
             .map(|(key, (base, platform, (span, text)))| {
                 let thread = scope.spawn(move || {
-                    let resolved = base::resolve(base, platform, request, registry, sink);
+                    let resolved = base::resolve(base, platform, request, room, sink);
                     failure.check(resolved.map_err(|error| Error::Step {
                         span,
                         text: text.to_owned(),

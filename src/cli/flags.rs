@@ -49,6 +49,7 @@ pub(super) struct Typed {
     pub registry_client_certs: BTreeMap<String, String>,
     pub push_retry: Option<i64>,
     pub skip_push_permission_check: bool,
+    pub store: Option<PathBuf>,
     pub cache: bool,
     pub cache_repo: Option<String>,
     pub cache_from: Vec<String>,
@@ -58,6 +59,13 @@ pub(super) struct Typed {
     pub cache_mounts: bool,
     pub no_push_cache: bool,
     pub cache_dir: Option<PathBuf>,
+    pub max_size: Option<String>,
+    pub max_age: Option<String>,
+    pub dry_run: bool,
+    pub repair: bool,
+    pub images: Vec<String>,
+    pub unpack: bool,
+    pub json: bool,
     pub kaniko_dir: Option<PathBuf>,
     pub rootfs: Option<String>,
     pub threads: Option<i64>,
@@ -70,7 +78,6 @@ pub(super) struct Typed {
     pub check_format: Option<String>,
     pub check_error: bool,
     pub step: Option<String>,
-    pub json: bool,
     /// Deprecated spellings that were used, with today's spelling.
     pub deprecated: Vec<(&'static str, &'static str)>,
 }
@@ -148,13 +155,15 @@ pub(super) enum Group {
     Show,
     /// What `check` and `doctor` say.
     Check,
-    /// What `cache explain` says.
+    /// What `cache explain` and `store ls` say.
     Explain,
+    /// What becomes of the store.
+    Store,
 }
 
 impl Group {
     /// All groups in the order of the help, with their headings.
-    pub const ALL: [(Group, &'static str); 8] = [
+    pub const ALL: [(Group, &'static str); 9] = [
         (Group::Source, "What is built"),
         (Group::Output, "Where the image goes"),
         (Group::Image, "What the image looks like"),
@@ -163,6 +172,7 @@ impl Group {
         (Group::Show, "What is shown"),
         (Group::Check, "What is told"),
         (Group::Explain, "What is told"),
+        (Group::Store, "The store"),
     ];
 }
 
@@ -177,6 +187,30 @@ pub(super) enum Verb {
     Doctor,
     /// Says what a build would find in the cache.
     CacheExplain,
+    /// Says what is in the store.
+    StoreLs,
+    /// Takes away what is too much in the store.
+    StoreGc,
+    /// Looks whether the store is right.
+    StoreVerify,
+    /// Fills a store with images.
+    Warm,
+}
+
+impl Verb {
+    /// Gives its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Build => "build",
+            Verb::Check => "check",
+            Verb::Doctor => "doctor",
+            Verb::StoreLs => "store ls",
+            Verb::StoreGc => "store gc",
+            Verb::StoreVerify => "store verify",
+            Verb::Warm => "warmer",
+            Verb::CacheExplain => "cache explain",
+        }
+    }
 }
 
 /// The flags of a build that say which Dockerfile, and what it is built with.
@@ -192,7 +226,8 @@ const SOURCES: [&str; 8] = [
 ];
 
 /// The flags that say where a build works and on what.
-const PLACES: [&str; 6] = [
+const PLACES: [&str; 7] = [
+    "store",
     "cache-dir",
     "kaniko-dir",
     "rootfs",
@@ -200,6 +235,36 @@ const PLACES: [&str; 6] = [
     "format",
     "help",
 ];
+
+/// The flags of kaniko's warmer, besides those for registries, and one of our own.
+const WARMER: [&str; 14] = [
+    "image",
+    "dockerfile",
+    "build-arg",
+    "custom-platform",
+    "unpack",
+    "store",
+    "cache-dir",
+    "cache-ttl",
+    "force",
+    "threads",
+    "verbosity",
+    "log-format",
+    "log-timestamp",
+    "help",
+];
+
+/// The flags for registries that are about pushing.
+const PUSHES: [&str; 5] = [
+    "insecure",
+    "skip-tls-verify",
+    "push-retry",
+    "skip-push-permission-check",
+    "push-ignore-immutable-tag-errors",
+];
+
+/// The flags that say where a store lies.
+const STORES: [&str; 4] = ["store", "cache-dir", "kaniko-dir", "help"];
 
 /// One flag.
 #[derive(Clone, Copy)]
@@ -235,6 +300,20 @@ impl Flag {
                 "What FROM and --from know by this name, as for a build; only an oci-layout://DIR is \
                  looked at"
             }
+            (Verb::Warm, "dockerfile") => {
+                "Fetch the images that the stages of this one name; also http(s)://"
+            }
+            (Verb::Warm, "build-arg") => "Value of an ARG in front of FROM",
+            (Verb::Warm, "custom-platform") => {
+                "Platform of the images (default: this machine's, or what a FROM says)"
+            }
+            (Verb::Warm, "cache-dir") => {
+                "The store to be filled (default: /cache as warmer and executor, else as for a build)"
+            }
+            (Verb::Warm, "store") => "The same",
+            (Verb::Warm, "force") => {
+                "Read what is there already, and fetch again what is not as it should be"
+            }
             (Verb::Doctor, "format") => "How it is printed (default: text)",
             (Verb::Doctor, "rootfs") => {
                 "Try this one alone: overlay, fuse, inplace or chroot (default: auto, which is all of them)"
@@ -249,8 +328,18 @@ impl Flag {
     /// Tells whether a command has the flag.
     pub fn is_for(&self, verb: Verb) -> bool {
         match verb {
-            Verb::Build => !matches!(self.group, Group::Check | Group::Explain),
-            Verb::CacheExplain => !matches!(self.group, Group::Check),
+            Verb::Build => !matches!(self.group, Group::Check | Group::Store | Group::Explain),
+            Verb::CacheExplain => !matches!(self.group, Group::Check | Group::Store),
+            Verb::Warm => {
+                WARMER.contains(&self.long)
+                    || self.group == Group::Registry && !PUSHES.contains(&self.long)
+            }
+            Verb::StoreLs => STORES.contains(&self.long) || self.long == "json",
+            Verb::StoreVerify => STORES.contains(&self.long) || self.long == "repair",
+            Verb::StoreGc => {
+                STORES.contains(&self.long)
+                    || ["max-size", "max-age", "dry-run"].contains(&self.long)
+            }
             Verb::Doctor => PLACES.contains(&self.long),
             Verb::Check => self.group == Group::Check || SOURCES.contains(&self.long),
         }
@@ -317,7 +406,7 @@ const fn not_yet(
     }
 }
 
-use Group::{Check, Explain, Image, Output, Registry, Run, Show, Source};
+use Group::{Check, Explain, Image, Output, Registry, Run, Show, Source, Store};
 use Takes::{
     Choice, Chosen, CommaList, List, Map, NoChoice, NoSwitch, NoText, Number, Path, Switch, Text,
 };
@@ -586,6 +675,13 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     works(
         Run,
+        "store",
+        "DIR",
+        Path(|t| &mut t.store),
+        "Where the store of blobs, unpacked layers and caches lies (default: as for --cache-dir)",
+    ),
+    works(
+        Run,
         "cache",
         "",
         Switch(|t| &mut t.cache),
@@ -647,9 +743,10 @@ pub(super) const FLAGS: &[Flag] = &[
         "cache-dir",
         "DIR",
         Path(|t| &mut t.cache_dir),
-        "Where the store of blobs and unpacked layers lies (default, in a container: /cache where a \
-         volume is mounted there, else store/ in the executor's own directory; else /cache as executor, \
-         /.shutter in place, $XDG_CACHE_HOME/shutter, /var/cache/shutter for root)",
+        "A store of images that `warmer` filled, which is only read where --store names another one or \
+         where nothing can be written to it; else the store lies there (default, in a container: /cache \
+         where a volume is mounted there, else store/ in the executor's own directory; else /cache as \
+         executor, /.shutter in place, $XDG_CACHE_HOME/shutter, /var/cache/shutter for root)",
     ),
     works(
         Run,
@@ -742,6 +839,49 @@ pub(super) const FLAGS: &[Flag] = &[
         "STEP",
         Text(|t| &mut t.step),
         "Tell of one step alone: its number, or some of its text (default: of all)",
+    ),
+    works(
+        Store,
+        "max-size",
+        "SIZE",
+        Text(|t| &mut t.max_size),
+        "Leave no more than this: 500m, 10g, 1.5GB (thousands), 10GiB (1024s), or bytes",
+    ),
+    works(
+        Store,
+        "max-age",
+        "TIME",
+        Text(|t| &mut t.max_age),
+        "Leave nothing that no build has wanted for so long: 7d, 24h, 1h30m",
+    ),
+    works(
+        Store,
+        "dry-run",
+        "",
+        Switch(|t| &mut t.dry_run),
+        "Only say what would go",
+    ),
+    works(
+        Store,
+        "repair",
+        "",
+        Switch(|t| &mut t.repair),
+        "Drop what is wrong; builds make or fetch it again",
+    ),
+    works(
+        Store,
+        "image",
+        "IMAGE",
+        List(|t| &mut t.images),
+        "Image to fetch",
+    )
+    .short('i'),
+    works(
+        Store,
+        "unpack",
+        "",
+        Switch(|t| &mut t.unpack),
+        "Unpack the layers too; builds that can only read the store use them where they lie",
     ),
     works(
         Explain,

@@ -12,7 +12,64 @@ pub(super) fn help(called: Called, verb: Verb, columns: usize) -> String {
         Verb::Check => check(columns),
         Verb::Doctor => doctor(called, columns),
         Verb::CacheExplain => cache_explain(columns),
+        Verb::StoreLs | Verb::StoreGc | Verb::StoreVerify => store(called, columns),
+        Verb::Warm => warmer(called, columns),
     }
+}
+
+fn warmer(called: Called, columns: usize) -> String {
+    let name = match called {
+        Called::Shutter => "shutter warmer",
+        Called::Executor => "warmer",
+    };
+    let mut out = String::from(
+        "Fetches images into a store, for builds that have it as their --cache-dir.\n\n",
+    );
+    let _ = writeln!(
+        out,
+        "Usage:\n  {name} [FLAGS] --image IMAGE | --dockerfile FILE"
+    );
+    flags_of(Verb::Warm, columns, &mut out);
+    out.push_str(
+        "\nAn image is there whole or not at all. A build then asks the registry no more than what a tag\n\
+         stands for, and nothing for a digest. The exit code is 1 where an image could not be had.\n",
+    );
+    out
+}
+
+fn store(called: Called, columns: usize) -> String {
+    let name = match called {
+        Called::Shutter => "shutter",
+        Called::Executor => "executor",
+    };
+    let mut out = String::from(
+        "Sees to the store of blobs, unpacked layers and caches, beside running builds.\n\n",
+    );
+    let _ = writeln!(
+        out,
+        "Usage:\n  {name} store ls [FLAGS]       say what is in it, and when it was wanted last\n  \
+         {name} store gc [FLAGS]       take away what is over the limits, the longest unused first\n  \
+         {name} store verify [FLAGS]   look whether all of it is right"
+    );
+    for verb in [Verb::StoreLs, Verb::StoreGc, Verb::StoreVerify] {
+        let _ = writeln!(out, "\n{}:", verb.name());
+        for flag in FLAGS {
+            if flag.is_for(verb) && flag.group == Group::Store {
+                describe(flag, verb, columns, &mut out);
+            }
+        }
+    }
+    let _ = writeln!(out, "\nAll of them:");
+    for flag in FLAGS {
+        if flag.is_for(Verb::StoreLs) && flag.group != Group::Store {
+            describe(flag, Verb::StoreLs, columns, &mut out);
+        }
+    }
+    out.push_str(
+        "\nNothing goes that a running build has made or looked up, on this machine or on another that\n\
+         has the same volume. The exit code is 1 where something is wrong or could not go, else 0.\n",
+    );
+    out
 }
 
 fn check(columns: usize) -> String {
@@ -82,11 +139,13 @@ fn build(called: Called, columns: usize) -> String {
         Called::Shutter => {
             "Usage:\n  shutter build [FLAGS] [CONTEXT]\n  shutter check [FLAGS] [CONTEXT]\n  shutter doctor [FLAGS]\n  \
              shutter cache explain [FLAGS] [CONTEXT]\n  \
+             shutter store ls|gc|verify [FLAGS]\n  \
+             shutter warmer [FLAGS]\n  \
              shutter version\n  \
              shutter help\n"
         }
         Called::Executor => {
-            "Usage:\n  executor [FLAGS]\n  executor doctor [FLAGS]\n  executor version\n  executor help\n"
+            "Usage:\n  executor [FLAGS]\n  executor doctor [FLAGS]\n  executor store ls|gc|verify [FLAGS]\n  executor version\n  executor help\n"
         },
     });
     flags_of(Verb::Build, columns, &mut out);

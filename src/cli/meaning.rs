@@ -11,6 +11,7 @@ mod secret;
 use super::flags::Typed;
 use super::parse::{Called, Usage, truth};
 use super::surroundings::Surroundings;
+use crate::build::{Again, Layers, Warm};
 use crate::oci::{Format, Platform, Reference};
 use crate::request::{Compression, EPOCH, Output, Request, RootfsChoice, parse_epoch, wrong_epoch};
 use context::{Sources, scheme};
@@ -152,6 +153,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         None => None,
     };
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(|path| around.cwd.join(path));
+    let place = place::store(&typed, around, &mut warnings);
     let request = Request {
         keep: kept(&typed, around),
         ignore: ignored(&typed)?,
@@ -173,8 +175,9 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         digest_file: local(absolute(&typed.digest_file), &typed.digest_file)?,
         image_name_with_digest_file: absolute(&typed.image_name_with_digest_file),
         image_name_tag_with_digest_file: absolute(&typed.image_name_tag_with_digest_file),
+        store: place.dir,
+        beside: place.beside,
         caching: cache::caching(&typed, &pushed)?,
-        store: place::store(&typed, around, &mut warnings).dir,
         compression: compression(&typed)?,
         format,
         single_snapshot: typed.single_snapshot,
@@ -221,6 +224,76 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
     Ok((request, options))
 }
 
+/// Finds out what a store is to be filled with.
+pub(super) fn warm(typed: &Typed, around: &Surroundings) -> Result<(Warm, Options), Usage> {
+    if typed.images.is_empty() && typed.dockerfile.is_none() {
+        return Err(Usage::new("there is neither an --image nor a --dockerfile"));
+    }
+    let mut warnings: Vec<String> = typed
+        .deprecated
+        .iter()
+        // kaniko's warmer knows no other spelling.
+        .filter(|(old, _)| *old != "customPlatform")
+        .map(|(old, new)| format!("--{old} is deprecated: use --{new}"))
+        .collect();
+    environment_not_yet(around, &mut warnings)?;
+    let image = |text: &String| {
+        let parsed: Result<Reference, _> = text.parse();
+        parsed.map_err(|error| Usage::new(format!("--image: {error}")))
+    };
+    let images = typed.images.iter().map(image).collect::<Result<_, _>>()?;
+    let dockerfile = match &typed.dockerfile {
+        Some(path) if scheme(path).is_some() => path.clone(),
+        Some(path) => around.cwd.join(path),
+        None => PathBuf::new(),
+    };
+    let told = typed.cache_dir.as_ref().or(typed.store.as_ref());
+    let store = match told {
+        Some(dir) => around.cwd.join(dir),
+        None if around.called == Called::Executor => PathBuf::from("/cache"),
+        None => place::store(typed, around, &mut warnings).dir,
+    };
+    let request = Request {
+        build_args: build_args(&typed.build_args, around)?,
+        platform: platform(typed.custom_platform.as_deref())?,
+        registry: registry::registry(typed, around)?,
+        threads: threads(typed.threads)?,
+        store,
+        ..Request::local(around.cwd.clone(), dockerfile)
+    };
+    let warm = Warm {
+        request,
+        bases: typed.dockerfile.is_some(),
+        images,
+        again: match typed.force {
+            true => Again::Check,
+            false => Again::Trust,
+        },
+        layers: match typed.unpack {
+            true => Layers::Unpack,
+            false => Layers::Keep,
+        },
+    };
+    let options = Options {
+        verbosity: verbosity(typed.verbosity.as_deref()),
+        format: log_format(typed, around),
+        stamp: if typed.log_timestamp {
+            Stamp::Clock
+        } else {
+            Stamp::Elapsed
+        },
+        printed: Printed::Stdout,
+        timeline: None,
+        metadata_file: None,
+        names: Vec::new(),
+        builder_output: None,
+        termination_log: None,
+        cwd: around.cwd.clone(),
+        warnings,
+    };
+    Ok((warm, options))
+}
+
 /// Finds out where a build would work: a request of which that alone is meant, why the store lies where
 /// it does, and what is to be warned of.
 pub(super) fn place(
@@ -231,6 +304,7 @@ pub(super) fn place(
     let chosen = place::store(typed, around, &mut warnings);
     let request = Request {
         store: chosen.dir.clone(),
+        beside: chosen.beside.clone(),
         rootfs: rootfs(typed.rootfs.as_deref())?,
         root_owner: place::root_owner(typed, around),
         ..Request::local(around.cwd.clone(), PathBuf::from("Dockerfile"))

@@ -10,8 +10,10 @@ mod outputs;
 mod parse;
 mod report;
 mod show;
+mod store;
 mod surroundings;
 mod timeline;
+mod warm;
 
 use crate::build::{self, Built};
 use crate::progress::{Event, Sink};
@@ -39,7 +41,11 @@ const FAILURE: u8 = 1;
 /// Runs the program; gives the exit code.
 pub fn run(args: Vec<OsString>) -> u8 {
     let called = parse::called(args.first());
-    let words = args.get(1..).unwrap_or_default();
+    let mut words = args.get(1..).unwrap_or_default().to_vec();
+    if parse::is_warmer(args.first()) {
+        words.insert(0, "warmer".into());
+    }
+    let words = words.as_slice();
     let (verb, typed) = match parse::parse(called, words) {
         Ok(Command::Version) => {
             print(&format!("shutter {}\n", env!("CARGO_PKG_VERSION")));
@@ -53,6 +59,8 @@ pub fn run(args: Vec<OsString>) -> u8 {
         Ok(Command::Check(typed)) => (Verb::Check, *typed),
         Ok(Command::Doctor(typed)) => (Verb::Doctor, *typed),
         Ok(Command::CacheExplain(typed)) => (Verb::CacheExplain, *typed),
+        Ok(Command::Store(verb, typed)) => (verb, *typed),
+        Ok(Command::Warm(typed)) => (Verb::Warm, *typed),
         Err(usage) => {
             let format = guess_format(words);
             report::print(&Report::usage(&usage), format);
@@ -72,6 +80,8 @@ pub fn run(args: Vec<OsString>) -> u8 {
         Verb::Check => check::run(typed, &around),
         Verb::Doctor => doctor::run(typed, &around),
         Verb::CacheExplain => explain::run(typed, &around),
+        Verb::StoreLs | Verb::StoreGc | Verb::StoreVerify => store::run(verb, typed, &around),
+        Verb::Warm => warm::run(typed, &around),
     }
 }
 

@@ -51,6 +51,10 @@ pub(super) enum Command {
     Doctor(Box<Typed>),
     /// Say what a build would find in the cache.
     CacheExplain(Box<Typed>),
+    /// See to the store.
+    Store(Verb, Box<Typed>),
+    /// Fill a store with images.
+    Warm(Box<Typed>),
     /// Print the version.
     Version,
     /// Print the help of a command.
@@ -61,8 +65,15 @@ pub(super) enum Command {
 pub(super) fn called(program: Option<&OsString>) -> Called {
     match program.map(Path::new).and_then(Path::file_name) {
         Some(name) if name == OsStr::new("executor") => Called::Executor,
+        _ if is_warmer(program) => Called::Executor,
         _ => Called::Shutter,
     }
+}
+
+/// Tells whether the program is called by the name of kaniko's warmer.
+pub(super) fn is_warmer(program: Option<&OsString>) -> bool {
+    let name = program.map(Path::new).and_then(Path::file_name);
+    name == Some(OsStr::new("warmer"))
 }
 
 /// kaniko's further commands, which are refused by name.
@@ -79,6 +90,8 @@ pub(super) fn parse(called: Called, args: &[OsString]) -> Result<Command, Usage>
             format!("`executor {word}` is not yet supported"),
         )),
         (_, Some("doctor")) => with_flags(called, Verb::Doctor, rest),
+        (_, Some("store")) => of_the_store(called, rest),
+        (_, Some("warmer")) => with_flags(called, Verb::Warm, rest),
         (Called::Executor, _) => with_flags(called, Verb::Build, args),
         (Called::Shutter, Some("build")) => with_flags(called, Verb::Build, rest),
         (Called::Shutter, Some("check")) => with_flags(called, Verb::Check, rest),
@@ -104,12 +117,28 @@ pub(super) fn parse(called: Called, args: &[OsString]) -> Result<Command, Usage>
         (Called::Shutter, _) => match args.first() {
             Some(word) => Err(
                 Usage::new(format!("unknown command `{}`", word.to_string_lossy()))
-                    .hint("the commands are build, check, doctor, cache explain, version and help"),
+                    .hint("the commands are build, check, doctor, cache, store, warmer, version and help"),
             ),
             None => Err(Usage::new("there is no command").hint(
-                "try `shutter build --help`; the commands are build, check, doctor, cache explain, version and help",
+                "try `shutter build --help`; the commands are build, check, doctor, cache, store, warmer, version and help",
             )),
         },
+    }
+}
+
+/// Reads what is to be done with the store.
+fn of_the_store(called: Called, args: &[OsString]) -> Result<Command, Usage> {
+    let rest = args.get(1..).unwrap_or_default();
+    let what = args.first().map(|word| word.to_string_lossy());
+    match what.as_deref() {
+        Some("ls") => with_flags(called, Verb::StoreLs, rest),
+        Some("gc") => with_flags(called, Verb::StoreGc, rest),
+        Some("verify") => with_flags(called, Verb::StoreVerify, rest),
+        Some("-h" | "--help" | "help") => Ok(Command::Help(Verb::StoreLs)),
+        Some(word) => Err(Usage::new(format!("unknown command `store {word}`"))
+            .hint("the commands are store ls, store gc and store verify")),
+        None => Err(Usage::new("there is no command after `store`")
+            .hint("the commands are store ls, store gc and store verify")),
     }
 }
 
@@ -129,6 +158,10 @@ fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, 
                 typed.deprecated.push((spelling, flag.long));
             }
             for value in values {
+                if (verb, flag.long) == (Verb::Warm, "cache-ttl") {
+                    lifetime(value)?;
+                    continue;
+                }
                 take(flag, spelling, value, &mut typed)?;
             }
         }
@@ -142,10 +175,10 @@ fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, 
         .into_iter()
         .flatten();
     if let Some(word) = words.next() {
-        if verb == Verb::Doctor {
-            let word = word.to_string_lossy();
+        if !matches!(verb, Verb::Build | Verb::Check) {
+            let (name, word) = (verb.name(), word.to_string_lossy());
             return Err(Usage::new(format!(
-                "doctor takes flags alone, not `{word}`"
+                "{name} takes flags alone, not `{word}`"
             )));
         }
         if called == Called::Executor {
@@ -169,7 +202,21 @@ fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, 
         Verb::Check => Command::Check(Box::new(typed)),
         Verb::Doctor => Command::Doctor(Box::new(typed)),
         Verb::CacheExplain => Command::CacheExplain(Box::new(typed)),
+        Verb::StoreLs | Verb::StoreGc | Verb::StoreVerify => Command::Store(verb, Box::new(typed)),
+        Verb::Warm => Command::Warm(Box::new(typed)),
     })
+}
+
+/// Checks how long kaniko's warmer would take an image for fresh. Here a tag is always asked for, and
+/// what has a digest does not age.
+fn lifetime(value: &OsStr) -> Result<(), Usage> {
+    let text = value.to_string_lossy();
+    match super::store::age(&text) {
+        Some(_) => Ok(()),
+        None => Err(Usage::new(format!(
+            "--cache-ttl: `{text}` is no time: 336h or 7d is wanted"
+        ))),
+    }
 }
 
 /// Refuses the flags that do not work yet, all at once and by name.
@@ -239,7 +286,10 @@ fn refusal(error: &clap::Error, verb: Verb) -> Usage {
                 _ if verb != Verb::Build && FLAGS.iter().any(of_build) => {
                     let what = match verb {
                         Verb::Doctor => "the doctor",
-                        _ => "a check",
+                        Verb::StoreLs | Verb::StoreGc | Verb::StoreVerify => "a store",
+                        Verb::Warm => "the warmer",
+                        Verb::CacheExplain => "an explanation",
+                        Verb::Build | Verb::Check => "a check",
                     };
                     usage.hint(format!(
                         "it is a flag of `shutter build`, which means nothing for {what}"

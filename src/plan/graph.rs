@@ -84,6 +84,11 @@ pub fn graph_with(
     graph_of(dockerfile, request, triggers, Reach::Target)
 }
 
+/// Makes the graph of all stages, whether or not the last one needs them.
+pub fn graph_of_all(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Error> {
+    graph_of(dockerfile, request, &|_, _| Vec::new(), Reach::All)
+}
+
 pub(super) fn graph_of(
     dockerfile: &Dockerfile,
     request: &Request,

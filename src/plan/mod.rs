@@ -29,7 +29,7 @@ use std::collections::HashMap;
 pub use args::{Scope, idle_args, proxies};
 pub use check::{Checked, check, foreign_base, ignored, options, options_at};
 pub use chmod::Chmod;
-pub use graph::{Triggers, graph, graph_with, meant, platform};
+pub use graph::{Triggers, graph, graph_of_all, graph_with, meant, platform};
 pub use idle::unused;
 pub use steps::{bases, steps};
 

@@ -14,6 +14,7 @@ mod pull;
 mod push;
 
 pub use error::{Error, Refused};
+pub use pull::choose;
 
 use crate::net::{Client, Settings, SystemRoots};
 use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
@@ -174,7 +175,26 @@ impl Registry {
     /// with the one the registry names. An image that is not in an index is given whatever its
     /// platform is, which only its config says.
     pub fn pull_manifest(&self, image: &Reference, platform: &Platform) -> Result<Fetched, Error> {
-        pull::manifest(&self.0, image, platform)
+        let mut chain = pull::manifests(&self.0, image, platform)?;
+        chain.pop().ok_or_else(|| {
+            Error::content(&format!("pull manifest {image}"), "there is no manifest")
+        })
+    }
+
+    /// Does what `pull_manifest` does and gives the indexes on the way too, the first one first; the
+    /// manifest is the last.
+    pub fn pull_manifests(
+        &self,
+        image: &Reference,
+        platform: &Platform,
+    ) -> Result<Vec<Fetched>, Error> {
+        pull::manifests(&self.0, image, platform)
+    }
+
+    /// Asks what an image's name stands for, without fetching it; `None` where the registry does not
+    /// say.
+    pub fn digest(&self, image: &Reference) -> Result<Option<Digest>, Error> {
+        pull::digest(&self.0, image)
     }
 
     /// Fetches a small blob whole and verifies it; the bound is that of manifests.

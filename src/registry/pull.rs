@@ -19,12 +19,13 @@ const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json";
 
-/// Fetches a manifest, following an index to the platform.
-pub(super) fn manifest(
+/// Fetches a manifest, following an index to the platform; gives all on the way, the manifest last.
+pub(super) fn manifests(
     inner: &Inner,
     image: &Reference,
     platform: &Platform,
-) -> Result<Fetched, Error> {
+) -> Result<Vec<Fetched>, Error> {
+    let mut chain = Vec::new();
     let host = inner.host(&image.registry, Direction::Pull)?;
     let mut selector = image.selector();
     let mut expected = image.digest;
@@ -34,7 +35,8 @@ pub(super) fn manifest(
             one_manifest(inner, &host, image, &selector, expected, &what)
         })?;
         let Document::Index(index) = &fetched.document else {
-            return Ok(fetched);
+            chain.push(fetched);
+            return Ok(chain);
         };
         let found = choose(index, platform).map_err(|have| Error::Platform {
             image: image.to_string(),
@@ -43,11 +45,30 @@ pub(super) fn manifest(
         })?;
         selector = found.digest.to_string();
         expected = Some(found.digest);
+        chain.push(fetched);
     }
     Err(Error::content(
         &format!("pull manifest {image}"),
         format!("indexes lie more than {MAX_DEPTH} deep within each other"),
     ))
+}
+
+/// Asks what a name stands for.
+pub(super) fn digest(inner: &Inner, image: &Reference) -> Result<Option<Digest>, Error> {
+    let host = inner.host(&image.registry, Direction::Pull)?;
+    let selector = image.selector();
+    let what = format!("look up {}", named(image, &selector));
+    let path = format!("/v2/{}/manifests/{selector}", image.repository);
+    let accept = || vec![(ACCEPT, ACCEPTED.to_owned())];
+    let answer = inner.client.retry(0, |_| {
+        ask(inner, &host, image, Method::HEAD, &what, &path, accept())
+    })?;
+    // Whatever else it says, a fetch says it better.
+    if answer.response.status != 200 {
+        return Ok(None);
+    }
+    let digest = answer.response.header("docker-content-digest");
+    Ok(digest.and_then(|text| text.parse().ok()))
 }
 
 fn named(image: &Reference, selector: &str) -> String {
@@ -146,7 +167,7 @@ fn is_schema_1(bytes: &[u8], media_type: Option<&str>) -> bool {
 /// Chooses the entry of an index that serves a platform best: the very variant, then one without
 /// a variant, then any that is accepted, then for `arm` the highest variant below. Of equals the
 /// first. Where no entry names a platform and there is one only, it is that.
-fn choose<'a>(index: &'a Index, wanted: &Platform) -> Result<&'a Descriptor, Vec<Platform>> {
+pub fn choose<'a>(index: &'a Index, wanted: &Platform) -> Result<&'a Descriptor, Vec<Platform>> {
     fn arm(p: &Platform) -> Option<u32> {
         match (p.architecture.as_str(), p.variant.as_deref()) {
             ("arm", Some(variant)) => variant.strip_prefix('v')?.parse().ok(),
@@ -195,12 +216,24 @@ fn get(
     path: &str,
     headers: Vec<(HeaderName, String)>,
 ) -> Result<Answer, Error> {
+    ask(inner, host, image, Method::GET, what, path, headers)
+}
+
+fn ask(
+    inner: &Inner,
+    host: &Host,
+    image: &Reference,
+    method: Method,
+    what: &str,
+    path: &str,
+    headers: Vec<(HeaderName, String)>,
+) -> Result<Answer, Error> {
     host.call(
         &inner.client,
         &inner.credentials,
         &Call {
             what,
-            method: Method::GET,
+            method,
             url: host.url(&inner.client, path)?,
             headers,
             body: Body::Nothing,

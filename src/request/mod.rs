@@ -268,6 +268,8 @@ pub struct Request {
     pub image_name_tag_with_digest_file: Option<PathBuf>,
     /// Where the store lies.
     pub store: PathBuf,
+    /// A store that is read besides, and never written to.
+    pub beside: Option<PathBuf>,
     /// What is looked up instead of made again; none where all is made.
     pub caching: Option<Caching>,
     /// How layers are compressed.
@@ -351,6 +353,7 @@ impl Request {
             image_name_with_digest_file: None,
             image_name_tag_with_digest_file: None,
             store: PathBuf::new(),
+            beside: None,
             caching: None,
             compression: Compression::Gzip(1),
             format: None,

@@ -104,6 +104,12 @@ pub trait Rootfs: Send {
     /// where the strategy can. Nothing of the step runs any more when this is called. Without a
     /// step there is no change.
     fn commit(&mut self) -> Result<Changeset, Error>;
+    /// Gives the directory with what the last step wrote, where it is one that could be a layer's: in
+    /// overlay form, and with nothing in it that is found elsewhere. It stays where it is for as long
+    /// as the root is there.
+    fn frozen(&self) -> Option<&Path> {
+        None
+    }
     /// Throws away what was written since `begin`.
     fn discard(&mut self) -> Result<(), Error>;
     /// Puts a settled changeset that no command made (COPY, ADD, WORKDIR) into the root as a layer

@@ -3,14 +3,14 @@
 //! A cache is known by a key, and has as many copies as were wanted at the same time by those who
 //! do not share. A copy is in use as long as somebody holds its lock.
 
+use super::gate::{note, now};
 use super::remove::remove_tree;
 use super::session::{Session, make_dir};
-use super::slot::{lock, pause};
+use super::slot::{is_at, lock, open_lock, pause};
 use super::{CACHES, Error, owned_room};
 use crate::sys::Cancel;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -56,8 +56,8 @@ impl CacheKey {
 pub struct Cache {
     /// The directory.
     pub dir: PathBuf,
-    /// Held for its lock, which lies where no command sees it.
-    _lock: File,
+    /// Held for its lock, which lies where no command sees it. Its time is that of the last use.
+    lock: File,
 }
 
 /// What fills a new copy, which is an empty directory with mode 0700.
@@ -73,24 +73,34 @@ pub(super) fn take(
     cancel: &Cancel,
 ) -> Result<Cache, Error> {
     let room = session.store.join(owned_room(CACHES)).join(&key.hex);
-    match make_dir(&room) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(session.fail("create", &room, e));
-        }
-        _ => {}
-    }
     let mut told = false;
     loop {
         let choice = room.join("lock");
-        let guard = open_lock(&choice).map_err(|e| session.fail("open", &choice, e))?;
+        let guard = match open_lock(&choice) {
+            // The whole cache has just been taken away, or it is the first.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                match make_dir(&room) {
+                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(session.fail("create", &room, e));
+                    }
+                    _ => {}
+                }
+                continue;
+            }
+            other => other.map_err(|e| session.fail("open", &choice, e))?,
+        };
         lock(&guard, cancel)
             .map_err(|e| session.fail("lock", &choice, e))?
             .ok_or(Error::Cancelled)?;
+        if !is_at(&guard, &choice) {
+            continue;
+        }
         let copies = copies(&room).map_err(|e| session.fail("list", &room, e))?;
         for number in &copies {
             let copy = room.join(number.to_string());
             let found = try_copy(&copy, sharing).map_err(|e| session.fail("lock", &copy, e))?;
             if let Some(cache) = found {
+                note(&cache.lock, now()).map_err(|e| session.fail("note the use of", &copy, e))?;
                 if !cache.dir.exists() {
                     refill(session, &cache, key, fill)?;
                 }
@@ -122,14 +132,19 @@ pub(super) fn take_again(
     dir: &Path,
     sharing: CacheSharing,
 ) -> Result<Option<Cache>, Error> {
-    let Some(copy) = dir.parent().filter(|_| dir.is_dir()) else {
+    let Some(copy) = dir.parent() else {
         return Ok(None);
     };
-    try_copy(copy, sharing).map_err(|e| session.fail("lock", copy, e))
+    let found = match try_copy(copy, sharing) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        found => found.map_err(|e| session.fail("lock", copy, e))?,
+    };
+    // It may have been taken away meanwhile.
+    Ok(found.filter(|cache| is_at(&cache.lock, &copy.join("lock")) && cache.dir.is_dir()))
 }
 
 /// Gives the numbers of the copies there are, in order.
-fn copies(room: &Path) -> io::Result<Vec<u32>> {
+pub(super) fn copies(room: &Path) -> io::Result<Vec<u32>> {
     let mut out = Vec::new();
     for entry in fs::read_dir(room)? {
         let number = entry?
@@ -140,16 +155,6 @@ fn copies(room: &Path) -> io::Result<Vec<u32>> {
     }
     out.sort_unstable();
     Ok(out)
-}
-
-fn open_lock(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
 }
 
 /// Locks a file as its use wants it; `None` where somebody else's use forbids it.
@@ -172,7 +177,7 @@ fn try_copy(copy: &Path, sharing: CacheSharing) -> io::Result<Option<Cache>> {
     let lock = open_lock(&copy.join("lock"))?;
     Ok(try_lock(&lock, sharing)?.map(|()| Cache {
         dir: copy.join("files"),
-        _lock: lock,
+        lock,
     }))
 }
 
@@ -225,7 +230,7 @@ fn make(
         fs::rename(&dir, place).map_err(|e| session.fail("put in place", place, e))?;
         Ok(Cache {
             dir: place.join("files"),
-            _lock: lock,
+            lock,
         })
     };
     let result = made();

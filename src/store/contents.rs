@@ -52,6 +52,16 @@ pub struct Contents {
     begun: SystemTime,
 }
 
+fn is_whole(checksum: &[u8], records: &[u8]) -> bool {
+    records.len().is_multiple_of(RECORD) && checksum == blake3::hash(records).as_bytes()
+}
+
+/// Tells whether the bytes of such a file are what was written.
+pub(super) fn is_right(bytes: &[u8]) -> bool {
+    let (checksum, records) = bytes.split_at(CHECKSUM.min(bytes.len()));
+    is_whole(checksum, records)
+}
+
 impl Store {
     /// Gives what is known of the files below a directory. What is damaged is as good as nothing.
     pub fn contents(&self, dir: BorrowedFd<'_>) -> Contents {
@@ -77,11 +87,11 @@ impl Store {
         name.update(format!("{:?}", system.f_fsid).as_bytes());
         let name = name.finalize().to_hex().to_string();
         let place = self.dir().join(CONTENTS).join(name);
-        let small = fs::metadata(&place).is_ok_and(|meta| meta.len() <= MAX);
+        let held = self.session.hold(&place).ok().flatten();
+        let small = held.is_some_and(|meta| meta.len() <= MAX);
         if small && let Ok(mut bytes) = fs::read(&place) {
             let records = bytes.split_off(CHECKSUM.min(bytes.len()));
-            let whole = records.len().is_multiple_of(RECORD);
-            if whole && bytes == blake3::hash(&records).as_bytes() {
+            if is_whole(&bytes, &records) {
                 out.known = records;
             }
         }

@@ -73,7 +73,7 @@ impl Ingest {
     pub fn commit_as(self, digest: &Digest) -> Result<u64, Error> {
         let place = super::blob_path(&self.session.store, digest);
         // Also over one that is there: its size says little of what is in it.
-        fs::rename(&self.path, &place).map_err(|e| self.session.fail("put in place", &place, e))?;
+        self.session.place(&self.path, &place)?;
         Ok(self.size)
     }
 

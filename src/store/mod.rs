@@ -1,4 +1,5 @@
-//! Content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks.
+//! Content-addressed blobs, unpacked layers and the caches of commands on disk: ingest, locks, and
+//! taking away what nobody wants any more.
 //!
 //! ```text
 //! STORE/
@@ -10,47 +11,97 @@
 //!   refs/HEX/HEX              descriptor of a blob that is a compressed form of a diff ID
 //!   steps/HEX                 what a step made, by its key (`cache`)
 //!   contents/HEX              what the files of a context had in them
+//!   names/HEX                 what an image's name stood for last: a manifest or an index
 //!   tmp/NAME/                 what one opening of the store is making; the directory is locked
 //!   run/NAME/                 scratch directories of running builds, locked likewise
 //!   locks/HEX                 one file a unit of work that is done once
+//!   locks/gate                the gate; its time is the store's clock
 //!   caches/HEX/               a directory that commands keep between builds, by id and beginning
 //!     id                      its id
 //!     lock                    held while a copy is chosen or made
 //!     N/files/                the Nth copy
 //!     N/lock                  held while that is in use
+//!   .trial-NAME/              a scratch directory of somebody who only tries something, locked
 //! ```
 //!
 //! Everything is made in `tmp/` and renamed into place, so a name outside of `tmp/` and `run/` is
 //! whole whenever a process is killed. Locks are `flock`s: they end with the process that holds
-//! them, and `open` clears away what lies there without one.
+//! them, on whatever machine that is, and `open` clears away what lies there without one.
+//!
+//! # What is taken away, and what never is
+//!
+//! When something was wanted last is its time of modification: a blob's, a toc's and a step's own,
+//! that of its lock for a layer and for a copy of a cache. Whoever looks something up notes the time
+//! where what is noted is older than its own opening of the store, so at most once a build.
+//!
+//! [`Store::collect`] takes away by renaming into its own directory in `tmp/`; the removal comes after.
+//! Killed anywhere, it leaves names that are whole and a directory that the next `open` clears away.
+//! A blob's notes in `refs/` go before it.
+//!
+//! It never takes what an opening S of the store that has not ended has put in place or looked up.
+//! All of these pass the gate, together; who takes away passes it alone, for a few milliseconds, and
+//! takes only what was wanted before every opening began that has not ended, itself included:
+//!
+//! 1. The clock (`locks/gate`) never goes back. S turns it on, alone in the gate, and its beginning is
+//!    the time that is there then. So whatever is noted later, by anyone, is not before S's beginning,
+//!    however the clocks of machines differ that share the store.
+//! 2. Then S locks its directory in `tmp/`, whose name says the beginning, before it looks anything up.
+//! 3. What S put in place or looked up has a time not before S's beginning when S leaves the gate, and
+//!    by 1 no time that comes later is before it.
+//! 4. Who takes something away after that finds S's directory locked, reads the beginning off its name,
+//!    and leaves what is not older. Who took it before S was in the gate has renamed it by then, and S
+//!    does not find it. Nobody takes anything while S is in the gate.
+//!
+//! So nobody waits for a whole collection, and builds do not wait for each other. What lies below a
+//! mounted overlay was looked up by the build that mounted it. A copy of a cache is in use as long as
+//! its lock is held, and only then. Who can write nothing, since the store is on a volume that is
+//! mounted read-only, holds a lock on the very file or directory it reads, which whoever takes away
+//! tries first.
+//!
+//! All this asks of a file system is that it keeps times and that `flock` works between all who share
+//! it; one over a network must show a file's time anew when it is opened.
+//!
+//! # Power cuts
 //!
 //! Nothing is synced to the disk. After a power cut the file system may have kept a name and lost
-//! its bytes; a blob is then found out by its size or by the registry that it is pushed to. Whoever
-//! cannot live with that removes the store, which costs no more than a slower build.
+//! its bytes; a blob is then found out by its size or by the registry that it is pushed to, or by
+//! [`verify`]. Whoever cannot live with that removes the store, which costs no more than a slower
+//! build.
 
+mod beside;
 mod caches;
+mod collect;
 mod contents;
+mod gate;
 mod ingest;
+mod names;
 mod remove;
 mod session;
 mod slot;
 mod space;
 mod steps;
+mod stock;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use caches::{Cache, CacheKey, CacheSharing, Fill};
+pub use collect::{Collected, Doing, Limits};
 pub use contents::Contents;
 pub use ingest::Ingest;
 pub use remove::remove_tree;
 pub use slot::{LayerSlot, Scratch, VacantLayer};
 pub use space::{Bytes, Fitness, Space, Trial, fitness, space, unpacked_size};
 pub use steps::StepTurn;
+pub use stock::{Item, Kind, Stock, stock};
+pub use verify::{Fault, Stays, verify};
 
 use crate::fs::{Ids, Toc};
 use crate::oci::{Descriptor, Digest, Sha256};
 use crate::sys::Cancel;
-use session::{Session, locked_dir};
+use beside::Beside;
+use gate::Gate;
+use session::{Session, abandoned, locked_dir};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
@@ -64,6 +115,7 @@ const LAYERS: &str = "layers";
 const REFS: &str = "refs";
 const LOCKS: &str = "locks";
 const CACHES: &str = "caches";
+const NAMES: &str = "names";
 const RUN: &str = "run";
 const STEPS: &str = "steps";
 const CONTENTS: &str = "contents";
@@ -168,6 +220,7 @@ impl Error {
 pub struct Store {
     session: Arc<Session>,
     sweeper: Option<JoinHandle<()>>,
+    beside: Option<Beside>,
 }
 
 impl Store {
@@ -186,7 +239,7 @@ impl Store {
         let dir = dir.canonicalize().map_err(|e| fail("open", dir, e))?;
         check_version(&dir)?;
         let rooms = [
-            "blobs", BLOBS, TOCS, REFS, STEPS, CONTENTS, "tmp", RUN, LOCKS,
+            "blobs", BLOBS, TOCS, REFS, STEPS, CONTENTS, NAMES, "tmp", RUN, LOCKS,
         ]
         .map(str::to_owned);
         for room in rooms
@@ -217,6 +270,7 @@ impl Store {
         Ok(Store {
             session: Arc::new(session),
             sweeper,
+            beside: None,
         })
     }
 
@@ -229,9 +283,19 @@ impl Store {
     /// directories now, which go with this opening of the store. `None` where somebody else has the
     /// store open, who may be reading them. Who wants such a layer later unpacks it again.
     pub fn take_layers(&self, dirs: &[PathBuf]) -> Result<Option<Vec<PathBuf>>, Error> {
-        if !self.session.is_alone() {
+        let gate = Gate::alone(self.dir())
+            .map_err(|e| self.session.fail("lock", &self.dir().join(gate::GATE), e))?;
+        if !self.session.is_alone(&gate) || !dirs.iter().all(|dir| dir.starts_with(self.dir())) {
             return Ok(None);
         }
+        // Who can only read the store has no directory in it, but locks what it reads.
+        let Some(_locks) = dirs
+            .iter()
+            .map(|dir| abandoned(dir))
+            .collect::<Option<Vec<_>>>()
+        else {
+            return Ok(None);
+        };
         let take = |dir: &PathBuf| {
             let to = self.session.name();
             fs::rename(dir, &to).map_err(|e| self.session.fail("take out", dir, e))?;
@@ -243,17 +307,20 @@ impl Store {
     /// Gives a blob's file where the store has it with just this size; one of another size is dropped.
     pub fn blob(&self, digest: &Digest, size: u64) -> Result<Option<PathBuf>, Error> {
         let path = blob_path(self.dir(), digest);
-        match fs::symlink_metadata(&path) {
-            Ok(meta) if meta.is_file() && meta.len() == size => Ok(Some(path)),
-            Ok(_) => match fs::remove_file(&path) {
+        match self.session.hold(&path)? {
+            Some(meta) if meta.is_file() && meta.len() == size => Ok(Some(path)),
+            Some(_) => match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     Err(self.session.fail("drop the damaged blob", &path, e))
                 }
-                _ => Ok(None),
+                _ => Ok(self.blob_beside(digest, size)),
             },
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(self.session.fail("look up", &path, e)),
+            None => Ok(self.blob_beside(digest, size)),
         }
+    }
+
+    fn blob_beside(&self, digest: &Digest, size: u64) -> Option<PathBuf> {
+        self.beside.as_ref()?.blob(digest, size)
     }
 
     /// Gives a blob's file as `blob` does, where all of it is what its digest says; one that is not is
@@ -284,6 +351,12 @@ impl Store {
         }
         if hash.finish() == *digest {
             return Ok(Some(path));
+        }
+        if let Some(beside) = &self.beside
+            && !path.starts_with(self.dir())
+        {
+            beside.refuse(digest);
+            return Ok(None);
         }
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(fail("drop the damaged blob", e)),
@@ -318,9 +391,13 @@ impl Store {
     /// Gives the table of contents of a layer. One that cannot be read is as good as none.
     pub fn toc(&self, diff_id: &Digest) -> Result<Option<Toc>, Error> {
         let path = self.dir().join(TOCS).join(diff_id.hex());
+        let beside = || self.beside.as_ref()?.toc(diff_id);
+        if self.session.hold(&path)?.is_none() {
+            return Ok(beside());
+        }
         match Toc::open(&path) {
             Ok(toc) => Ok(Some(toc)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(beside()),
             Err(e)
                 if matches!(
                     e.kind(),
@@ -328,7 +405,7 @@ impl Store {
                 ) =>
             {
                 let _ = fs::remove_file(&path);
-                Ok(None)
+                Ok(beside())
             }
             Err(e) => Err(self.session.fail("open", &path, e)),
         }
@@ -344,14 +421,15 @@ impl Store {
     /// another thread or process unpacks the same one, whose lock dies with it, or until the build
     /// is cancelled.
     pub fn layer(&self, chain_id: &Digest, cancel: &Cancel) -> Result<LayerSlot, Error> {
-        slot::layer(&self.session, chain_id, cancel)
+        let beside = || self.beside.as_ref()?.layer(chain_id);
+        slot::layer(&self.session, chain_id, &beside, cancel)
     }
 
     /// Makes an empty directory for a running build; it goes when the value is dropped, or by the
     /// next `open` of the store where the process died.
     pub fn scratch(&self) -> Result<Scratch, Error> {
         let run = self.dir().join(RUN);
-        let (dir, lock) = locked_dir(&run)
+        let (dir, lock) = locked_dir(&run, self.session.start)
             .map_err(|e| self.session.fail("create a scratch directory in", &run, e))?;
         Ok(Scratch { dir, lock })
     }
@@ -377,21 +455,29 @@ impl Store {
         caches::take_again(&self.session, dir, sharing)
     }
 
-    /// Notes that a blob is the compressed form of a diff ID.
+    /// Notes that a blob of the store is the compressed form of a diff ID.
     pub fn note_blob(&self, diff_id: &Digest, blob: &Descriptor) -> Result<(), Error> {
         let dir = self.dir().join(REFS).join(diff_id.hex());
+        let place = dir.join(blob.digest.hex());
+        // One pass for all of it: who takes blobs away has either read this note, or finds that the
+        // blob was wanted since it began.
+        let gate = self.session.gate()?;
+        let path = blob_path(self.dir(), &blob.digest);
+        match gate.now().and_then(|now| gate::note_at(&path, now)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(|e| self.session.fail("note the use of", &path, e))?,
+        }
+        if place.exists() {
+            return Ok(());
+        }
         match session::make_dir(&dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(self.session.fail("create", &dir, e));
             }
             _ => {}
         }
-        let place = dir.join(blob.digest.hex());
-        if place.exists() {
-            return Ok(());
-        }
         let json = serde_json::to_vec(blob).unwrap_or_default();
-        self.session.write_file(&place, &json)
+        self.session.write_file_in(&gate, &place, &json)
     }
 
     /// Gives the blobs noted as compressed forms of a diff ID that the store still has, in order of
@@ -399,12 +485,13 @@ impl Store {
     pub fn blobs_of(&self, diff_id: &Digest) -> Result<Vec<Descriptor>, Error> {
         let dir = self.dir().join(REFS).join(diff_id.hex());
         let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Ok(entries) => Some(entries),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(self.session.fail("list", &dir, e)),
         };
-        let mut out = Vec::new();
-        for entry in entries {
+        let beside = self.beside.as_ref();
+        let mut out = beside.map_or(Vec::new(), |beside| beside.blobs_of(diff_id));
+        for entry in entries.into_iter().flatten() {
             let path = entry
                 .map_err(|e| self.session.fail("list", &dir, e))?
                 .path();
@@ -420,6 +507,7 @@ impl Store {
             }
         }
         out.sort_by_key(|blob| blob.digest);
+        out.dedup_by_key(|blob| blob.digest);
         Ok(out)
     }
 }
@@ -445,8 +533,8 @@ fn is_known(name: &OsStr) -> bool {
         || bytes.starts_with(space::TRIAL.as_bytes())
 }
 
-/// Checks the version file, or writes it into a directory that has nothing else.
-fn check_version(dir: &Path) -> Result<(), Error> {
+/// Tells whether a directory is a store; one that is not there or has nothing in it is none yet.
+pub fn is_there(dir: &Path) -> Result<bool, Error> {
     let place = dir.join("version");
     let foreign = |why: String| Error::Foreign {
         path: dir.to_owned(),
@@ -460,12 +548,18 @@ fn check_version(dir: &Path) -> Result<(), Error> {
             VERSION.trim()
         ))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+            Err(foreign("it is not a directory".into()))
+        }
         Err(e) => Err(Error::io(dir, "read", &place, e)),
     };
     if read()? {
-        return Ok(());
+        return Ok(true);
     }
-    let entries = fs::read_dir(dir).map_err(|e| Error::io(dir, "list", dir, e))?;
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other.map_err(|e| Error::io(dir, "list", dir, e))?,
+    };
     for entry in entries {
         let name = entry
             .map_err(|e| Error::io(dir, "list", dir, e))?
@@ -478,6 +572,15 @@ fn check_version(dir: &Path) -> Result<(), Error> {
             )));
         }
     }
+    read()
+}
+
+/// Checks the version file, or writes it into a directory that has nothing else.
+fn check_version(dir: &Path) -> Result<(), Error> {
+    if is_there(dir)? {
+        return Ok(());
+    }
+    let place = dir.join("version");
     let mine = dir.join(format!(".version-{}", std::process::id()));
     fs::write(&mine, VERSION).map_err(|e| Error::io(dir, "write", &mine, e))?;
     match fs::rename(&mine, &place) {

@@ -1,10 +1,12 @@
-//! The part of a store that belongs to one opening of it: names for what is being made, and the
-//! sweep of what dead owners left.
+//! The part of a store that belongs to one opening of it: names for what is being made, what it holds
+//! on to, and the sweep of what dead owners left.
 
-use super::Error;
+use super::gate::{self, Gate};
 use super::remove::remove_tree;
-use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use super::{Error, space};
+use crate::fs::Time;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,20 +18,88 @@ pub(super) struct Session {
     pub store: PathBuf,
     /// The directory.
     pub own: PathBuf,
+    /// When it began, by the store's clock: nothing that was wanted since is taken away before it ends.
+    pub start: Time,
     next: AtomicU64,
     _lock: File,
 }
 
 impl Session {
     pub fn start(store: &Path) -> Result<Session, Error> {
-        let (dir, lock) = locked_dir(&store.join("tmp"))
-            .map_err(|e| Error::io(store, "create a directory in", &store.join("tmp"), e))?;
-        Ok(Session {
-            store: store.to_owned(),
-            own: dir,
-            next: AtomicU64::new(0),
-            _lock: lock,
-        })
+        let begin = || -> io::Result<Session> {
+            let start = Gate::alone(store)?.advance()?;
+            let (dir, lock) = locked_dir(&store.join("tmp"), start)?;
+            Ok(Session {
+                store: store.to_owned(),
+                own: dir,
+                start,
+                next: AtomicU64::new(0),
+                _lock: lock,
+            })
+        };
+        begin().map_err(|e| Error::io(store, "create a directory in", &store.join("tmp"), e))
+    }
+
+    /// Goes through the gate together with others.
+    pub fn gate(&self) -> Result<Gate, Error> {
+        let gate = Gate::together(&self.store);
+        gate.map_err(|e| self.fail("lock", &self.store.join(gate::GATE), e))
+    }
+
+    /// Looks a name of the store up. What is there stays until this opening of the store ends.
+    pub fn hold(&self, path: &Path) -> Result<Option<Metadata>, Error> {
+        self.hold_in(&self.gate()?, path)
+    }
+
+    /// Does what `hold` does for who is in the gate.
+    pub fn hold_in(&self, gate: &Gate, path: &Path) -> Result<Option<Metadata>, Error> {
+        let meta = match fs::symlink_metadata(path) {
+            Ok(meta) => meta,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(self.fail("look up", path, e)),
+        };
+        // Once an opening: what is later than its beginning says enough.
+        if gate::modified(&meta) < self.start {
+            let noted = gate.now().and_then(|now| gate::note_at(path, now));
+            noted.map_err(|e| self.fail("note the use of", path, e))?;
+        }
+        Ok(Some(meta))
+    }
+
+    /// Puts what was made under its name, held like what was looked up.
+    pub fn place(&self, made: &Path, place: &Path) -> Result<(), Error> {
+        self.place_in(&self.gate()?, made, place)
+    }
+
+    /// Does what `place` does for who is in the gate.
+    pub fn place_in(&self, gate: &Gate, made: &Path, place: &Path) -> Result<(), Error> {
+        let noted = gate.now().and_then(|now| gate::note_at(made, now));
+        noted
+            .and_then(|()| fs::rename(made, place))
+            .map_err(|e| self.fail("put in place", place, e))
+    }
+
+    /// Gives the beginning of the oldest opening of the store that has not ended, this one included. To
+    /// be called by who is alone in the gate, for whom it does not change.
+    pub fn oldest(&self, _alone: &Gate) -> io::Result<Time> {
+        let mut oldest = self.start;
+        for entry in fs::read_dir(self.store.join("tmp"))? {
+            let path = entry?.path();
+            if path == self.own {
+                continue;
+            }
+            let file = match open_to_lock(&path) {
+                Ok(file) => file,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                // Whose it is cannot be told.
+                Err(_) => return Ok(Time::default()),
+            };
+            match file.try_lock_shared() {
+                Ok(()) => {}
+                Err(_) => oldest = oldest.min(start_of(&path)),
+            }
+        }
+        Ok(oldest)
     }
 
     /// Gives a path that nothing else has.
@@ -40,12 +110,23 @@ impl Session {
 
     /// Writes a file so that it is there whole or not at all.
     pub fn write_file(&self, place: &Path, bytes: &[u8]) -> Result<(), Error> {
+        self.write_with(bytes, |path| self.place(path, place))
+    }
+
+    /// Does the same for who is in the gate.
+    pub fn write_file_in(&self, gate: &Gate, place: &Path, bytes: &[u8]) -> Result<(), Error> {
+        self.write_with(bytes, |path| self.place_in(gate, path, place))
+    }
+
+    fn write_with(
+        &self,
+        bytes: &[u8],
+        put: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let path = self.name();
         let result = fs::write(&path, bytes)
             .map_err(|e| self.fail("write", &path, e))
-            .and_then(|()| {
-                fs::rename(&path, place).map_err(|e| self.fail("put in place", place, e))
-            });
+            .and_then(|()| put(&path));
         if result.is_err() {
             let _ = fs::remove_file(&path);
         }
@@ -57,8 +138,9 @@ impl Session {
         Error::io(&self.store, action, path, source)
     }
 
-    /// Tells whether nobody else has the store open.
-    pub fn is_alone(&self) -> bool {
+    /// Tells whether nobody else has the store open. To be called by who is alone in the gate, so that
+    /// nobody who has just opened it looks anything up meanwhile.
+    pub fn is_alone(&self, _alone: &Gate) -> bool {
         let Ok(entries) = fs::read_dir(self.store.join("tmp")) else {
             return false;
         };
@@ -66,18 +148,22 @@ impl Session {
         others.all(|path| path == self.own || abandoned(&path).is_some())
     }
 
-    /// Takes over what dead owners left in `tmp/` and `run/`; gives the directory it is in now,
-    /// where there was any. What cannot be moved stays for another time.
+    /// Takes over what dead owners left in `tmp/`, `run/` and the store itself; gives the directory it
+    /// is in now, where there was any. What cannot be moved stays for another time.
     pub fn sweep(&self) -> Option<PathBuf> {
         let trash = self.name();
         let mut found = false;
-        for room in ["tmp", "run"] {
+        for room in ["tmp", "run", ""] {
             let Ok(entries) = fs::read_dir(self.store.join(room)) else {
                 continue;
             };
             for entry in entries.flatten() {
                 let path = entry.path();
-                if path == self.own {
+                let is_trial = entry
+                    .file_name()
+                    .as_encoded_bytes()
+                    .starts_with(space::TRIAL.as_bytes());
+                if path == self.own || room.is_empty() && !is_trial {
                     continue;
                 }
                 // Held until the name is gone from where an owner would look for it.
@@ -103,13 +189,33 @@ impl Drop for Session {
     }
 }
 
-/// Opens something whose lock nobody holds, and locks it.
-fn abandoned(path: &Path) -> Option<File> {
-    let file = OpenOptions::new()
+/// Opens something for its lock.
+pub(super) fn open_to_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
-        .ok()?;
+}
+
+/// Gives when an opening of the store began, by its directory's name; the beginning of time where it
+/// does not say.
+fn start_of(dir: &Path) -> Time {
+    let name = dir.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let nanos = name.rsplit('-').next();
+    let nanos = nanos.and_then(|text| u64::from_str_radix(text, 16).ok());
+    let nanos = nanos.unwrap_or(0);
+    Time {
+        secs: i64::try_from(nanos / NANOS).unwrap_or(0),
+        nanos: u32::try_from(nanos % NANOS).unwrap_or(0),
+    }
+}
+
+/// A second.
+const NANOS: u64 = 1_000_000_000;
+
+/// Opens something whose lock nobody holds, and locks it.
+pub(super) fn abandoned(path: &Path) -> Option<File> {
+    let file = open_to_lock(path).ok()?;
     match file.try_lock() {
         Ok(()) => Some(file),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => None,
@@ -146,16 +252,24 @@ pub(super) fn spread(dir: &Path) {
     }
 }
 
-/// Makes a directory with a new name and locks it.
-pub(super) fn locked_dir(parent: &Path) -> io::Result<(PathBuf, File)> {
+/// Makes a directory with a new name, which says a time, and locks it.
+pub(super) fn locked_dir(parent: &Path, time: Time) -> io::Result<(PathBuf, File)> {
+    locked_dir_named(parent, "", time)
+}
+
+/// Does the same with a name that begins as told.
+pub(super) fn locked_dir_named(
+    parent: &Path,
+    prefix: &str,
+    time: Time,
+) -> io::Result<(PathBuf, File)> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
+    let secs = u64::try_from(time.secs).unwrap_or(0);
+    let nanos = secs.saturating_mul(NANOS).saturating_add(time.nanos.into());
     loop {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let nanos = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |d| d.as_nanos());
         let path = parent.join(OsString::from(format!(
-            "{}-{n}-{nanos:x}",
+            "{prefix}{}-{n}-{nanos:x}",
             std::process::id()
         )));
         match make_dir(&path) {

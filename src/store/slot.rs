@@ -4,15 +4,16 @@ use std::time::{Duration, Instant};
 /// How long the end of a build may wait for its scratch directory to be removed.
 const REMOVAL: Duration = Duration::from_secs(1);
 
+use super::gate;
 use super::session::{Session, make_dir};
 use super::{Error, LAYERS, LOCKS, owned_room};
 use crate::oci::Digest;
 use crate::sys::Cancel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The files of a layer, or the right to make them.
@@ -66,25 +67,27 @@ pub(super) fn pause(cancel: &Cancel) -> io::Result<Option<()>> {
 pub(super) fn layer(
     session: &Arc<Session>,
     chain_id: &Digest,
+    beside: &dyn Fn() -> Option<PathBuf>,
     cancel: &Cancel,
 ) -> Result<LayerSlot, Error> {
     let place = session.store.join(owned_room(LAYERS)).join(chain_id.hex());
-    if place.is_dir() {
+    let path = session.store.join(LOCKS).join(chain_id.hex());
+    if hold(session, &place, &path)? {
         return Ok(LayerSlot::Ready(place));
     }
-    let path = session.store.join(LOCKS).join(chain_id.hex());
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|e| session.fail("open", &path, e))?;
-    lock(&file, cancel)
-        .map_err(|e| session.fail("lock", &path, e))?
-        .ok_or(Error::Cancelled)?;
-    if place.is_dir() {
+    if let Some(there) = beside() {
+        return Ok(LayerSlot::Ready(there));
+    }
+    let file = loop {
+        let file = open_lock(&path).map_err(|e| session.fail("open", &path, e))?;
+        lock(&file, cancel)
+            .map_err(|e| session.fail("lock", &path, e))?
+            .ok_or(Error::Cancelled)?;
+        if is_at(&file, &path) {
+            break file;
+        }
+    };
+    if hold(session, &place, &path)? {
         return Ok(LayerSlot::Ready(place));
     }
     let dir = session.name();
@@ -97,16 +100,58 @@ pub(super) fn layer(
     }))
 }
 
+/// Looks a layer up; one that is there stays until this opening of the store ends. When a layer was
+/// wanted last is noted on the file of its lock, since commands see the directory's own time.
+fn hold(session: &Session, place: &Path, lock: &Path) -> Result<bool, Error> {
+    let gate = session.gate()?;
+    if !place.is_dir() {
+        return Ok(false);
+    }
+    if session.hold_in(&gate, lock)?.is_none() {
+        let made = open_lock(lock).and_then(|file| gate::note(&file, gate.now()?));
+        made.map_err(|e| session.fail("note the use of", lock, e))?;
+    }
+    Ok(true)
+}
+
+pub(super) fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Tells whether an open file is still what its name stands for. Who waited for the lock of one that
+/// was taken away meanwhile has waited for nothing.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    let id = |meta: Metadata| (meta.dev(), meta.ino());
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(mine), Ok(there)) => id(mine) == id(there),
+        _ => false,
+    }
+}
+
 impl VacantLayer {
     /// Puts the files in place; gives where they are.
     pub fn commit(self) -> Result<PathBuf, Error> {
-        fs::rename(&self.dir, &self.place)
+        let gate = self.session.gate()?;
+        let noted = gate.now().and_then(|now| gate::note(&self.lock, now));
+        noted
+            .and_then(|()| fs::rename(&self.dir, &self.place))
             .map_err(|e| self.session.fail("put in place", &self.place, e))?;
         Ok(self.place.clone())
     }
 }
 
 impl VacantLayer {
+    /// Puts a directory in place that has the files already, on the same file system.
+    pub fn adopt(self, dir: &std::path::Path) -> Result<(), Error> {
+        fs::rename(dir, &self.place).map_err(|e| self.session.fail("put in place", &self.place, e))
+    }
+
     /// Gives the files for this opening of the store alone; the next one that wants them makes its own.
     pub fn use_once(self) -> Result<PathBuf, Error> {
         let dir = self.session.name();

@@ -1,14 +1,15 @@
 //! What room there is for a store, whether or not it is there yet.
 
+use super::gate::now;
 use super::remove::remove_tree;
-use super::session::make_dir;
+use super::session::locked_dir_named;
 use super::{BLOBS, Error, LAYERS, Store, owned_room};
 use crate::fs::mountinfo;
 use crate::oci::{Descriptor, Digest};
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The room on a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,18 +94,18 @@ pub fn fitness(dir: &Path) -> io::Result<Fitness> {
 pub struct Trial {
     /// The directory, empty at first.
     pub dir: PathBuf,
+    /// Held for its lock: one in a store that nobody holds is swept away.
+    _lock: File,
 }
 
 impl Trial {
     /// Makes it where the store is or would be made.
     pub fn new(store: &Path) -> Result<Trial, Error> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{TRIAL}{}-{number}", std::process::id());
         let there = existing(store);
-        let dir = there.canonicalize().unwrap_or(there).join(name);
-        make_dir(&dir).map_err(|e| Error::io(store, "create", &dir, e))?;
-        Ok(Trial { dir })
+        let there = there.canonicalize().unwrap_or(there);
+        let (dir, lock) = locked_dir_named(&there, TRIAL, now())
+            .map_err(|e| Error::io(store, "create a directory in", &there, e))?;
+        Ok(Trial { dir, _lock: lock })
     }
 }
 
@@ -121,17 +122,18 @@ impl Store {
     /// Gives about how many bytes a layer will take here that it does not take yet, once it is
     /// unpacked: its blob, and its files, which have twice the size of a compressed blob.
     pub fn needs(&self, layer: &Descriptor, chain_id: &Digest) -> u64 {
-        let unpacked = self
-            .dir()
-            .join(owned_room(LAYERS))
-            .join(chain_id.hex())
-            .is_dir();
-        let blob = self.dir().join(BLOBS).join(layer.digest.hex());
+        let room = Path::new(&owned_room(LAYERS)).join(chain_id.hex());
+        let beside = self.beside.as_ref().map(|beside| beside.dir.as_path());
+        let mut stores = [Some(self.dir()), beside].into_iter().flatten();
+        let unpacked = stores.clone().any(|store| store.join(&room).is_dir());
         let files = match unpacked {
             true => 0,
             false => unpacked_size(layer),
         };
-        let here = blob.metadata().is_ok_and(|meta| meta.len() == layer.size);
+        let here = stores.any(|store| {
+            let blob = store.join(BLOBS).join(layer.digest.hex());
+            blob.metadata().is_ok_and(|meta| meta.len() == layer.size)
+        });
         match here || unpacked {
             true => files,
             false => files.saturating_add(layer.size),

@@ -2,9 +2,8 @@
 
 use super::{Error, LOCKS, STEPS, Store, slot};
 use crate::sys::Cancel;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// The most that is read of one.
@@ -25,26 +24,30 @@ impl Store {
         cancel: &Cancel,
     ) -> Result<StepTurn, Error> {
         let path = self.dir().join(LOCKS).join(key);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|e| self.session.fail("open", &path, e))?;
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            waits();
-        }
-        slot::lock(&file, cancel)
-            .map_err(|e| self.session.fail("lock", &path, e))?
-            .ok_or(Error::Cancelled)?;
+        let mut told = false;
+        let file = loop {
+            let file = slot::open_lock(&path).map_err(|e| self.session.fail("open", &path, e))?;
+            if !told && let Err(TryLockError::WouldBlock) = file.try_lock() {
+                waits();
+                told = true;
+            }
+            slot::lock(&file, cancel)
+                .map_err(|e| self.session.fail("lock", &path, e))?
+                .ok_or(Error::Cancelled)?;
+            // Else it was taken away meanwhile, and others have another one.
+            if slot::is_at(&file, &path) {
+                break file;
+            }
+        };
         Ok(StepTurn { lock: file })
     }
 
     /// Gives what is kept under a step's key, 64 hexadecimal digits.
     pub fn step(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = self.step_path(key);
+        if self.session.hold(&path)?.is_none() {
+            return Ok(None);
+        }
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
@@ -57,12 +60,20 @@ impl Store {
         Ok(Some(bytes))
     }
 
-    /// Gives the keys that something is kept under, in no order.
-    pub fn steps(&self) -> Result<Vec<String>, Error> {
+    /// Shows everything that is kept under the key of a step, in no order, which counts as no use of it.
+    /// What vanishes meanwhile is passed over.
+    pub fn look_at_steps(&self, look: &mut dyn FnMut(&str, &[u8])) -> Result<(), Error> {
         let dir = self.dir().join(STEPS);
         let entries = fs::read_dir(&dir).map_err(|e| self.session.fail("list", &dir, e))?;
-        let names = entries.flatten().map(|entry| entry.file_name());
-        Ok(names.filter_map(|name| name.into_string().ok()).collect())
+        for entry in entries.flatten() {
+            let mut bytes = Vec::new();
+            let read = File::open(entry.path())
+                .and_then(|file| file.take(MAX_STEP).read_to_end(&mut bytes));
+            if let (Ok(_), Some(key)) = (read, entry.file_name().to_str()) {
+                look(key, &bytes);
+            }
+        }
+        Ok(())
     }
 
     /// Keeps something under a step's key.

@@ -391,3 +391,159 @@ fn a_cache_is_made_once_however_many_come() {
     });
     assert_eq!(made.into_inner(), 1);
 }
+
+/// Takes everything away that may go; gives how many things went and how many stayed.
+fn take_all(store: &Store) -> (usize, usize) {
+    let limits = Limits {
+        size: Some(0),
+        age: None,
+    };
+    let cancel = Cancel::new().unwrap();
+    let done = store.collect(&limits, Doing::Take, &cancel).unwrap();
+    assert!(done.failed.is_empty(), "{:?}", done.failed);
+    assert_eq!(verify(store.dir(), &cancel).unwrap(), []);
+    (done.taken.len(), done.used.len())
+}
+
+#[test]
+fn what_somebody_looked_up_stays_until_the_store_is_closed() {
+    let (_dir, store) = store();
+    let (chain, cancel) = (Digest::of(b"chain"), Cancel::new().unwrap());
+    let blobs: Vec<Descriptor> = [&b"one"[..], b"two"]
+        .map(|bytes| descriptor(&store, bytes))
+        .to_vec();
+    for blob in &blobs {
+        store.note_blob(&chain, blob).unwrap();
+    }
+    store.put_toc(&chain, &Toc::new(Vec::new())).unwrap();
+    store.put_name("a/b:c", &chain).unwrap();
+    let LayerSlot::Vacant(slot) = store.layer(&chain, &cancel).unwrap() else {
+        panic!("there before it was made");
+    };
+    slot.commit().unwrap();
+    let (path, everything) = (store.dir().to_owned(), 5);
+    // Its own opening has made all of it.
+    let other = Store::open(&path).unwrap();
+    assert_eq!(take_all(&other), (0, everything));
+    drop((store, other));
+    let user = Store::open(&path).unwrap();
+    assert!(user.blob(&blobs[0].digest, 3).unwrap().is_some());
+    assert!(user.toc(&chain).unwrap().is_some());
+    assert!(matches!(
+        user.layer(&chain, &cancel).unwrap(),
+        LayerSlot::Ready(_)
+    ));
+    // Who takes away began later, and again later.
+    let taker = Store::open(&path).unwrap();
+    assert_eq!(take_all(&taker), (2, 3));
+    assert_eq!(user.blobs_of(&chain).unwrap(), blobs[..1]);
+    drop(user);
+    // The last look noted nothing anew: what was noted is older than this opening.
+    let last = Store::open(&path).unwrap();
+    assert_eq!(take_all(&last), (3, 0));
+    assert!(names(&path.join(REFS)).is_empty());
+    assert_eq!(names(&path.join(LOCKS)), ["gate"]);
+}
+
+#[test]
+fn clocks_that_differ_change_nothing() {
+    let (_dir, store) = store();
+    let (path, blob) = (store.dir().to_owned(), descriptor(&store, b"one"));
+    drop(store);
+    // Another machine was a day ahead; by its clock the blob is of yesterday, or of tomorrow.
+    let day = std::time::Duration::from_secs(86_400);
+    let now = std::time::SystemTime::now();
+    let set = |place: &Path, time| fs::File::open(place).unwrap().set_modified(time).unwrap();
+    for (gate, noted) in [
+        (now + day, now),
+        (now + day, now - day),
+        (now - day, now + 2 * day),
+    ] {
+        set(&path.join(gate::GATE), gate);
+        set(&blob_path(&path, &blob.digest), noted);
+        let user = Store::open(&path).unwrap();
+        assert!(user.blob(&blob.digest, 3).unwrap().is_some());
+        // Made anew by somebody whose clock is right.
+        let maker = Store::open(&path).unwrap();
+        maker.ingest().unwrap().commit(None).unwrap();
+        let mut again = maker.ingest().unwrap();
+        again.append(b"one").unwrap();
+        again.commit(None).unwrap();
+        drop(maker);
+        let taker = Store::open(&path).unwrap();
+        take_all(&taker);
+        assert!(blob_path(&path, &blob.digest).exists());
+    }
+}
+
+#[test]
+fn who_waits_for_a_lock_that_is_taken_away_waits_for_the_next() {
+    let (_dir, store) = store();
+    let (chain, cancel) = (Digest::of(b"chain"), Cancel::new().unwrap());
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let LayerSlot::Vacant(slot) = store.layer(&chain, &cancel).unwrap() else {
+                        panic!("nobody commits");
+                    };
+                    let number = made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    assert_eq!(number, 0, "two have the same lock");
+                    made.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    drop(slot);
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..50 {
+                // As a collection does with a lock that nobody has.
+                let path = store.dir().join(LOCKS).join(chain.hex());
+                if let Some(_lock) = abandoned(&path) {
+                    let _ = fs::remove_file(&path);
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn what_is_read_beside_is_neither_written_nor_taken_away() {
+    let (_dir, other) = store();
+    let (chain, cancel) = (Digest::of(b"chain"), Cancel::new().unwrap());
+    let blob = descriptor(&other, b"one");
+    let unread = descriptor(&other, b"three");
+    other.note_blob(&chain, &blob).unwrap();
+    let LayerSlot::Vacant(slot) = other.layer(&chain, &cancel).unwrap() else {
+        panic!("there before it was made");
+    };
+    let layer = slot.commit().unwrap();
+    let path = other.dir().to_owned();
+    drop(other);
+    let (_own, mut store) = store();
+    store.look_beside(&path).unwrap();
+    assert_eq!(store.blob(&blob.digest, 4).unwrap(), None);
+    assert_eq!(
+        store.blob(&blob.digest, 3).unwrap(),
+        Some(blob_path(&path, &blob.digest))
+    );
+    assert_eq!(store.blobs_of(&chain).unwrap(), std::slice::from_ref(&blob));
+    let LayerSlot::Ready(found) = store.layer(&chain, &cancel).unwrap() else {
+        panic!("it is there beside");
+    };
+    assert_eq!(found, layer);
+    assert!(store.take_layers(&[layer]).unwrap().is_none());
+    let taker = Store::open(&path).unwrap();
+    assert_eq!(take_all(&taker), (1, 2));
+    assert!(!blob_path(&path, &unread.digest).exists());
+    // One that is damaged is not taken for what it should be, and not removed.
+    let place = blob_path(&path, &blob.digest);
+    fs::remove_file(&place).unwrap();
+    fs::write(&place, b"two").unwrap();
+    assert_eq!(store.check_blob(&blob.digest, 3, &cancel).unwrap(), None);
+    assert_eq!(store.blob(&blob.digest, 3).unwrap(), None);
+    assert!(place.exists());
+    drop((store, taker));
+    let missing = Store::open(&path).unwrap().look_beside(&path.join("none"));
+    assert!(matches!(missing, Err(Error::Foreign { .. })), "{missing:?}");
+}

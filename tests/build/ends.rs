@@ -89,7 +89,9 @@ fn killed_at_any_moment_the_next_build_works() {
             .wrapping_add(1442695040888963407);
         let moment = whole.mul_f64((seed >> 33) as f64 / f64::from(u32::MAX >> 1));
         let tag = format!("{host}/killed{round}:1");
-        let mut child = project.spawn(&["--insecure", "--insecure-pull", "--destination", &tag]);
+        let root = ["--rootfs=overlay", "--rootfs=fuse"][round % 2];
+        let more = ["--insecure", "--insecure-pull", "--destination", &tag, root];
+        let mut child = project.spawn(&more);
         let start = Instant::now();
         while start.elapsed() < moment && child.try_wait().expect("wait").is_none() {
             std::thread::yield_now();
@@ -127,7 +129,8 @@ fn killed_at_any_moment_the_next_build_works() {
                 "the tag of round {round} points to something incomplete"
             );
         }
-        let output = project.command().args(args).output().expect("run");
+        let output = project.command().args(args).arg(root).output();
+        let output = output.expect("run");
         assert!(
             output.status.success(),
             "after round {round} ({moment:?}, seed {seed}): {}",
@@ -135,6 +138,35 @@ fn killed_at_any_moment_the_next_build_works() {
         );
         let runs = std::fs::read_dir(project.path("store/run")).map_or(0, Iterator::count);
         assert_eq!(runs, 0, "scratch directories are left");
+    }
+}
+
+/// A command that fills the disk of the store gets an error; the build ends with it, leaves nothing
+/// mounted, and the next one on the same disk works.
+#[test]
+fn a_full_disk_ends_a_build_and_not_the_next_one() {
+    for root in ["overlay", "fuse"] {
+        let project = Project::new();
+        project.file("full", "FROM base\nRUN cat /dev/zero > /fill\n");
+        project.file("next", "FROM base\nRUN echo fine > /fine\n");
+        let script = "store=$0/store; mkdir \"$store\"; mount -t tmpfs -o size=16m tmpfs \"$store\"; \
+            \"$@\" -f full --no-push >&2; echo first $?; grep -c \"$store/\" /proc/self/mounts; \
+            \"$@\" -f next --no-push >&2; echo next $?";
+        let built = project.command();
+        let output = Command::new("unshare")
+            .args(["-m", "sh", "-c", script])
+            .arg(project.path(""))
+            .arg(built.get_program())
+            .args(built.get_args())
+            .arg(format!("--rootfs={root}"))
+            .output()
+            .expect("run unshare");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let ends = String::from_utf8_lossy(&output.stdout);
+        let ends: Vec<&str> = ends.lines().collect();
+        assert_eq!(ends, ["first 1", "0", "next 0"], "{root}: {said}");
+        let wanted = "No space left on device";
+        assert!(said.contains(wanted), "{root}: {said}");
     }
 }
 

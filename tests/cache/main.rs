@@ -238,3 +238,44 @@ fn two_equal_builds_at_once_do_the_work_once() {
     );
     assert_eq!(log, "x\ny\n");
 }
+
+/// What a command wrote is a layer of the store as it lies there, and what nobody sees of the cache is
+/// not fetched.
+#[test]
+fn a_rebuild_unpacks_and_fetches_no_more_than_it_reads() {
+    let project = Project::new();
+    let registry = registry::start();
+    let repo = format!("{}/cache", registry.host);
+    let args = ["--insecure", "--cache", "--cache-repo", &repo, "--no-push"];
+    let dockerfile = |last: &str| {
+        let text = format!(
+            "FROM base\nCOPY debs /debs\nRUN cat /debs/* > /installed && rm -rf /debs\nCOPY app /app\nRUN {last}\n"
+        );
+        project.file("Dockerfile", text);
+    };
+    dockerfile("true");
+    project.file("debs/one", "1\n").file("debs/two", "2\n");
+    project.file("app", "first\n");
+    let built = |store: &str, more: &[&str]| {
+        let mut command = project.command();
+        command.args(["--log-format", "json"]).args(args).args(more);
+        command.arg("--cache-dir").arg(project.path(store));
+        let output = project::succeed(&mut command);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    built("store", &[]);
+    // One of the base, one of the RUN; no other is unpacked.
+    let layers = |store: &str| {
+        let entries = std::fs::read_dir(project.path(store).join("layers")).expect("layers");
+        entries.count()
+    };
+    assert_eq!(layers("store"), 2);
+    project.file("app", "second\n");
+    dockerfile("cat /installed /app > /both; test ! -e /debs");
+    for (store, args) in [("empty", &["--no-push-cache"][..]), ("store", &[])] {
+        let steps = steps(&built(store, args));
+        assert_eq!(steps.cached.len(), 2, "{store}: {steps:?}");
+        // The COPY that was taken away again is not there; what this build made is.
+        assert_eq!(layers(store), 3, "{store}");
+    }
+}

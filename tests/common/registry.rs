@@ -16,6 +16,8 @@ pub struct Setup {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Authority that clients' certificates have to come from.
     pub client_ca: Option<PathBuf>,
+    /// Whether it notes what it is asked.
+    pub notes_requests: bool,
 }
 
 /// A running registry.
@@ -35,6 +37,16 @@ impl Registry {
             .join(&hex[..2])
             .join(hex)
             .join("data")
+    }
+
+    /// Gives what it was asked so far, where it notes that: `GET /v2/...`.
+    pub fn requests(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.dir.path().join("access")).unwrap();
+        let asked = log.lines().filter_map(|line| line.split('"').nth(1));
+        asked
+            .map(|asked| asked.trim_end_matches(" HTTP/1.1").to_owned())
+            .filter(|asked| !asked.ends_with(" /v2/"))
+            .collect()
     }
 
     /// Gives the hexadecimal digits of the digests of all blobs and manifests that it keeps.
@@ -117,7 +129,8 @@ fn try_start(setup: &Setup) -> Option<Registry> {
         .port();
     let host = format!("127.0.0.1:{port}");
     let mut config = format!(
-        "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp:\n  addr: {host}\n",
+        "version: 0.1\nlog: {{level: error, accesslog: {{disabled: {}}}}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp:\n  addr: {host}\n",
+        !setup.notes_requests,
         dir.path().join("data").display()
     );
     if let Some((certificate, key)) = &setup.tls {
@@ -147,7 +160,7 @@ fn try_start(setup: &Setup) -> Option<Registry> {
         .arg("serve")
         .arg(&file)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(std::fs::File::create(dir.path().join("access")).unwrap())
         .stderr(std::fs::File::create(dir.path().join("log")).unwrap())
         .spawn()
         .unwrap_or_else(|e| panic!("these tests need `docker-registry` to be installed: {e}"));

@@ -1,10 +1,11 @@
 //! Why a step would be found in the cache or not.
 
+use super::super::kept;
 use super::super::wait::lock;
 use super::keys::{Chain, content_changes};
 use super::places::{Caching, Hit, Hits};
-use super::{Common, Ground, Question, Seen, chains, decide, named};
-use crate::cache::{Entry, Part, Recipe};
+use super::{CONTENT, Common, Ground, Question, Seen, chains, decide, named};
+use crate::cache::{Entry, Key, Part, Recipe};
 use crate::changeset::{Action, Changeset};
 use crate::context::{Context, Origin};
 use crate::dockerfile::ast::Span;
@@ -121,10 +122,12 @@ pub(in crate::build) fn explain(caching: &Caching, question: &Question<'_>) -> E
         cancel: question.cancel,
     };
     let platform = Platform::host();
+    let kept = kept::of_the_container(question.request, question.store);
     let common = Common {
         request: question.request,
         clock: question.clock,
         ignored: question.ignored,
+        kept: &kept,
         platform: &platform,
     };
     let chains = chains(&ground, &common);
@@ -219,7 +222,7 @@ impl Asking<'_> {
         })?;
         let differs = differences(recipe.parts(), &nearest.parts);
         let files = match &step.op {
-            Op::Copy(copy) if differs.iter().any(|it| it.part == "content") => {
+            Op::Copy(copy) if differs.iter().any(|it| it.part == CONTENT) => {
                 self.files(copy, nearest).unwrap_or_default()
             }
             _ => Vec::new(),
@@ -311,15 +314,16 @@ fn contents(changes: &Changeset, seen: &Seen) -> BTreeMap<RelPath, What> {
 
 /// Reads all entries of the store, each once. What cannot be read is left out.
 fn entries(store: &Store) -> Vec<Entry> {
-    let mut out: BTreeMap<(i64, Vec<crate::cache::Key>), Entry> = BTreeMap::new();
-    for name in store.steps().unwrap_or_default() {
+    let mut out: BTreeMap<(i64, Vec<Key>), Entry> = BTreeMap::new();
+    let mut take = |name: &str, bytes: &[u8]| {
         if let Ok(key) = name.parse()
-            && let Ok(Some(bytes)) = store.step(&name)
-            && let Ok(entry) = Entry::parse(&bytes, &key)
+            && let Ok(entry) = Entry::parse(bytes, &key)
         {
             out.insert((entry.created, entry.keys.clone()), entry);
         }
-    }
+    };
+    // Without them there is nothing near.
+    let _ = store.look_at_steps(&mut take);
     out.into_values().collect()
 }
 

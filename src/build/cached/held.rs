@@ -5,7 +5,7 @@ use super::super::wait::lock;
 use super::super::{Error, Shared};
 use super::places::Hit;
 use crate::cache::{self, Entry};
-use crate::fs::{Content, LayerView, RelPath, Source, Toc};
+use crate::fs::{Content, Kind, LayerView, Node, RelPath, Source, Toc, Tree};
 use crate::layer::{BaseLayer, Packed, Unpacked, unpack_all};
 use crate::oci::Descriptor;
 use crate::progress::Owner;
@@ -128,6 +128,31 @@ impl Held {
         let action = format!("take layer {} from the cache", self.layer.blob.digest);
         Error::other(action, source)
     }
+}
+
+/// Tells whether nothing of a layer is seen in a tree, and the tree would be the same without it. It may
+/// say no too often.
+pub(in crate::build) fn is_hidden(tree: &Tree, at: usize) -> bool {
+    let Some(layer) = tree.layers().get(at) else {
+        return false;
+    };
+    let mut below = Tree::default();
+    for layer in tree.layers().iter().take(at) {
+        below.push(Arc::clone(layer));
+    }
+    layer.toc.iter().all(|entry| match entry.node {
+        Node::Delete | Node::Opaque(_) => false,
+        Node::Put { meta, .. } => {
+            let seen = tree.get(&entry.path).is_some_and(|found| found.layer == at);
+            // What it hides itself must not come to light.
+            let over = match (below.get(&entry.path), meta.kind) {
+                (None, _) => false,
+                (Some(found), Kind::Dir) => found.meta.kind != Kind::Dir,
+                (Some(_), _) => true,
+            };
+            !seen && !over
+        }
+    })
 }
 
 /// Where its blob is, besides the store.

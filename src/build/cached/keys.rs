@@ -2,7 +2,7 @@
 
 use super::super::base;
 use super::super::resolve::Bases;
-use super::recipe::{Common, Known, is_pinned, recipe, without_changes};
+use super::recipe::{CONTENT, Common, Known, is_pinned, recipe, without_changes};
 use crate::cache::{Key, Recipe};
 use crate::changeset::{Changeset, Identify};
 use crate::context::{Context, Dates, Fetched, Origin, copy};
@@ -138,11 +138,11 @@ impl Ground<'_> {
         match &copy.from {
             From::Context => {
                 let origin = Origin::Context(self.context);
-                Some(("content", self.content(&local, &origin, &[])?))
+                Some((CONTENT, self.content(&local, &origin, &[])?))
             }
             From::Base(Base::Files(name)) => {
                 let origin = Origin::Context(self.named.get(name)?);
-                Some(("content", self.content(&local, &origin, &[])?))
+                Some((CONTENT, self.content(&local, &origin, &[])?))
             }
             From::Base(Base::Scratch) => Some(("files", of_image(&[]).0)),
             From::Base(Base::Stage(place)) => Some(("files", chains.get(*place)?.end?.0)),

@@ -20,21 +20,21 @@ mod write;
 pub(super) use decide::{Decision, Found, Needs, decide, is_cached};
 pub(super) use explain::explain;
 pub use explain::{Difference, Explained, FileDifference, How, Nearest, Outcome, Told};
-pub(super) use held::Held;
+pub(super) use held::{Held, is_hidden};
 pub(super) use keys::{Chain, Ground, chains, content, of_image};
 pub(super) use mounts::{AllUsed, Used};
 pub(super) use places::{Caching, Hit};
-pub(super) use recipe::{Common, Known, recipe};
+pub(super) use recipe::{CONTENT, Common, Known, recipe, takes};
 pub(super) use seen::Seen;
 pub(super) use write::{Job, Made, Writer, entry};
 
 use super::base::{self, Key as BaseKey};
 use super::resolve::Bases;
 use super::wait::lock;
-use super::{Clock, Error, deliver};
+use super::{Clock, Error, Shared, deliver};
 use crate::cache::{InRegistry, Known as KnownPlace, Place};
 use crate::context::Context;
-use crate::fs::{RelPath, Toc};
+use crate::fs::{Content, LayerView, RelPath, Toc, Tree};
 use crate::net::{Retry, Settings};
 use crate::oci::{Digest, Platform, Reference};
 use crate::plan::{Plan, Step};
@@ -55,6 +55,8 @@ pub(super) struct Decided {
     pub(super) chains: Vec<Chain>,
     /// The tables of bases of which nothing else is wanted.
     pub(super) tables: BTreeMap<BaseKey, Vec<Toc>>,
+    /// In place, what commands see of the container instead of the image.
+    pub(super) kept: Vec<Vec<u8>>,
 }
 
 /// What a decision is made of.
@@ -202,10 +204,12 @@ pub(super) fn ask(caching: &Caching, question: &Question<'_>) -> Decided {
         cancel: question.cancel,
     };
     let platform = Platform::host();
+    let kept = super::kept::of_the_container(request, store);
     let common = Common {
         request,
         clock: question.clock,
         ignored: question.ignored,
+        kept: &kept,
         platform: &platform,
     };
     let chains = chains(&ground, &common);
@@ -246,6 +250,7 @@ pub(super) fn ask(caching: &Caching, question: &Question<'_>) -> Decided {
                 stages,
                 chains,
                 tables,
+                kept,
             };
         }
         for hit in lost {
@@ -263,6 +268,26 @@ pub(super) fn layers(bases: &Bases, key: &BaseKey) -> Vec<(Digest, Digest)> {
     layers
         .map(|layer| (layer.chain_id, layer.diff_id))
         .collect()
+}
+
+/// Gives the tree of an image and of all that was found in a stage on it, and which of its layers is the
+/// first that was found; none where it is not known before anything is unpacked.
+pub(super) fn tree_below(shared: &Shared<'_>, place: usize) -> Option<(Tree, usize)> {
+    let stage = shared.plan.stages.get(place)?;
+    let key = base::key(&stage.base, &stage.platform)?;
+    let layers = layers(&shared.bases.resolved, &key);
+    let tables = shared.caching?.tables(&shared.store, &layers)?;
+    let first = tables.len();
+    let mut tree = Tree::default();
+    let found = shared.decided.stages.get(place)?.held();
+    let found = found.map(|held| shared.store.toc(&held.layer.diff_id).ok().flatten());
+    for toc in tables.into_iter().map(Some).chain(found) {
+        tree.push(Arc::new(LayerView {
+            toc: toc?,
+            content: Content::Of(Arc::new(|_| None)),
+        }));
+    }
+    Some((tree, first))
 }
 
 /// Has the tables of all layers that a tree is made of in the store; gives what has none.

@@ -20,9 +20,14 @@ pub(in crate::build) struct Common<'a> {
     pub(in crate::build) request: &'a Request,
     pub(in crate::build) clock: &'a Clock,
     pub(in crate::build) ignored: &'a [RelPath],
+    /// In place, what commands see of the container instead of the image.
+    pub(in crate::build) kept: &'a [Vec<u8>],
     /// What the stage is built for.
     pub(in crate::build) platform: &'a Platform,
 }
+
+/// The kind of knowledge that is the content of files of contexts.
+pub(in crate::build) const CONTENT: &str = "content";
 
 /// What files are known by that a step takes from somewhere: what kind of knowledge it is, and the hash.
 pub(in crate::build) type Known = (&'static str, [u8; 32]);
@@ -124,6 +129,9 @@ fn command(recipe: &mut Recipe, run: &RunOp, common: &Common<'_>, taken: Taken<'
     };
     recipe.add("network", network);
     recipe.add("rights", if *insecure { "all" } else { "usual" });
+    for path in common.kept {
+        recipe.add("path of the container", path);
+    }
     for mount in mounts {
         mounted(recipe, mount, common, taken)?;
     }
@@ -235,6 +243,31 @@ fn shown(from: &From, source: &str) -> CopyOp {
     CopyOp {
         sources: vec![CopySource::Path(source.to_owned())],
         ..bare(from.clone())
+    }
+}
+
+/// Gives what a step takes from somewhere, as COPYs, in the order in which its recipe asks.
+pub(in crate::build) fn takes(op: &Op) -> Vec<CopyOp> {
+    match op {
+        Op::Config | Op::Workdir { .. } => Vec::new(),
+        Op::Copy(copy) if copy.sources.is_empty() => Vec::new(),
+        Op::Copy(copy) => vec![copy.clone()],
+        Op::Run(run) => run
+            .mounts
+            .iter()
+            .filter_map(|mount| match mount {
+                Mount::Bind { from, source, .. } => Some(shown(from, source)),
+                Mount::Cache {
+                    from: Some(from),
+                    source,
+                    ..
+                } => Some(shown(from, source)),
+                Mount::Cache { from: None, .. }
+                | Mount::Tmpfs { .. }
+                | Mount::Secret { .. }
+                | Mount::Ssh { .. } => None,
+            })
+            .collect(),
     }
 }
 

@@ -8,10 +8,12 @@ use crate::build::{Error, Shared, base};
 use crate::cache::{Key, Recipe};
 use crate::changeset::Changeset;
 use crate::context::Origin;
-use crate::fs::RelPath;
+use crate::fs::{RelPath, Source};
 use crate::oci::Digest;
 use crate::plan::{Base, CopyOp, CopySource, From, Op, Step};
 use crate::progress::{Event, Level, Owner, StepId};
+use std::cell::Cell;
+use std::path::Path;
 use std::sync::Arc;
 
 /// So many bytes of layers below are waited for to find out what a step really stands on.
@@ -49,11 +51,12 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let toc = toc.ok_or("its table of contents is no longer in the store")?;
         let view = Arc::new(held.view(toc));
         self.tree.push(Arc::clone(&view));
-        self.unapplied.push(Above::Held(Arc::clone(held)));
+        let at = self.tree.layers().len() - 1;
+        self.unapplied.push(Above::Held(Arc::clone(held), at));
         if let Some(since) = &mut self.since {
             if since.changes.is_empty() {
                 since.tree.push(view);
-                since.unapplied.push(Above::Held(Arc::clone(held)));
+                since.unapplied.push(Above::Held(Arc::clone(held), at));
             } else {
                 let files = held.unpack(self.shared, Owner::Step(id))?;
                 let before = std::mem::take(&mut since.changes);
@@ -65,7 +68,11 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
 
     /// Looks a step up that was not found before anything ran: by what is really below it, and once
     /// no other build makes the same.
-    pub(super) fn look_up(&mut self, id: StepId, step: &Step) -> Result<Sought, Error> {
+    pub(super) fn look_up(
+        &mut self,
+        id: StepId,
+        step: &'scope Step,
+    ) -> Result<Sought<'scope>, Error> {
         let shared = self.shared;
         let Some(caching) = shared.caching else {
             return Ok(Sought::Missed(None));
@@ -73,11 +80,23 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         if !cached::is_cached(&step.op, &caching.wanted) {
             return Ok(Sought::Missed(None));
         }
-        let known = self.known_recipe(id.step);
+        let scratch = shared
+            .step_scratch(id)
+            .map_err(|e| Error::other("make a scratch directory", e))?;
+        // What cannot be read is told by the step itself.
+        let Some(contents) = contents(shared, step, &scratch) else {
+            return Ok(Sought::Missed(None));
+        };
+        // A context may have changed since the keys were made.
+        let known = self.known_recipe(id.step).filter(|known| {
+            let parts = known.parts().iter();
+            let then = parts.filter(|part| part.name == cached::CONTENT);
+            then.map(|part| part.value).eq(contents.iter().copied())
+        });
         let below = layers_of(shared, self.place, &self.records);
         let below = below.map(|layers| cached::of_image(&layers));
         let real = match below {
-            Some(below) => self.real_recipe(id, step, below)?,
+            Some(below) => self.real_recipe(id, step, below, &contents, &scratch),
             None => None,
         };
         let Some(recipe) = known.as_ref().or(real.as_ref()) else {
@@ -128,7 +147,14 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             below: below.filter(|_| !is_linked),
             text: step.text.clone(),
         };
-        Ok(Sought::Missed(Some(Note { made, turn })))
+        let still =
+            move || self::contents(shared, step, &scratch).is_some_and(|now| now == contents);
+        Ok(Sought::Missed(Some(Note {
+            made,
+            still: Box::new(still),
+            dir: None,
+            turn,
+        })))
     }
 
     /// Gives what can be made of a hit; none where its table cannot be had.
@@ -148,44 +174,41 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         chain.steps.get(number)?.clone()
     }
 
-    /// Gives the recipe by what is really below a step and in what it takes.
-    fn real_recipe(&self, id: StepId, step: &Step, below: Key) -> Result<Option<Recipe>, Error> {
+    /// Gives the recipe by what is really below a step and in what it takes; `contents` is what it takes
+    /// of contexts, in order.
+    fn real_recipe(
+        &self,
+        id: StepId,
+        step: &Step,
+        below: Key,
+        contents: &[[u8; 32]],
+        scratch: &Path,
+    ) -> Option<Recipe> {
         let shared = self.shared;
         let stage = &shared.plan.stages[self.place];
         let common = Common {
             request: shared.request,
             clock: &shared.clock,
             ignored: &shared.ignored,
+            kept: &shared.decided.kept,
             platform: &stage.platform,
         };
-        let scratch = shared
-            .step_scratch(id)
-            .map_err(|e| Error::other("make a scratch directory", e))?;
-        let taken = |copy: &CopyOp| self.taken(id, step, copy, &scratch);
-        Ok(cached::recipe(&step.op, &common, below, &taken))
+        let next = Cell::new(0);
+        let taken = |copy: &CopyOp| {
+            if is_of_context(&copy.from) {
+                let at = next.replace(next.get() + 1);
+                return Some((cached::CONTENT, *contents.get(at)?));
+            }
+            self.taken(id, copy, scratch)
+        };
+        cached::recipe(&step.op, &common, below, &taken)
     }
 
-    /// Gives what is known of what a COPY takes, now that what it takes from is there.
-    fn taken(
-        &self,
-        id: StepId,
-        step: &Step,
-        copy: &CopyOp,
-        scratch: &std::path::Path,
-    ) -> Option<cached::Known> {
+    /// Gives what is known of what a COPY takes of a stage or image, now that it is there.
+    fn taken(&self, id: StepId, copy: &CopyOp, scratch: &Path) -> Option<cached::Known> {
         let shared = self.shared;
-        let fetched = match copy.sources.iter().any(is_remote) {
-            true => shared.fetched(&step.op)?,
-            false => Vec::new(),
-        };
-        let content = |origin: &Origin<'_>| {
-            let identify = |source: &crate::fs::Source| shared.seen.identify(source);
-            let hash = cached::content(copy, origin, &fetched, scratch, &identify, shared.cancel);
-            Some(("content", hash?))
-        };
         match &copy.from {
-            From::Context => content(&Origin::Context(&shared.context)),
-            From::Base(Base::Files(name)) => content(&Origin::Context(&*shared.named(name)?)),
+            From::Context | From::Base(Base::Files(_)) => None,
             From::Base(Base::Scratch) => Some(("files", cached::of_image(&[]).0)),
             From::Base(Base::Stage(place)) => {
                 let is_all = |source: &CopySource| match source {
@@ -201,7 +224,10 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                     return Some(("files", cached::of_image(&layers).0));
                 }
                 done.have_content(shared, Owner::Step(id)).ok()?;
-                content(&Origin::Tree(&done.tree))
+                let origin = Origin::Tree(&done.tree);
+                let identify = |source: &Source| shared.seen.identify(source);
+                let hash = cached::content(copy, &origin, &[], scratch, &identify, shared.cancel);
+                Some(("content of a stage", hash?))
             }
             From::Base(base @ (Base::Image(_) | Base::Layout(_))) => {
                 let key = base::key(base, &shared.request.platform)?;
@@ -213,7 +239,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
 
     /// Has the content of all that is below where it can be read.
     pub(super) fn have_content_below(&self, id: StepId) -> Result<(), Error> {
-        have_content(self.shared, &self.unapplied, Owner::Step(id))
+        have_content(self.shared, &self.tree, &self.unapplied, Owner::Step(id))
     }
 }
 
@@ -245,6 +271,38 @@ fn layers_of(shared: &Shared<'_>, place: usize, records: &[Record]) -> Option<Ve
         }
     }
     Some(out)
+}
+
+/// Gives the hash of what a step takes of contexts and of what was fetched for it, one for each COPY or
+/// mount, in order; none where something of it cannot be read.
+fn contents(shared: &Shared<'_>, step: &Step, scratch: &Path) -> Option<Vec<[u8; 32]>> {
+    let identify = |source: &Source| shared.seen.identify(source);
+    let mut out = Vec::new();
+    for copy in cached::takes(&step.op) {
+        let fetched = match copy.sources.iter().any(is_remote) {
+            true => shared.fetched(&step.op)?,
+            false => Vec::new(),
+        };
+        let named;
+        let context = match &copy.from {
+            From::Context => &shared.context,
+            From::Base(Base::Files(name)) => {
+                named = shared.named(name)?;
+                &named
+            }
+            From::Base(_) => continue,
+        };
+        let origin = Origin::Context(context);
+        let cancel = shared.cancel;
+        out.push(cached::content(
+            &copy, &origin, &fetched, scratch, &identify, cancel,
+        )?);
+    }
+    Some(out)
+}
+
+fn is_of_context(from: &From) -> bool {
+    matches!(from, From::Context | From::Base(Base::Files(_)))
 }
 
 fn is_remote(source: &CopySource) -> bool {

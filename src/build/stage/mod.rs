@@ -3,7 +3,7 @@
 mod cached;
 mod command;
 
-use super::cached::{Held, Needs};
+use super::cached::{Held, Needs, is_hidden};
 use super::kept;
 use super::layers::{self, Instruction, Note, Pending};
 use super::one_root::{self, Turn};
@@ -13,12 +13,12 @@ use super::{Error, Shared, base};
 use crate::changeset::Changeset;
 use crate::context::{self, Context, Dates, Origin};
 use crate::fs::{Content, LayerView, Meta, RelPath, Tree};
-use crate::layer::Unpacked;
+use crate::layer::{Times, Unpacked};
 use crate::plan::{Base, CopyOp, CopySource, From, Op, Step, Unpack};
 use crate::progress::{Event, Owner, StepId, Work};
 use crate::request::RootfsChoice;
 use crate::rootfs::{Guard, Lower, Rootfs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 
@@ -56,13 +56,13 @@ impl Done {
                 }
                 Ok(root)
             }
-            None => make_root(shared, &self.files, &self.unapplied, dir()?),
+            None => make_root(shared, &self.files, &self.tree, &self.unapplied, dir()?),
         }
     }
 
     /// Has the content of all files of its tree where it can be read.
     pub(super) fn have_content(&self, shared: &Shared<'_>, owner: Owner) -> Result<(), Error> {
-        have_content(shared, &self.unapplied, owner)
+        have_content(shared, &self.tree, &self.unapplied, owner)
     }
 }
 
@@ -71,15 +71,15 @@ impl Done {
 enum Above {
     /// What a step changed.
     Made(Arc<Changeset>),
-    /// A layer of the cache.
-    Held(Arc<Held>),
+    /// A layer of the cache, and which layer of the tree it is.
+    Held(Arc<Held>, usize),
 }
 
 impl Above {
     fn apply(&self, shared: &Shared<'_>, root: &mut dyn Rootfs) -> Result<(), BoxError> {
         match self {
             Above::Made(changeset) => Ok(root.apply(changeset, shared.cancel)?),
-            Above::Held(held) => {
+            Above::Held(held, _) => {
                 let files = held.unpack(shared, Owner::Build)?;
                 Ok(root.apply(&Changeset::of_layer(&files.view), shared.cancel)?)
             }
@@ -87,27 +87,39 @@ impl Above {
     }
 }
 
-fn have_content(shared: &Shared<'_>, above: &[Above], owner: Owner) -> Result<(), Error> {
+/// Has the content of all files of a tree where it can be read. What nobody can see is left where it is.
+fn have_content(
+    shared: &Shared<'_>,
+    tree: &Tree,
+    above: &[Above],
+    owner: Owner,
+) -> Result<(), Error> {
     for above in above {
-        if let Above::Held(held) = above {
+        if let Above::Held(held, at) = above
+            && !is_hidden(tree, *at)
+        {
             held.unpack(shared, owner)?;
         }
     }
     Ok(())
 }
 
-/// Makes a root of an unpacked base and what lies above it in an empty directory.
+/// Makes a root of an unpacked base and what lies above it in the tree in an empty directory.
 fn make_root(
     shared: &Shared<'_>,
     files: &[Unpacked],
+    tree: &Tree,
     above: &[Above],
     dir: PathBuf,
 ) -> Result<Box<dyn Rootfs>, BoxError> {
     // Layers of the cache are layers like the base's, as far as they lie on nothing else.
     let mut lowers = files.to_vec();
     let mut above = above.iter().peekable();
-    while let Some(Above::Held(held)) = above.next_if(|above| matches!(above, Above::Held(_))) {
-        lowers.push(held.unpack(shared, Owner::Build)?.clone());
+    while let Some(Above::Held(held, at)) = above.next_if(|above| matches!(above, Above::Held(..)))
+    {
+        if !is_hidden(tree, *at) {
+            lowers.push(held.unpack(shared, Owner::Build)?.clone());
+        }
     }
     let mut root = base_root(shared, &lowers, dir)?;
     for above in above {
@@ -261,11 +273,11 @@ pub(super) fn run<'scope, 'env: 'scope>(
 }
 
 /// What looking a step up came to.
-enum Sought {
+enum Sought<'scope> {
     /// It need not be carried out.
     Found(super::cached::Found),
     /// It is carried out, and what it makes is noted.
-    Missed(Option<Note>),
+    Missed(Option<Note<'scope>>),
 }
 
 /// Whether a stage goes on, or something it waited for failed elsewhere.
@@ -397,7 +409,12 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         Ok(())
     }
 
-    fn step(&mut self, id: StepId, step: &Step, note: Option<Note>) -> Result<Flow, Error> {
+    fn step(
+        &mut self,
+        id: StepId,
+        step: &Step,
+        mut note: Option<Note<'scope>>,
+    ) -> Result<Flow, Error> {
         let failed = |source: BoxError| Error::step(step.span, &step.text, source);
         let changeset = match &step.op {
             Op::Config => None,
@@ -423,6 +440,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             }
         };
         let on_root = matches!(step.op, Op::Run(_));
+        if let (true, Some(note)) = (on_root, &mut note) {
+            note.dir = self.frozen();
+        }
         let history = step.history.clone();
         match changeset.filter(|changeset| !changeset.is_empty()) {
             Some(changeset) => self
@@ -445,6 +465,13 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             }
         }
         Ok(Flow::Go)
+    }
+
+    /// Gives the directory that the last command wrote to, where the layer made of it is what it is.
+    fn frozen(&self) -> Option<PathBuf> {
+        let as_is = self.shared.clock.times == Times::Keep && self.shared.ignored.is_empty();
+        let root = self.root.as_ref().filter(|_| as_is)?;
+        root.frozen().map(Path::to_owned)
     }
 
     /// Waits for what a step copies or mounts from; false where that failed.
@@ -473,7 +500,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         changeset: Changeset,
         on_root: bool,
         history: String,
-        note: Option<Note>,
+        note: Option<Note<'scope>>,
     ) -> Result<(), BoxError> {
         kept::warn(self.shared, &self.guard, &changeset);
         let changeset = Arc::new(changeset);
@@ -586,7 +613,13 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             }
             None => {
                 let dir = self.shared.stage_scratch(self.place)?;
-                self.root = Some(make_root(self.shared, &self.files, &above, dir)?);
+                self.root = Some(make_root(
+                    self.shared,
+                    &self.files,
+                    &self.tree,
+                    &above,
+                    dir,
+                )?);
             }
         }
         Ok(true)

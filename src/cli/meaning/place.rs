@@ -14,6 +14,8 @@ const KANIKO: &str = "/kaniko";
 const IN_PLACE: &str = "/.shutter";
 /// Where volumes for a cache are mounted.
 const CACHE: &str = "/cache";
+/// Where root's store lies on a machine.
+const SYSTEM: &str = "/var/cache/shutter";
 
 /// A place for the store, and what it was chosen for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +24,17 @@ pub(in crate::cli) struct Chosen {
     pub dir: PathBuf,
     /// Why there.
     pub why: Why,
+    /// A store that can only be read, which is looked into besides.
+    pub beside: Option<PathBuf>,
 }
 
 /// Why the store lies where it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Why {
-    /// A flag says so.
+    /// --store says so.
     Named,
+    /// --cache-dir says so.
+    CacheDir,
     /// A volume is mounted there.
     Volume,
     /// It is the builder's own directory.
@@ -41,7 +47,8 @@ impl Chosen {
     /// Gives the reason in a word or two.
     pub fn why(&self) -> &'static str {
         match self.why {
-            Why::Named => "as --cache-dir says",
+            Why::Named => "as --store says",
+            Why::CacheDir => "as --cache-dir says",
             Why::Volume => "a volume",
             Why::Beside => "beside the executor",
             Why::Usual => "the default",
@@ -50,8 +57,8 @@ impl Chosen {
 }
 
 /// Chooses where the store lies: where it is told to; else on a volume that is mounted at the usual
-/// place; else in the builder's own directory; else where this user's caches are. A volume that cannot
-/// be used is told of.
+/// place; else in the builder's own directory; else where this user's caches are. What can only be read
+/// there is looked into besides. A volume that cannot be used is told of.
 pub(in crate::cli) fn store(
     typed: &Typed,
     around: &Surroundings,
@@ -66,9 +73,25 @@ fn choose(
     fitness: &dyn Fn(&Path) -> Option<Fitness>,
     warnings: &mut Vec<String>,
 ) -> Chosen {
-    let chosen = |dir: PathBuf, why| Chosen { dir, why };
-    if let Some(dir) = &typed.cache_dir {
-        return chosen(around.cwd.join(dir), Why::Named);
+    let mut beside = None;
+    let named = typed.cache_dir.as_ref().map(|dir| around.cwd.join(dir));
+    if let Some(dir) = &typed.store {
+        let dir = around.cwd.join(dir);
+        let beside = named.filter(|named| *named != dir);
+        let why = Why::Named;
+        return Chosen { dir, why, beside };
+    }
+    if let Some(dir) = named {
+        match fitness(&dir) {
+            Some(Fitness::ReadOnly) => beside = Some(dir),
+            Some(Fitness::Taken(name)) if is_kanikos(&name) => {
+                warnings.push(not_read(&dir, &name));
+            }
+            _ => {
+                let why = Why::CacheDir;
+                return Chosen { dir, why, beside };
+            }
+        }
     }
     let usual = usual(around);
     let is_volume = |dir: &Path| around.volumes.iter().any(|volume| volume == dir);
@@ -79,37 +102,57 @@ fn choose(
             .iter()
             .any(|volume| usual.starts_with(volume));
         if own && usual != Path::new(CACHE) {
-            return chosen(usual, Why::Volume);
+            let (dir, why) = (usual, Why::Volume);
+            return Chosen { dir, why, beside };
         }
         let cache = Path::new(CACHE);
-        if is_volume(cache) {
+        if is_volume(cache) && typed.cache_dir.is_none() {
             match fitness(cache) {
-                Some(Fitness::Fit) => return chosen(cache.to_owned(), Why::Volume),
+                Some(Fitness::Fit) => {
+                    let (dir, why) = (cache.to_owned(), Why::Volume);
+                    return Chosen { dir, why, beside };
+                }
+                Some(Fitness::Taken(name)) if is_kanikos(&name) => {
+                    warnings.push(not_read(cache, &name));
+                }
                 Some(Fitness::Taken(name)) => warnings.push(format!(
                     "the volume {CACHE} is not used as the store, since `{name}` is in it; --cache-dir \
                      names another directory"
                 )),
-                Some(Fitness::ReadOnly) => warnings.push(format!(
-                    "the volume {CACHE} is not used as the store, since it can only be read; --cache-dir \
-                     names another directory"
-                )),
+                Some(Fitness::ReadOnly) => beside = Some(cache.to_owned()),
                 None => {}
             }
         }
     }
-    match kaniko_dir(typed, around) {
+    let (dir, why) = match kaniko_dir(typed, around) {
         Some(dir) => {
             let why = match is_volume(&dir) {
                 true => Why::Volume,
                 false => Why::Beside,
             };
-            chosen(dir.join("store"), why)
+            (dir.join("store"), why)
         }
+        // Nothing can be written there.
+        None if beside.as_ref() == Some(&usual) => (PathBuf::from(SYSTEM), Why::Usual),
         None if is_in_place(typed) && around.called != Called::Executor => {
-            chosen(PathBuf::from(IN_PLACE), Why::Usual)
+            (PathBuf::from(IN_PLACE), Why::Usual)
         }
-        None => chosen(usual, Why::Usual),
-    }
+        None => (usual, Why::Usual),
+    };
+    Chosen { dir, why, beside }
+}
+
+/// Tells whether a name in a directory is what kaniko's warmer calls an image.
+fn is_kanikos(name: &str) -> bool {
+    name.starts_with("sha256:")
+}
+
+fn not_read(dir: &Path, name: &str) -> String {
+    format!(
+        "nothing is read from {}, since what is in it (`{name}`) is of kaniko's warmer; `shutter warmer` \
+         fills another directory with the same images",
+        dir.display()
+    )
 }
 
 /// Tells whether the builder is to build in the root directory itself.
@@ -129,7 +172,7 @@ fn usual(around: &Surroundings) -> PathBuf {
     match (xdg, around.path("HOME")) {
         (Some(dir), _) => dir.join("shutter"),
         (None, Some(home)) if around.uid != 0 => home.join(".cache/shutter"),
-        (None, _) => PathBuf::from("/var/cache/shutter"),
+        (None, _) => PathBuf::from(SYSTEM),
     }
 }
 
@@ -265,7 +308,7 @@ mod tests {
                 Some(Fitness::ReadOnly),
                 "/kaniko/store",
                 Why::Beside,
-                1,
+                0,
             ),
             (
                 Executor,
@@ -340,9 +383,11 @@ mod tests {
                 &|_| fitness.clone(),
                 &mut warnings,
             );
+            let read_only = fitness == Some(Fitness::ReadOnly);
             let expected = Chosen {
                 dir: dir.into(),
                 why,
+                beside: read_only.then(|| CACHE.into()),
             };
             assert_eq!(found, expected, "{volumes:?} {program}");
             assert_eq!(warnings.len(), warned, "{warnings:?}");
@@ -356,7 +401,62 @@ mod tests {
             ..Typed::default()
         };
         let found = choose(&named, &machine, &|_| fit(), &mut Vec::new());
-        assert_eq!((found.dir, found.why), ("/work/here".into(), Why::Named));
+        assert_eq!((found.dir, found.why), ("/work/here".into(), Why::CacheDir));
+        // What --cache-dir names, what is found there, the store and what is read besides.
+        type Named = (
+            Option<&'static str>,
+            Fitness,
+            &'static str,
+            Option<&'static str>,
+            usize,
+        );
+        let cases: [Named; 6] = [
+            (None, Fitness::Fit, "/work/here", None, 0),
+            (
+                None,
+                Fitness::ReadOnly,
+                "/var/cache/shutter",
+                Some("/work/here"),
+                0,
+            ),
+            (
+                None,
+                Fitness::Taken("sha256:1".into()),
+                "/var/cache/shutter",
+                None,
+                1,
+            ),
+            (
+                None,
+                Fitness::Taken("photo.jpg".into()),
+                "/work/here",
+                None,
+                0,
+            ),
+            (
+                Some("own"),
+                Fitness::Fit,
+                "/work/own",
+                Some("/work/here"),
+                0,
+            ),
+            (Some("/work/here"), Fitness::Fit, "/work/here", None, 0),
+        ];
+        for (store, fitness, dir, beside, warned) in cases {
+            let typed = Typed {
+                store: store.map(PathBuf::from),
+                ..named.clone()
+            };
+            let mut warnings = Vec::new();
+            let found = choose(&typed, &machine, &|_| Some(fitness.clone()), &mut warnings);
+            assert_eq!(found.dir, Path::new(dir), "{fitness:?}");
+            assert_eq!(
+                found.beside.as_deref(),
+                beside.map(Path::new),
+                "{fitness:?}"
+            );
+            assert_eq!(warnings.len(), warned, "{warnings:?}");
+        }
         let moved = Typed {
             kaniko_dir: Some("/builds/k".into()),
             ..Typed::default()

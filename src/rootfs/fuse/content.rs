@@ -243,7 +243,7 @@ impl Files {
         let Ok(stat) = stat else { return };
         node.meta.size = u64::try_from(stat.st_size).unwrap_or(0);
         node.blocks = u64::try_from(stat.st_blocks).ok();
-        if self.truth == Truth::Disk {
+        if self.truth == Truth::Disk && !node.time_ahead {
             let mtime = Time {
                 secs: stat.st_mtime,
                 nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),

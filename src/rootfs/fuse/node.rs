@@ -29,6 +29,9 @@ pub(super) struct Node {
     pub lookups: u64,
     /// Whether the step has made or changed it.
     pub touched: bool,
+    /// Whether the time of its content was set since it was last written to, so that the file behind
+    /// it has another; it is given its time when somebody opens it to write to it.
+    pub time_ahead: bool,
     /// Whether its content is being copied up.
     pub copying: bool,
     pub open: Option<Box<Open>>,
@@ -103,6 +106,7 @@ impl Node {
             parent,
             lookups: 0,
             touched: false,
+            time_ahead: false,
             copying: false,
             open: None,
         }

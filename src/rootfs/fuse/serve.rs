@@ -29,6 +29,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Nobody changes anything but the mount itself.
 const ALWAYS: Duration = Duration::from_secs(1 << 30);
 const AT_ONCE: Duration = Duration::ZERO;
+/// How long a file may be that is shown by way of the builder even where the kernel would read it itself:
+/// the kernel then keeps it in its cache, attributes and all, while after each reading past the builder
+/// it asks for the attributes anew. A package manager reads its users and lists for every file.
+const SMALL: u64 = 64 << 10;
 
 /// The handle of a file that can be written to, and of one that cannot.
 const WRITER: FileHandle = FileHandle(1);
@@ -161,20 +165,23 @@ impl Server {
         writes: bool,
         back: &dyn Fn(&File) -> io::Result<BackingId>,
     ) -> Result<(FileHandle, FopenFlags, Option<Arc<BackingId>>), Errno> {
-        let open = table.node(ino)?.open.as_ref();
+        let node = table.node(ino)?;
+        let open = node.open.as_ref();
         let known = open.and_then(|open| open.backing.clone());
         // A node of which somebody has handles of the one sort gets no handle of the other.
         let first = open.is_none_or(|open| open.handles == 0);
+        let small = !writes && node.meta.size <= SMALL;
+        let direct = first && self.passthrough.is_some() && !small;
         let mut file = match (file, &known) {
             (Some(file), _) => Some(file),
             (None, Some(_)) if !writes => None,
+            // It is opened when it is read: what is read often is in the kernel's cache.
+            (None, _) if small => None,
             (None, _) => Some(self.files.file(table, ino)?),
         };
         let backing = match (&known, &file) {
             (Some(_), _) => known,
-            (None, Some(file)) if first && self.passthrough.is_some() => {
-                back(file).ok().map(Arc::new)
-            }
+            (None, Some(file)) if direct => back(file).ok().map(Arc::new),
             _ => None,
         };
         let own = matches!(table.node(ino)?.content(), Some(Content::Own(_)));
@@ -183,6 +190,10 @@ impl Server {
             file = None;
         }
         let node = table.node_mut(ino)?;
+        if let (true, true, Some(file)) = (writes, node.time_ahead, &file) {
+            rustix::fs::futimens(file, &modified(node.meta.mtime))?;
+            node.time_ahead = false;
+        }
         let mut flags = FopenFlags::FOPEN_NOFLUSH;
         match &backing {
             Some(_) if writes && node.lends_rights() => flags |= FopenFlags::FOPEN_DIRECT_IO,
@@ -284,8 +295,11 @@ impl Server {
             (wanted.mtime, node.content(), self.files.truth)
         {
             let mtime = node.meta.mtime;
-            let file = self.files.file(&table, ino)?;
-            rustix::fs::futimens(&file, &modified(mtime))?;
+            node.time_ahead = node.open.as_ref().is_none_or(|open| open.writers == 0);
+            if !node.time_ahead {
+                let file = self.files.file(&table, ino)?;
+                rustix::fs::futimens(&file, &modified(mtime))?;
+            }
         }
         table.touch(ino)?;
         let node = table.node_mut(ino)?;
@@ -409,6 +423,7 @@ fn stamp(node: &mut Node, truth: Truth, size: Option<u64>) {
     if let Some(size) = size {
         node.meta.size = size;
         node.blocks = None;
+        node.time_ahead = false;
     }
     if truth == Truth::Disk || size.is_some() {
         node.meta.mtime = now();

@@ -10,6 +10,7 @@ use crate::changeset::{Action, Change, Changeset, State};
 use crate::fs::{Meta, RelPath};
 use crate::sys::Cancel;
 use mount::{Mounter, Stack};
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -43,6 +44,8 @@ pub struct Overlay {
     /// shows the topmost directory's as the root's.
     top: Meta,
     step: Option<Step>,
+    /// What the last step wrote, where nothing of it is found in a lower directory.
+    frozen: Option<PathBuf>,
     /// The root between steps, mounted when it is first asked for.
     resting: OnceLock<OwnedFd>,
 }
@@ -106,6 +109,7 @@ impl Overlay {
             mounter,
             top,
             step: None,
+            frozen: None,
             resting: OnceLock::new(),
         })
     }
@@ -154,14 +158,17 @@ impl Overlay {
     }
 
     /// Reads what a step wrote to its upper directory.
-    fn read(&self, upper: &Path) -> Result<Vec<Change>, Error> {
+    fn read(&mut self, upper: &Path) -> Result<Vec<Change>, Error> {
         let dir = Arc::new(open_dir(upper)?);
+        let stands_for_itself = Cell::new(true);
         let make_view = || {
+            stands_for_itself.set(false);
             let mut over = self.lowers.clone();
             over.push(upper.into());
             self.view(&over)
         };
         let mut changes = upper::read(&dir, self.mounter.notes, &make_view)?;
+        self.frozen = stands_for_itself.get().then(|| upper.to_owned());
         let top = meta_of(upper)?;
         // The time of the root changes with whatever is made in it and says nothing by itself.
         let with_old_time = Meta {
@@ -217,11 +224,13 @@ impl Rootfs for Overlay {
     }
 
     fn commit(&mut self) -> Result<Changeset, Error> {
+        self.frozen = None;
         let Some((dir, upper)) = self.finish()? else {
             return Ok(Changeset::default());
         };
         let changes = self.read(&upper)?;
         if changes.is_empty() {
+            self.frozen = None;
             remove(&dir)?;
         } else {
             if let Some(Change {
@@ -238,6 +247,10 @@ impl Rootfs for Overlay {
             changes,
             state: State::Frozen,
         })
+    }
+
+    fn frozen(&self) -> Option<&Path> {
+        self.frozen.as_deref()
     }
 
     fn discard(&mut self) -> Result<(), Error> {
