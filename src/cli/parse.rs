@@ -175,7 +175,7 @@ fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, 
         .into_iter()
         .flatten();
     if let Some(word) = words.next() {
-        if !matches!(verb, Verb::Build | Verb::Check) {
+        if !matches!(verb, Verb::Build | Verb::Check | Verb::CacheExplain) {
             let (name, word) = (verb.name(), word.to_string_lossy());
             return Err(Usage::new(format!(
                 "{name} takes flags alone, not `{word}`"

@@ -278,3 +278,44 @@ fn many_save_at_once() {
         assert!(infos(&made).contains("restored the cache"), "{}", made.said);
     }
 }
+
+/// What is written to while it is saved is saved by who writes to it.
+#[test]
+fn a_cache_that_somebody_writes_to_is_left_alone() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let project = project("for i in $(seq 500); do echo $i > /c/$i; done");
+    let registry = registry::start();
+    let repo = format!("{}/cache", registry.host);
+    let args = ["--insecure", "--cache-mounts", "--cache-repo", &repo];
+    build(
+        &project,
+        "store",
+        &["--cache-mounts", "--cache-repo", &repo, "--no-push-cache"],
+    );
+    let caches = std::fs::read_dir(project.path("store/caches")).expect("caches");
+    let cache = caches
+        .map(|e| e.expect("a cache").path())
+        .next()
+        .expect("a cache");
+    let file = cache.join("0/files/1");
+    let ended = AtomicBool::new(false);
+    let made = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0u64;
+            while !ended.load(Ordering::Relaxed) {
+                number += 1;
+                std::fs::write(&file, number.to_string()).expect("write");
+            }
+        });
+        let made = build(&project, "store", &args);
+        ended.store(true, Ordering::Relaxed);
+        made
+    });
+    assert_eq!(warnings(&made.said), Vec::<String>::new());
+    let said = infos(&made);
+    assert!(
+        said.contains("the cache /c is left to another build to save"),
+        "{said}"
+    );
+    assert_eq!(registry.hexes(), Vec::<String>::new());
+}
