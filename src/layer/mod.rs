@@ -4,7 +4,7 @@ mod pack;
 mod unpack;
 
 pub use pack::{PackOptions, Packed, Permits, Times, archive, bench, pack, pack_telling, tar};
-pub use unpack::{read_entries, unpack_all};
+pub use unpack::{read_entries, unpack_all, unpack_step};
 
 use crate::fs::{LayerView, RelPath};
 use crate::oci::{Descriptor, Digest};

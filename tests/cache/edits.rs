@@ -296,7 +296,7 @@ struct Random {
 }
 
 /// `%` is a number, `@` the same below 3.
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 11] = [
     "RUN echo % >> /log",
     "COPY f@ /copied/%",
     "COPY dir /tree/%",
@@ -305,6 +305,9 @@ const KINDS: [&str; 8] = [
     "ENV V=%",
     "RUN --mount=type=bind,target=/m cat /m/f@ /m/dir/* > /seen$V; echo $A >> /seen$V",
     "COPY --from=other /x /other/%",
+    "RUN rm -rf /copied/% /tree/1 /log /w",
+    "RUN rm -rf /linked /copied && mkdir /copied && echo % > /copied/new",
+    "RUN find /copied /tree /linked /w /other /log /bin 2>/dev/null | sort > /found; true",
 ];
 const FILES: [&str; 6] = ["f0", "f1", "f2", "dir/a", "dir/b", "unused"];
 
@@ -369,9 +372,15 @@ fn random_edits_with_and_without_a_cache_give_the_same_image() {
     let mut dice = Dice(seed.unwrap_or(1));
     let project = Project::new();
     let mut random = Random::new(&mut dice);
+    let registry = registry::start();
+    let repo = format!("--cache-repo={}/cache", registry.host);
     for round in 0..rounds.unwrap_or(25) {
         let text = random.write(&project);
         let arg = format!("--build-arg=A={}", random.arg);
+        // On an empty node what is found has to be fetched; with its own store nothing has.
+        let _ = std::fs::remove_dir_all(project.path("empty"));
+        let args = ["--insecure", "--cache", &repo, &arg];
+        let fetched = build(&project, "empty", &args);
         let cached = build(&project, "store", &["--cache", &arg]);
         let again = build(&project, "store", &["--cache", &arg]);
         assert_eq!(
@@ -380,6 +389,7 @@ fn random_edits_with_and_without_a_cache_give_the_same_image() {
             "round {round}:\n{text}"
         );
         let plain = build(&project, "plain", &[&arg]);
+        assert_eq!(fetched.digest, plain.digest, "round {round}:\n{text}");
         assert_eq!(cached.digest, plain.digest, "round {round}:\n{text}");
         assert_eq!(again.digest, plain.digest, "round {round}:\n{text}");
         random.change(&mut dice);

@@ -6,7 +6,7 @@ use super::super::{Error, Shared};
 use super::places::Hit;
 use crate::cache::{self, Entry};
 use crate::fs::{Content, Kind, LayerView, Node, RelPath, Source, Toc, Tree};
-use crate::layer::{BaseLayer, Packed, Unpacked, unpack_all};
+use crate::layer::{Packed, Unpacked, unpack_step};
 use crate::oci::Descriptor;
 use crate::progress::Owner;
 use crate::store::Blobs;
@@ -74,12 +74,6 @@ impl Held {
         if let Some(files) = self.files.get() {
             return Ok(files);
         }
-        // It stands for itself, so it is the same on any base.
-        let layer = BaseLayer {
-            descriptor: self.layer.blob.clone(),
-            diff_id: self.layer.diff_id,
-            chain_id: self.layer.diff_id,
-        };
         let Shared {
             store,
             sink,
@@ -87,12 +81,9 @@ impl Held {
             ..
         } = shared;
         let blobs = Far { held: self, shared };
-        let unpacked = unpack_all(&[layer], &blobs, store, sink, owner, cancel);
-        let files = unpacked
-            .map_err(|e| self.broken(shared, e.into()))?
-            .into_iter()
-            .next()
-            .ok_or_else(|| self.broken(shared, "it is not there".into()))?;
+        let cache::Layer { blob, diff_id, .. } = &self.layer;
+        let unpacked = unpack_step(blob, diff_id, &blobs, store, sink, owner, cancel);
+        let files = unpacked.map_err(|e| self.broken(shared, e.into()))?;
         Ok(self.files.get_or_init(|| files))
     }
 
@@ -130,29 +121,43 @@ impl Held {
     }
 }
 
-/// Tells whether nothing of a layer is seen in a tree, and the tree would be the same without it. It may
-/// say no too often.
+/// Tells whether nothing of a layer is seen in a tree, and the layers would show the same without it. It
+/// may say no too often.
 pub(in crate::build) fn is_hidden(tree: &Tree, at: usize) -> bool {
     let Some(layer) = tree.layers().get(at) else {
         return false;
     };
+    let above = tree.layers().get(at + 1..).unwrap_or_default();
     let mut below = Tree::default();
     for layer in tree.layers().iter().take(at) {
         below.push(Arc::clone(layer));
     }
-    layer.toc.iter().all(|entry| match entry.node {
-        Node::Delete | Node::Opaque(_) => false,
-        Node::Put { meta, .. } => {
-            let seen = tree.get(&entry.path).is_some_and(|found| found.layer == at);
-            // What it hides itself must not come to light.
-            let over = match (below.get(&entry.path), meta.kind) {
-                (None, _) => false,
-                (Some(found), Kind::Dir) => found.meta.kind != Kind::Dir,
-                (Some(_), _) => true,
-            };
-            !seen && !over
-        }
+    let is_dir = |path: &RelPath| below.get(path).is_some_and(|it| it.meta.kind == Kind::Dir);
+    layer.toc.iter().all(|entry| {
+        let Node::Put { meta, .. } = entry.node else {
+            return false;
+        };
+        // What it hides itself must not come to light.
+        let over = match meta.kind {
+            Kind::Dir => below.get(&entry.path).is_some() && !is_dir(&entry.path),
+            _ => below.get(&entry.path).is_some(),
+        };
+        !over && is_covered(above, &entry.path, &is_dir)
     })
+}
+
+/// Tells whether the layers above take a path away, or have something else there. A whiteout counts in
+/// a directory that there is without it: overlayfs shows it in one that only its own layer has.
+fn is_covered(above: &[Arc<LayerView>], path: &RelPath, is_dir: &dyn Fn(&RelPath) -> bool) -> bool {
+    let hides = |at: &RelPath, layer: &Arc<LayerView>| match layer.toc.get(at) {
+        Some(Node::Delete) => at.parent().is_none_or(|parent| is_dir(&parent)),
+        Some(Node::Put { meta, .. }) => at == path || meta.kind != Kind::Dir,
+        Some(Node::Opaque(_)) => at == path,
+        None => false,
+    };
+    let ancestors = path.ancestors().filter(|at| !at.is_root());
+    let mut places = ancestors.chain([path.clone()]);
+    places.any(|at| above.iter().any(|layer| hides(&at, layer)))
 }
 
 /// Where its blob is, besides the store.

@@ -384,3 +384,134 @@ pub(in crate::build) fn without_changes(copy: &CopyOp, from: From) -> CopyOp {
         ..bare(from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Common, recipe};
+    use crate::build::Clock;
+    use crate::cache::Key;
+    use crate::fs::RelPath;
+    use crate::plan::{
+        Base, Chmod, CopyOp, CopySource, From, Mount, MountedFile, Network, Op, RunOp, Sharing,
+        Unpack,
+    };
+    use crate::request::Request;
+
+    fn run() -> RunOp {
+        let file = MountedFile {
+            target: "/run/secrets/x".into(),
+            mode: 0o400,
+            uid: 0,
+            gid: 0,
+        };
+        let context = From::Context;
+        RunOp {
+            args: vec!["/bin/sh".into(), "-c".into(), "true".into()],
+            env: vec!["PATH=/bin".into(), "A=b".into()],
+            cwd: "/".into(),
+            user: "app".into(),
+            hostname: None,
+            script: Some(("EOF".into(), "#!/bin/sh\n".into())),
+            mounts: vec![
+                Mount::Bind {
+                    target: "/b".into(),
+                    from: context.clone(),
+                    source: "/src".into(),
+                    writable: false,
+                },
+                Mount::Cache {
+                    target: "/c".into(),
+                    id: "c".into(),
+                    sharing: Sharing::Shared,
+                    from: Some(From::Base(Base::Stage(0))),
+                    source: "/".into(),
+                    readonly: false,
+                    mode: 0o755,
+                    uid: 0,
+                    gid: 0,
+                },
+                Mount::Tmpfs {
+                    target: "/t".into(),
+                    size: Some(1),
+                    readonly: false,
+                },
+                Mount::Secret {
+                    id: "x".into(),
+                    file: Some(file.clone()),
+                    env: Some("X".into()),
+                    required: true,
+                },
+                Mount::Ssh {
+                    id: "default".into(),
+                    file,
+                    required: false,
+                },
+            ],
+            network: Network::Host,
+            insecure: false,
+        }
+    }
+
+    fn copy(link: bool) -> CopyOp {
+        CopyOp {
+            from: From::Context,
+            sources: vec![CopySource::Path("a".into())],
+            inline: vec![("h".into(), b"text".to_vec())],
+            dest: "/dest/".into(),
+            chown: Some("1:2".into()),
+            chmod: (!link).then(|| Chmod::parse("u=rwX").expect("a mode")),
+            unpack: Unpack::Never,
+            link,
+            parents: false,
+            exclude: vec!["*.o".into()],
+            instruction: "COPY",
+        }
+    }
+
+    /// What keys are made of, and how. Where this changes the version of the format has to change too, or
+    /// steps are found that were made of something else.
+    #[test]
+    fn recipes_are_what_they_were() {
+        let request = Request::local("/context".into(), "Dockerfile".into());
+        let platform = "linux/amd64".parse().expect("a platform");
+        let ignored = [RelPath::clean(b"var/run").expect("a path")];
+        let kept = [b"/data".to_vec()];
+        let clock = Clock::new(&request, Some(1), None);
+        let common = Common {
+            request: &request,
+            clock: &clock,
+            ignored: &ignored,
+            kept: &kept,
+            platform: &platform,
+        };
+        let parent = Key([1; 32]);
+        let workdir = Op::Workdir {
+            path: "/w".into(),
+            user: String::new(),
+        };
+        let golden = [
+            (
+                Op::Run(run()),
+                "1aa3ee4577d70d6923cd69feebc7ba5f85a6526fb3b0bb273342fccd92a61235",
+            ),
+            (
+                Op::Copy(copy(false)),
+                "8d252e8c35b25b7ba09fbb1f4c8b49c510aacdcc48b3045795a8c69984230a99",
+            ),
+            (
+                Op::Copy(copy(true)),
+                "563261168f647a2cdb5329d69e788141041e180c0d2974cf82262ea2db16796c",
+            ),
+            (
+                workdir,
+                "bf71363055cd96ea414d357abbba5993325b7c151e5cf1e8a2ea2285134209b0",
+            ),
+        ];
+        for (op, key) in golden {
+            let made = recipe(&op, &common, parent, &|_| Some(("content", [2; 32])));
+            let made = made.expect("a recipe");
+            let names: Vec<&str> = made.parts().iter().map(|part| part.name.as_str()).collect();
+            assert_eq!(made.key().hex(), key, "{names:?}");
+        }
+    }
+}

@@ -12,12 +12,13 @@ use super::{BaseLayer, Error, Unpacked};
 use crate::fs::{
     Content, DEVICE_NODES, Ids, LayerView, Node, Placer, RelPath, Toc, TocEntry, Tree,
 };
-use crate::oci::Digest;
+use crate::oci::{Descriptor, Digest};
 use crate::progress::{Event, Level, Owner, Sink, Span, Work};
 use crate::store::Blobs;
 use crate::store::{LayerSlot, Store, VacantLayer};
 use crate::sys::Cancel;
 use files::Files;
+use settle::Kept;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -54,9 +55,44 @@ pub fn unpack_all(
         sink,
         owner,
         growth: Growth::USUAL,
+        kept: Kept::Meaning,
         stop: &stop,
     };
     shared.all(layers)
+}
+
+/// Has a layer that a step made unpacked in the store as it is, whatever it will lie on: all that it
+/// takes away it took away from what was below the step. Its chain ID is its diff ID.
+pub fn unpack_step(
+    descriptor: &Descriptor,
+    diff_id: &Digest,
+    blobs: &dyn Blobs,
+    store: &Store,
+    sink: &Sink,
+    owner: Owner,
+    cancel: &Cancel,
+) -> Result<Unpacked, Error> {
+    let stop = Stop {
+        cancel,
+        failed: AtomicBool::new(false),
+    };
+    let shared = Shared {
+        blobs,
+        store,
+        sink,
+        owner,
+        growth: Growth::USUAL,
+        kept: Kept::All,
+        stop: &stop,
+    };
+    let layer = BaseLayer {
+        descriptor: descriptor.clone(),
+        diff_id: *diff_id,
+        chain_id: *diff_id,
+    };
+    let unpacked = shared.all(&[layer])?.into_iter().next();
+    // One layer comes of one.
+    unpacked.ok_or(Error::Cancelled)
 }
 
 struct Shared<'a> {
@@ -65,6 +101,7 @@ struct Shared<'a> {
     sink: &'a Sink,
     owner: Owner,
     growth: Growth,
+    kept: Kept,
     stop: &'a Stop<'a>,
 }
 
@@ -267,7 +304,7 @@ impl<'a> Shared<'a> {
             slot,
             span,
         } = loaded;
-        let settled = settle::settle(files, tree)?;
+        let settled = settle::settle(files, tree, self.kept)?;
         if !settled.lost.is_empty() {
             let text = format!(
                 "layer {}: the store's file system does not keep {}",

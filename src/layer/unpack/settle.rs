@@ -17,14 +17,23 @@ pub(super) struct Settled {
     pub lost: Vec<String>,
 }
 
+/// Which whiteouts and opaque marks of a layer are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// Those that hide something of the layers below.
+    Meaning,
+    /// All: what is below is not known, and is known to have what they hide.
+    All,
+}
+
 /// Fits a layer's files to the tree below it.
-pub(super) fn settle(mut files: Files, lower: &Tree) -> Result<Settled, Error> {
+pub(super) fn settle(mut files: Files, lower: &Tree, kept: Kept) -> Result<Settled, Error> {
     let mut alone = true;
     alone &= relocate(&mut files, lower)?;
     alone &= borrow_dirs(&mut files, lower)?;
     alone &= late_links(&mut files, lower)?;
-    let marks = hide(&mut files, lower)?;
-    alone &= marks.alone;
+    let marks = hide(&mut files, lower, kept)?;
+    alone &= marks.alone || kept == Kept::All;
     let toc = table(&files, &marks);
     let root = RelPath::root();
     let lost = files
@@ -258,7 +267,7 @@ struct Marks {
 ///
 /// A whiteout of nothing is left out: overlayfs would show it in a directory that no layer below
 /// has. A whiteout of a directory that the layer also puts is an opaque directory.
-fn hide(files: &mut Files, lower: &Tree) -> Result<Marks, Error> {
+fn hide(files: &mut Files, lower: &Tree, kept: Kept) -> Result<Marks, Error> {
     let wanted = std::mem::take(&mut files.deleted);
     let mut opaque = std::mem::take(&mut files.opaque);
     let mut marks = Marks {
@@ -287,7 +296,8 @@ fn hide(files: &mut Files, lower: &Tree) -> Result<Marks, Error> {
     // In canonical order, so that the marks above a path are known when its turn comes.
     for path in &opaque {
         let there = |found: Found| found.meta.kind == Kind::Dir;
-        if covered(files, &marks, path) || !lower.get(path).is_some_and(there) {
+        let means = kept == Kept::All || lower.get(path).is_some_and(there);
+        if covered(files, &marks, path) || !means {
             continue;
         }
         files
@@ -297,7 +307,8 @@ fn hide(files: &mut Files, lower: &Tree) -> Result<Marks, Error> {
         marks.opaque.insert(path.clone());
     }
     for path in gone {
-        if covered(files, &marks, &path) || lower.get(&path).is_none() {
+        let means = kept == Kept::All || lower.get(&path).is_some();
+        if covered(files, &marks, &path) || !means {
             continue;
         }
         files

@@ -35,6 +35,7 @@ fn load(blob: Vec<u8>, tar: &[u8], growth: Growth) -> Result<(), Error> {
         sink: &Sink::none(),
         owner: Owner::Build,
         growth,
+        kept: Kept::Meaning,
         stop: &stop,
     };
     shared.all(&[layer]).map(|_| ())
@@ -155,6 +156,7 @@ fn the_layer_that_failed_is_named_not_one_given_up_for_it() {
         sink: &Sink::none(),
         owner: Owner::Build,
         growth: Growth::USUAL,
+        kept: Kept::Meaning,
         stop: &stop,
     };
     match shared.all(&[layer]).map(|_| ()) {
