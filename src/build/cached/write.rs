@@ -72,6 +72,8 @@ fn write(caching: &Caching, store: &Store, job: Job) {
             caching.write(store, &entry, from.as_ref(), &span);
         }
         Job::Mount(key, used) => caching.save(store, &key, &used),
+        // Who looks no step up wants none.
+        Job::Tables(_) if !caching.wanted.copies && !caching.wanted.runs => {}
         Job::Tables(layers) => {
             let here = |(chain_id, diff_id): &(Digest, Digest)| {
                 let found = [chain_id, diff_id].map(|id| store.toc(id).ok().flatten());
