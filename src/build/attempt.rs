@@ -43,9 +43,9 @@ pub(super) struct Means<'a> {
 }
 
 impl Means<'_> {
-    /// Counts what of the cache turned out to be of no use.
-    pub(super) fn refused(&self) -> usize {
-        self.caching.map_or(0, Caching::refused)
+    /// Tells whether the last attempt built on something of the cache that is of no use.
+    pub(super) fn was_broken(&self) -> bool {
+        self.caching.is_some_and(Caching::was_broken)
     }
 }
 
@@ -140,7 +140,7 @@ pub(super) fn attempt(
     let frozen = std::mem::take(&mut *lock(&shared.frozen));
     let (store, scratch) = (Arc::clone(&shared.store), shared.let_go());
     // No root is there any more.
-    layers::adopt(&store, frozen, cancel);
+    layers::adopt(&store, frozen);
     drop(scratch);
     match (result, ended) {
         (Ok(built), cleaned) => cleaned.map(|()| built),

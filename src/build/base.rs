@@ -364,7 +364,10 @@ impl Resolved {
             return Ok(file);
         }
         let fetch = || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-            let mut reader = self.blobs(registry).open(layer)?.take(layer.size + 1);
+            let mut reader = self
+                .blobs(registry)
+                .open(layer)?
+                .take(layer.size.saturating_add(1));
             let mut ingest = store.ingest()?;
             io::copy(&mut reader, &mut ingest)?;
             ingest.commit(Some(&layer.digest))?;

@@ -3,15 +3,14 @@
 use super::cached::{self, Held, Job, Made};
 use super::wait::{Promise, Slot, lock};
 use super::{Error, Shared};
-use crate::cache::Entry;
+use crate::cache::{Entry, Key};
 use crate::changeset::{Changeset, State};
 use crate::dockerfile::ast::Span;
 use crate::layer::{PackOptions, Packed, pack_telling};
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Event, Owner, StepId, Work};
 use crate::registry::Pushed;
-use crate::store::{LayerSlot, StepTurn, Store};
-use crate::sys::Cancel;
+use crate::store::{StepTurn, Store};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,19 +90,39 @@ pub(super) fn start<'scope, 'env: 'scope>(
 /// What is noted of a step that is carried out, for the cache.
 pub(super) struct Note<'a> {
     pub(super) made: Made,
+    /// What the step stands on; none where it stands on nothing.
+    pub(super) below: Option<Below>,
     /// Tells whether the contexts still have what the step is said to have taken from them.
     pub(super) still: Box<dyn FnOnce() -> bool + Send + 'a>,
     /// The directory that the step wrote to, where it could be the layer's in the store.
     pub(super) dir: Option<PathBuf>,
     /// No other build makes the same meanwhile.
-    pub(super) turn: StepTurn,
+    pub(super) turn: Option<StepTurn>,
 }
 
-impl Note<'_> {
-    /// Keeps what the step made in the store, and lets others have it.
+/// The layers that a step stands on; those above the base may be in the making.
+pub(super) struct Below {
+    pub(super) base: Vec<Digest>,
+    pub(super) above: Vec<Pending>,
+}
+
+impl Below {
+    /// Gives what names the files, once all layers are made; none where one could not be.
+    fn key(self) -> Option<Key> {
+        let mut layers = self.base;
+        for layer in self.above {
+            layers.push(layer.wait()?.diff_id);
+        }
+        Some(cached::of_image(&layers))
+    }
+}
+
+impl<'a> Note<'a> {
+    /// Keeps what the step made in the store, and lets others have it. Waits for the layers below.
     fn kept(self, shared: &Shared<'_>, packed: Option<&Packed>) -> Option<Entry> {
         let Note {
-            made,
+            mut made,
+            below,
             still,
             dir,
             turn,
@@ -112,31 +131,39 @@ impl Note<'_> {
         if !still() {
             return None;
         }
+        if let Some(below) = below {
+            made.below = Some(below.key()?);
+        }
         if let (Some(dir), Some(packed)) = (dir, packed) {
             lock(&shared.frozen).push((packed.diff_id, dir));
         }
-        let entry = cached::entry(&shared.store, caching.now, made, packed)?;
+        let entry = cached::entry(&shared.store, shared.clock.steps, made, packed)?;
         caching.keep(&shared.store, &entry);
         drop(turn);
         Some(entry)
     }
 
     /// Keeps and writes that the step changed nothing.
-    pub(super) fn keep_empty(self, shared: &Shared<'_>, step: StepId) {
-        if let Some(entry) = self.kept(shared, None) {
-            write(shared, step, entry, None);
-        }
+    pub(super) fn keep_empty<'env>(
+        self,
+        shared: &'a Shared<'env>,
+        scope: &'a Scope<'a, 'env>,
+        step: StepId,
+    ) {
+        scope.spawn(move || {
+            if let Some(entry) = self.kept(shared, None) {
+                write(shared, step, entry, None);
+            }
+        });
     }
 }
 
 /// Leaves what steps wrote to the store as unpacked layers, once no root is made of it any more: the
 /// next build that runs something on them need not unpack them.
-pub(super) fn adopt(store: &Store, frozen: Vec<(Digest, PathBuf)>, cancel: &Cancel) {
+pub(super) fn adopt(store: &Store, frozen: Vec<(Digest, PathBuf)>) {
     for (diff_id, dir) in frozen {
-        // Where that fails it costs the next build no more than unpacking.
-        if let Ok(LayerSlot::Vacant(slot)) = store.layer(&diff_id, cancel) {
-            let _ = slot.adopt(&dir);
-        }
+        // Where that fails, or somebody unpacks it just now, it costs no more than unpacking.
+        let _ = store.adopt_layer(&diff_id, &dir);
     }
 }
 
@@ -163,7 +190,7 @@ pub(super) fn reuse<'scope, 'env: 'scope>(
         let held = Arc::clone(held);
         scope.spawn(move || {
             let places = shared.caching.map(|caching| &caching.far);
-            let place = held.place.and_then(|at| places?.get(at));
+            let place = held.hit.place.and_then(|at| places?.get(at));
             let from = place.and_then(|place| place.place.repository());
             let file = || held.blob_file(shared).map_err(io::Error::other);
             let blob = &held.layer.blob;

@@ -134,10 +134,13 @@ struct Clock {
     created: String,
     /// Whether that is an epoch.
     has_epoch: bool,
+    /// When steps are carried out, in whole seconds since 1970.
+    steps: i64,
 }
 
 impl Clock {
     fn new(request: &Request, epoch: Option<i64>, base: Option<&Resolved>) -> Clock {
+        let now = jiff::Timestamp::now();
         let at = |secs| Time { secs, nanos: 0 };
         Clock {
             times: match (request.reproducible, epoch) {
@@ -148,8 +151,14 @@ impl Clock {
             now: epoch.map_or_else(|| stable_time(base), at),
             epoch: at(epoch.unwrap_or(0)),
             copied: epoch.map(at),
-            created: created(epoch),
+            created: match (epoch, &request.caching) {
+                (Some(secs), _) => time(secs),
+                // As an entry of the cache says it.
+                (None, Some(_)) => time(now.as_second()),
+                (None, None) => now.to_string(),
+            },
             has_epoch: epoch.is_some(),
+            steps: now.as_second(),
         }
     }
 }
@@ -373,10 +382,9 @@ pub fn build(
         let mut room = room;
         let mut cancel = cancel.clone();
         loop {
-            let refused = means.refused();
             let built = attempt(&prepared, &means, room, &cancel);
             seen.keep(&store);
-            if built.is_ok() || means.refused() == refused || whole.is_set() {
+            if built.is_ok() || !means.was_broken() || whole.is_set() {
                 return built;
             }
             // Something that the cache has is of no use: once more, without it.
@@ -506,13 +514,6 @@ fn stable_time(base: Option<&Resolved>) -> Time {
         .and_then(|text| text.parse::<jiff::Timestamp>().ok())
         .map_or(0, |time| time.as_second().max(0));
     Time { secs, nanos: 0 }
-}
-
-fn created(epoch: Option<i64>) -> String {
-    match epoch {
-        Some(secs) => time(secs),
-        None => jiff::Timestamp::now().to_string(),
-    }
 }
 
 /// Gives seconds since 1970 as a config has them.

@@ -143,33 +143,68 @@ pub fn look_up<T>(
     })
 }
 
+/// What a build does with a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It reads from it.
+    Read,
+    /// It writes to it too.
+    Write,
+}
+
 /// A place of a build, with what is known of it.
 pub struct Known {
     /// The place.
     pub place: Box<dyn Place>,
-    /// Whether entries are written there.
-    pub writes: bool,
-    /// Set by the first trouble: it is asked nothing after that.
-    off: AtomicBool,
+    access: Access,
+    /// Set by the first trouble with reading: it is asked nothing after that.
+    unread: AtomicBool,
+    /// The same for writing.
+    unwritten: AtomicBool,
+    was_asked: AtomicBool,
+    had_some: AtomicBool,
 }
 
 impl Known {
     /// Takes a place.
-    pub fn new(place: Box<dyn Place>, writes: bool) -> Known {
+    pub fn new(place: Box<dyn Place>, access: Access) -> Known {
         Known {
             place,
-            writes,
-            off: AtomicBool::new(false),
+            access,
+            unread: AtomicBool::new(false),
+            unwritten: AtomicBool::new(false),
+            was_asked: AtomicBool::new(false),
+            had_some: AtomicBool::new(false),
         }
     }
 
-    /// Tells whether it may be asked.
-    pub fn is_on(&self) -> bool {
-        !self.off.load(Ordering::Relaxed)
+    /// Tells whether a build does this with it, as far as there was no trouble.
+    pub fn is_open(&self, access: Access) -> bool {
+        match access {
+            Access::Read => !self.unread.load(Ordering::Relaxed),
+            Access::Write => {
+                self.access == Access::Write && !self.unwritten.load(Ordering::Relaxed)
+            }
+        }
     }
 
-    /// Asks nothing of it any more; tells whether that is news.
-    pub fn turn_off(&self) -> bool {
-        !self.off.swap(true, Ordering::Relaxed)
+    /// Does without it in this way from now on; tells whether that is news.
+    pub fn close(&self, access: Access) -> bool {
+        let switch = match access {
+            Access::Read => &self.unread,
+            Access::Write => &self.unwritten,
+        };
+        !switch.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes that it has been asked for steps, and whether it had any.
+    pub fn answered(&self, had_some: bool) {
+        self.was_asked.store(true, Ordering::Relaxed);
+        self.had_some.fetch_or(had_some, Ordering::Relaxed);
+    }
+
+    /// Tells whether it may have steps of this build: it had some, or has not been asked.
+    pub fn may_have(&self) -> bool {
+        self.had_some.load(Ordering::Relaxed) || !self.was_asked.load(Ordering::Relaxed)
     }
 }

@@ -48,10 +48,7 @@ impl Near<'_> {
     }
 
     /// Drops an entry that turned out to be wrong.
-    pub fn remove(&self, entry: &Entry) -> Result<(), Error> {
-        for key in &entry.keys {
-            self.store.drop_step(&key.hex())?;
-        }
-        Ok(())
+    pub fn remove(&self, key: &Key) -> Result<(), Error> {
+        Ok(self.store.drop_step(&key.hex())?)
     }
 }

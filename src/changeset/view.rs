@@ -47,6 +47,16 @@ impl Changeset {
         }
     }
 
+    /// Counts what is more than a directory.
+    pub fn files(&self) -> usize {
+        let is_dir = |change: &&Change| match &change.action {
+            Action::Put { meta, .. } => meta.kind == Kind::Dir,
+            Action::Opaque(_) => true,
+            Action::Delete => false,
+        };
+        self.changes.len() - self.changes.iter().filter(is_dir).count()
+    }
+
     /// Gives the bytes of all content together.
     pub fn content_size(&self) -> u64 {
         content_size(&self.changes)

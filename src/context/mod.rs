@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use copy::{Dates, copy};
-pub use owner::{User, user};
+pub use owner::{User, is_looked_up, user};
 pub use visible::{Making, Owner, Visible, locate, visible};
 
 /// The most bytes an ignore file may have: 4 MiB.

@@ -126,6 +126,11 @@ pub(super) fn chown(spec: &str, names: Names<'_>) -> Result<(u32, u32), Error> {
     Ok((uid, gid))
 }
 
+/// Tells whether a user and group, as in USER or `--chown`, have to be looked up in the files of an image.
+pub fn is_looked_up(owner: &str) -> bool {
+    owner.split(':').any(|word| id(word).is_none())
+}
+
 /// Gives the number that a word of `--chown` is without being looked up. Numbers that are no id pass
 /// for names.
 fn id(word: &str) -> Option<u32> {

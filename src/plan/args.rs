@@ -300,7 +300,7 @@ const PROXIES: [&str; 5] = [
 ];
 
 /// Gives the proxy variables of the request's build arguments, each in upper and lower case.
-pub fn proxies(request: &Request) -> Vec<(String, String)> {
+pub(super) fn proxies(request: &Request) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for name in PROXIES {
         let value = request

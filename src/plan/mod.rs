@@ -26,7 +26,7 @@ use crate::oci::{Digest, Image, Platform};
 use crate::request::GitSource;
 use std::collections::HashMap;
 
-pub use args::{Scope, idle_args, proxies};
+pub use args::{Scope, idle_args};
 pub use check::{Checked, check, foreign_base, ignored, options, options_at};
 pub use chmod::Chmod;
 pub use graph::{Triggers, graph, graph_of_all, graph_with, meant, platform};
@@ -187,6 +187,8 @@ pub struct RunOp {
     /// The environment, `NAME=value`: config's ENV, the build args of the stage, and where there is
     /// an SSH mount SSH_AUTH_SOCK.
     pub env: Vec<String>,
+    /// The names in `env` that are there without an ARG or ENV, for the network alone.
+    pub proxies: Vec<String>,
     /// Absolute working directory.
     pub cwd: String,
     /// USER, empty for root.

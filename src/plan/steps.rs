@@ -350,9 +350,11 @@ impl Walk<'_> {
             .variables()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
+        let mut proxies = Vec::new();
         for (name, value) in args::proxies(self.request) {
             if self.scope.get(&name).is_none() {
                 env.push(format!("{name}={value}"));
+                proxies.push(name);
             }
         }
         let cwd = config::join_path("/", &config.working_dir);
@@ -370,6 +372,7 @@ impl Walk<'_> {
         let op = RunOp {
             args,
             env,
+            proxies,
             cwd,
             user: config.user.clone(),
             hostname: self.hostname.clone(),

@@ -24,6 +24,8 @@ use std::time::{Duration, SystemTime};
 
 const RECORD: usize = 72;
 const CHECKSUM: usize = 32;
+/// Device and inode, at the beginning of a record.
+const KEY: usize = 16;
 /// The most bytes that are read: a million files.
 const MAX: u64 = 72 << 20;
 /// How long before now a file must have changed last.
@@ -115,6 +117,20 @@ impl Store {
             .clone();
         used.sort_unstable();
         used.dedup();
+        // Another Dockerfile on the same context reads other files of it.
+        let known = contents.known.chunks_exact(RECORD);
+        if used.len() + known.len() < MAX as usize / RECORD {
+            let is_used = |record: &[u8]| {
+                used.binary_search_by(|it| it[..KEY].cmp(&record[..KEY]))
+                    .is_ok()
+            };
+            let others: Vec<[u8; RECORD]> = known
+                .filter(|record| !is_used(record))
+                .filter_map(|record| record.try_into().ok())
+                .collect();
+            used.extend(others);
+            used.sort_unstable();
+        }
         let mut bytes = vec![0; CHECKSUM];
         for record in used.iter().take(MAX as usize / RECORD - 1) {
             bytes.extend_from_slice(record);

@@ -425,6 +425,12 @@ impl Store {
         slot::layer(&self.session, chain_id, &beside, cancel)
     }
 
+    /// Puts a directory of this store's file system that has a layer's files in overlay form in place as
+    /// that layer, by chain ID, unless it is there or somebody is making it.
+    pub fn adopt_layer(&self, chain_id: &Digest, dir: &Path) -> Result<(), Error> {
+        slot::adopt(&self.session, chain_id, dir)
+    }
+
     /// Makes an empty directory for a running build; it goes when the value is dropped, or by the
     /// next `open` of the store where the process died.
     pub fn scratch(&self) -> Result<Scratch, Error> {

@@ -146,12 +146,22 @@ impl VacantLayer {
     }
 }
 
-impl VacantLayer {
-    /// Puts a directory in place that has the files already, on the same file system.
-    pub fn adopt(self, dir: &std::path::Path) -> Result<(), Error> {
-        fs::rename(dir, &self.place).map_err(|e| self.session.fail("put in place", &self.place, e))
+/// Puts a directory with a layer's files in place, where nobody has them or is making them.
+pub(super) fn adopt(session: &Session, chain_id: &Digest, dir: &Path) -> Result<(), Error> {
+    let place = session.store.join(owned_room(LAYERS)).join(chain_id.hex());
+    let path = session.store.join(LOCKS).join(chain_id.hex());
+    let lock = open_lock(&path).map_err(|e| session.fail("open", &path, e))?;
+    let gate = session.gate()?;
+    if lock.try_lock().is_err() || !is_at(&lock, &path) || place.exists() {
+        return Ok(());
     }
+    let noted = gate.now().and_then(|now| gate::note(&lock, now));
+    noted
+        .and_then(|()| fs::rename(dir, &place))
+        .map_err(|e| session.fail("put in place", &place, e))
+}
 
+impl VacantLayer {
     /// Gives the files for this opening of the store alone; the next one that wants them makes its own.
     pub fn use_once(self) -> Result<PathBuf, Error> {
         let dir = self.session.name();

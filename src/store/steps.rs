@@ -42,6 +42,14 @@ impl Store {
         Ok(StepTurn { lock: file })
     }
 
+    /// Gives the same right where nobody has it.
+    pub fn free_step_turn(&self, key: &str) -> Result<Option<StepTurn>, Error> {
+        let path = self.dir().join(LOCKS).join(key);
+        let file = slot::open_lock(&path).map_err(|e| self.session.fail("open", &path, e))?;
+        let is_ours = file.try_lock().is_ok() && slot::is_at(&file, &path);
+        Ok(is_ours.then_some(StepTurn { lock: file }))
+    }
+
     /// Gives what is kept under a step's key, 64 hexadecimal digits.
     pub fn step(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = self.step_path(key);

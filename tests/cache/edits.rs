@@ -9,14 +9,14 @@ FROM base AS tool
 ARG VERSION
 COPY src /src
 RUN echo $VERSION > /version; cat /src/* > /tool
-FROM base AS side
+FROM base AS plane
 RUN echo side > /side
 FROM base
 ENV GREETING=hello
 WORKDIR /work
 RUN echo $GREETING > greeting
 COPY --from=tool /tool /bin/tool
-RUN --mount=from=side,target=/s cat /s/side > side
+RUN --mount=from=plane,target=/s cat /s/side > side
 COPY --chown=1:2 last last
 RUN --mount=type=bind,source=bound,target=/b ls /b > bound
 COPY <<EOF /heredoc
@@ -54,14 +54,14 @@ const EDITS: &[Edit] = &[
     },
     Edit {
         what: "a comment",
-        from: "FROM base AS side",
-        to: "# why\nFROM base AS side",
+        from: "FROM base AS plane",
+        to: "# why\nFROM base AS plane",
         ..NONE
     },
     Edit {
         what: "the name of a stage",
-        from: "side",
-        to: "side",
+        from: "plane",
+        to: "plain",
         ..NONE
     },
     Edit {
@@ -139,7 +139,7 @@ const EDITS: &[Edit] = &[
             "COPY --from=tool",
             "COPY <<EOF",
             "COPY src",
-            "RUN --mount=from=side",
+            "RUN --mount=from=plane",
             "RUN --mount=type=bind",
             "RUN echo $VERSION",
             "RUN rm",
@@ -160,7 +160,7 @@ const EDITS: &[Edit] = &[
             "COPY --chown",
             "COPY --from=tool",
             "COPY <<EOF",
-            "RUN --mount=from=side",
+            "RUN --mount=from=plane",
             "RUN --mount=type=bind",
             "RUN echo $GREETING",
             "RUN rm",
@@ -194,7 +194,7 @@ const EDITS: &[Edit] = &[
             "COPY --chown",
             "COPY --from=tool",
             "COPY <<EOF",
-            "RUN --mount=from=side",
+            "RUN --mount=from=plane",
             "RUN --mount=type=bind",
             "RUN echo $GREETING",
             "RUN rm",
@@ -207,7 +207,7 @@ const EDITS: &[Edit] = &[
         from: "target=/s cat /s/",
         to: "target=/t cat /t/",
         // It comes to the same.
-        made: &["RUN --mount=from=side"],
+        made: &["RUN --mount=from=plane"],
         ..NONE
     },
     Edit {

@@ -2,6 +2,8 @@
 
 #[path = "../common/base.rs"]
 mod base;
+#[path = "../common/fake.rs"]
+mod fake;
 #[path = "../common/listing.rs"]
 mod listing;
 #[path = "../common/project.rs"]
@@ -278,4 +280,91 @@ fn a_rebuild_unpacks_and_fetches_no_more_than_it_reads() {
         // The COPY that was taken away again is not there; what this build made is.
         assert_eq!(layers(store), 3, "{store}");
     }
+}
+
+/// An argument that an ARG declares is the command's, whatever it is called.
+#[test]
+fn a_declared_proxy_is_an_argument() {
+    let project = Project::new();
+    let text = "FROM base\nARG http_proxy\nRUN echo $http_proxy > /proxy\n";
+    project.file("Dockerfile", text);
+    let one = build(
+        &project,
+        "store",
+        &["--cache", "--build-arg=http_proxy=http://a"],
+    );
+    let two = build(
+        &project,
+        "store",
+        &["--cache", "--build-arg=http_proxy=http://b"],
+    );
+    assert_eq!(two.steps.cached, Vec::<String>::new());
+    assert_ne!(one.digest, two.digest);
+}
+
+/// Commands that are to run each time do, also where only their files are wanted.
+#[test]
+fn commands_that_are_not_cached_run() {
+    let project = Project::new();
+    project.file(
+        "Dockerfile",
+        "FROM base AS b\nRUN cat /proc/sys/kernel/random/uuid > /x\nFROM scratch\nCOPY --from=b /x /x\n",
+    );
+    let args = ["--cache", "--cache-run-layers=false"];
+    let digests: Vec<String> = (0..2)
+        .map(|_| build(&project, "store", &args).digest)
+        .collect();
+    assert_ne!(digests[0], digests[1]);
+    // With them it is one image, without an epoch too.
+    let mut images = Vec::new();
+    for _ in 0..3 {
+        let layout = project.path("plain");
+        let _ = std::fs::remove_dir_all(&layout);
+        let mut command = project.command();
+        command
+            .args(["--no-push", "--cache", "--oci-layout-path"])
+            .arg(&layout);
+        project::succeed(&mut command);
+        images.push(std::fs::read_to_string(layout.join("index.json")).expect("an index"));
+    }
+    assert_eq!(images[0], images[1]);
+    assert_eq!(images[1], images[2]);
+}
+
+/// A layer of the cache says nothing of the root directory.
+#[test]
+fn the_root_directory_stays_what_it_is() {
+    let project = Project::new();
+    let registry = registry::start();
+    let repo = format!("--cache-repo={}/cache", registry.host);
+    let args = ["--insecure", "--cache", &repo];
+    let text = "FROM base\nRUN chmod 0555 /\nRUN echo a > /a\n";
+    project.file("Dockerfile", text);
+    build(&project, "store", &args);
+    project.file("Dockerfile", format!("{text}RUN stat -c %a / > /mode\n"));
+    let cached = build(&project, "empty", &args);
+    assert_eq!(cached.steps.cached.len(), 2);
+    let plain = build(&project, "plain", &[]);
+    assert_eq!(cached.digest, plain.digest);
+}
+
+/// What is fetched and can be nothing else is found before anything is fetched.
+#[test]
+fn pinned_sources_are_not_fetched_again() {
+    let project = Project::new();
+    let content = b"content\n";
+    let digest = registry::run("sh", &["-c", "echo content | sha256sum | cut -c1-64"]);
+    let server = fake::Fake::start(move |_| fake::reply(200).body(&content[..]));
+    let text = format!(
+        "FROM base\nADD --checksum=sha256:{} http://{}/x /x\nRUN cat /x > /y\n",
+        digest.trim(),
+        server.host
+    );
+    project.file("Dockerfile", text);
+    let first = build(&project, "store", &["--cache"]);
+    let asked = server.asked().len();
+    let again = build(&project, "store", &["--cache"]);
+    assert_eq!(again.digest, first.digest);
+    assert_eq!(again.steps.made, Vec::<String>::new());
+    assert_eq!(server.asked().len(), asked);
 }

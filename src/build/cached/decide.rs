@@ -5,9 +5,11 @@ use super::keys::{Chain, of_image};
 use super::places::{Hit, Hits};
 use super::{Question, base};
 use crate::cache::Key;
+use crate::context::is_looked_up;
 use crate::oci::Digest;
 use crate::plan::{Base, CopyOp, Op, Plan, RunOp, Step};
 use crate::request::Caching;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What stands for a step that is not carried out.
@@ -92,13 +94,15 @@ pub(in crate::build) fn keys(steps: &[Vec<Step>], chains: &[Chain], wanted: &Cac
 ///
 /// Behind a command that must run nothing is known any more, since what it makes this time may be
 /// something else. What COPY and WORKDIR make is the same each time. And a layer counts only on those
-/// that it was made on: two builds may have made the same steps with different results.
+/// that it was made on: two builds may have made the same steps with different results. What is taken
+/// from a stage of `anew` is not known before that stage has been carried out.
 pub(in crate::build) fn choose(
     question: &Question<'_>,
     chains: &[Chain],
     wanted: &Caching,
     hits: &Hits,
-) -> Vec<Vec<Option<Found>>> {
+    anew: &BTreeSet<usize>,
+) -> Chosen {
     let Question {
         plan, steps, bases, ..
     } = question;
@@ -121,13 +125,15 @@ pub(in crate::build) fn choose(
         for (step, recipe) in steps[place].iter().zip(&chains[place].steps) {
             let hit = recipe
                 .as_ref()
-                .filter(|_| !at.ran && is_cached(&step.op, wanted))
+                .filter(|_| !at.ran && is_cached(&step.op, wanted) && !takes_from(&step.op, anew))
                 .and_then(|recipe| hits.get(&recipe.key()))
                 .filter(|hit| at.bears(hit));
             found.push(hit.map(found_of));
             match hit {
                 Some(hit) => at.put(hit),
-                None if matches!(step.op, Op::Run(_)) => at.ran = true,
+                None if matches!(step.op, Op::Run(_)) || takes_from(&step.op, anew) => {
+                    at.ran = true;
+                }
                 None if matches!(step.op, Op::Config) => {}
                 None => at.layers = None,
             }
@@ -135,7 +141,22 @@ pub(in crate::build) fn choose(
         ends.push(at);
         out.push(found);
     }
-    out
+    Chosen {
+        found: out,
+        ran: ends.iter().map(|end| end.ran).collect(),
+    }
+}
+
+/// What was chosen, by place of the stage.
+pub(in crate::build) struct Chosen {
+    pub(in crate::build) found: Vec<Vec<Option<Found>>>,
+    /// Whether what the stage makes is not known before it has been carried out.
+    pub(in crate::build) ran: Vec<bool>,
+}
+
+fn takes_from(op: &Op, stages: &BTreeSet<usize>) -> bool {
+    op.bases()
+        .any(|base| matches!(base, Base::Stage(place) if stages.contains(place)))
 }
 
 /// Gives what a hit stands for.
@@ -171,13 +192,12 @@ impl Standing {
     }
 }
 
-/// Finds out what of each stage is wanted, given what was found. `files_of_target`: whether an output
-/// wants the image's files.
+/// Finds out what of each stage is wanted, given what was found and what outputs want of the target.
 pub(in crate::build) fn decide(
     plan: &Plan,
     steps: &[Vec<Step>],
     found: Vec<Vec<Option<Found>>>,
-    files_of_target: bool,
+    of_target: Needs,
 ) -> Vec<Decision> {
     let mut out: Vec<Decision> = found
         .into_iter()
@@ -190,9 +210,7 @@ pub(in crate::build) fn decide(
         return out;
     };
     target.is_wanted = true;
-    if files_of_target {
-        target.needs = Needs::Files;
-    }
+    target.needs = of_target;
     // A stage names only those before it.
     for place in (0..out.len()).rev() {
         let Decision {
@@ -230,16 +248,10 @@ fn needs_of(op: &Op) -> Needs {
             chown: Some(owner), ..
         })
         | Op::Workdir { user: owner, .. }
-            if !is_numeric(owner) =>
+            if is_looked_up(owner) =>
         {
             Needs::Files
         }
         Op::Copy(_) | Op::Workdir { .. } => Needs::Tree,
     }
-}
-
-fn is_numeric(owner: &str) -> bool {
-    owner
-        .split(':')
-        .all(|id| id.bytes().all(|c| c.is_ascii_digit()))
 }

@@ -133,7 +133,8 @@ pub(in crate::build) fn explain(caching: &Caching, question: &Question<'_>) -> E
     let chains = chains(&ground, &common);
     let keys = decide::keys(question.steps, &chains, &caching.wanted);
     let hits = caching.probe(question.store, &keys);
-    let found = decide::choose(question, &chains, &caching.wanted, &hits);
+    let anew = std::collections::BTreeSet::new();
+    let found = decide::choose(question, &chains, &caching.wanted, &hits, &anew).found;
     let mut places = vec!["the store".to_owned()];
     places.extend(caching.far.iter().map(|place| place.place.name()));
     let asking = Asking {

@@ -3,22 +3,22 @@
 
 use super::super::wait::lock;
 use super::super::{Error, Shared};
-use super::places::Hit;
-use crate::cache::{self, Entry};
+use super::places::{Caching, Hit};
+use crate::cache;
 use crate::fs::{Content, Kind, LayerView, Node, RelPath, Source, Toc, Tree};
 use crate::layer::{Packed, Unpacked, unpack_step};
 use crate::oci::Descriptor;
 use crate::progress::Owner;
-use crate::store::Blobs;
+use crate::store::{Blobs, Store};
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// A layer of the cache.
 pub(in crate::build) struct Held {
-    pub(in crate::build) entry: Entry,
+    pub(in crate::build) hit: Hit,
     pub(in crate::build) layer: cache::Layer,
-    /// Which far place has it; the store where there is none.
-    pub(in crate::build) place: Option<usize>,
+    /// Its table of contents, where a tree is made of it.
+    toc: OnceLock<Toc>,
     files: OnceLock<Unpacked>,
     turn: Mutex<()>,
 }
@@ -27,9 +27,9 @@ impl Held {
     /// Takes what was found; none where the step changed nothing.
     pub(in crate::build) fn new(hit: &Hit) -> Option<Arc<Held>> {
         Some(Arc::new(Held {
-            entry: hit.entry.clone(),
+            hit: hit.clone(),
             layer: hit.entry.layer.clone()?,
-            place: hit.place,
+            toc: OnceLock::new(),
             files: OnceLock::new(),
             turn: Mutex::default(),
         }))
@@ -45,13 +45,32 @@ impl Held {
         }
     }
 
-    /// Gives it as a layer of a tree, whose content is there once it is unpacked.
-    pub(in crate::build) fn view(self: &Arc<Held>, toc: Toc) -> LayerView {
-        let held = Arc::clone(self);
-        LayerView {
-            toc,
-            content: Content::Of(Arc::new(move |path| held.source(path))),
+    /// Finds its table of contents; tells whether it could be had.
+    pub(in crate::build) fn find_toc(&self, caching: &Caching, store: &Store) -> bool {
+        let toc = self.toc.get().cloned();
+        match toc.or_else(|| caching.toc(store, &self.hit)) {
+            Some(toc) => {
+                // It is the same one where somebody else was as far.
+                let _ = self.toc.set(toc);
+                true
+            }
+            None => false,
         }
+    }
+
+    /// Gives its table of contents, once that has been found.
+    pub(in crate::build) fn toc(&self) -> Option<&Toc> {
+        self.toc.get()
+    }
+
+    /// Gives it as a layer of a tree, whose content is there once it is unpacked; none where its table
+    /// has not been found.
+    pub(in crate::build) fn view(self: &Arc<Held>) -> Option<LayerView> {
+        let held = Arc::clone(self);
+        Some(LayerView {
+            toc: self.toc()?.clone(),
+            content: Content::Of(Arc::new(move |path| held.source(path))),
+        })
     }
 
     fn source(&self, path: &RelPath) -> Option<Source> {
@@ -83,7 +102,21 @@ impl Held {
         let blobs = Far { held: self, shared };
         let cache::Layer { blob, diff_id, .. } = &self.layer;
         let unpacked = unpack_step(blob, diff_id, &blobs, store, sink, owner, cancel);
-        let files = unpacked.map_err(|e| self.broken(shared, e.into()))?;
+        let files = match unpacked {
+            Ok(files) => files,
+            // Nothing is wrong with the layer.
+            Err(error @ (crate::layer::Error::Store(_) | crate::layer::Error::Cancelled)) => {
+                return Err(Error::other("unpack a layer of the cache", error));
+            }
+            Err(error) => return Err(self.broken(shared, error.into())),
+        };
+        // What a place says of a layer is compared with what is in it.
+        if let Some(said) = self.toc()
+            && !said.iter().eq(files.view.toc.iter())
+        {
+            let why = "its table of contents says something else than it has in it";
+            return Err(self.broken(shared, why.into()));
+        }
         Ok(self.files.get_or_init(|| files))
     }
 
@@ -114,7 +147,7 @@ impl Held {
         if let Some(caching) = shared.caching
             && !shared.cancel.is_set()
         {
-            caching.refuse(&shared.store, &self.entry);
+            caching.break_off(&shared.store, &self.hit);
         }
         let action = format!("take layer {} from the cache", self.layer.blob.digest);
         Error::other(action, source)
@@ -171,6 +204,7 @@ impl Blobs for Far<'_, '_> {
         let places = self.shared.caching.map(|caching| &caching.far);
         let place = self
             .held
+            .hit
             .place
             .and_then(|at| places?.get(at))
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the store has lost it"))?;

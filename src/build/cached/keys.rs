@@ -119,22 +119,7 @@ fn everything() -> CopyOp {
 impl Ground<'_> {
     /// Gives what is known of what a COPY takes before anything has run.
     fn taken(&self, copy: &CopyOp, chains: &[Chain], common: &Common<'_>) -> Option<Known> {
-        let pinned = copy.sources.iter().all(|source| match source {
-            CopySource::Path(_) => true,
-            CopySource::Remote(remote) => is_pinned(remote),
-        });
-        if !pinned {
-            return None;
-        }
-        let local = CopyOp {
-            sources: copy
-                .sources
-                .iter()
-                .filter(|source| matches!(source, CopySource::Path(_)))
-                .cloned()
-                .collect(),
-            ..copy.clone()
-        };
+        let local = without_pinned(copy)?;
         match &copy.from {
             From::Context => {
                 let origin = Origin::Context(self.context);
@@ -170,6 +155,22 @@ impl Ground<'_> {
             self.cancel,
         )
     }
+}
+
+/// Gives a COPY without what is fetched for it, where that can be nothing else than the last time.
+pub(in crate::build) fn without_pinned(copy: &CopyOp) -> Option<CopyOp> {
+    let mut sources = Vec::new();
+    for source in &copy.sources {
+        match source {
+            CopySource::Path(_) => sources.push(source.clone()),
+            CopySource::Remote(remote) if is_pinned(remote) => {}
+            CopySource::Remote(_) => return None,
+        }
+    }
+    Some(CopyOp {
+        sources,
+        ..copy.clone()
+    })
 }
 
 /// Gives the hash of what a COPY takes, its own changes aside; none where that fails.

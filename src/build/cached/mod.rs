@@ -21,7 +21,7 @@ pub(super) use decide::{Decision, Found, Needs, decide, is_cached};
 pub(super) use explain::explain;
 pub use explain::{Difference, Explained, FileDifference, How, Nearest, Outcome, Told};
 pub(super) use held::{Held, is_hidden};
-pub(super) use keys::{Chain, Ground, chains, content, of_image};
+pub(super) use keys::{Chain, Ground, chains, content, of_image, without_pinned};
 pub(super) use mounts::{AllUsed, Used};
 pub(super) use places::{Caching, Hit};
 pub(super) use recipe::{CONTENT, Common, Known, recipe, takes};
@@ -32,7 +32,7 @@ use super::base::{self, Key as BaseKey};
 use super::resolve::Bases;
 use super::wait::lock;
 use super::{Clock, Error, Shared, deliver};
-use crate::cache::{InRegistry, Known as KnownPlace, Place};
+use crate::cache::{Access, InRegistry, Known as KnownPlace, Place};
 use crate::context::Context;
 use crate::fs::{Content, LayerView, RelPath, Toc, Tree};
 use crate::net::{Retry, Settings};
@@ -43,7 +43,7 @@ use crate::registry::Registry;
 use crate::request::{CachePlace, ContextSource, NamedContext, Request, RootfsChoice};
 use crate::store::Store;
 use crate::sys::Cancel;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -99,12 +99,13 @@ pub(super) fn caching(
         sink.message(Level::Warn, text);
     }
     let mut far: Vec<KnownPlace> = Vec::new();
-    for (place, writes) in wanted
-        .to
-        .iter()
-        .map(|place| (place, wanted.writes))
-        .chain(wanted.from.iter().map(|place| (place, false)))
-    {
+    let to = match wanted.writes {
+        true => Access::Write,
+        false => Access::Read,
+    };
+    let to = wanted.to.iter().map(|place| (place, to));
+    let from = wanted.from.iter().map(|place| (place, Access::Read));
+    for (place, access) in to.chain(from) {
         let place: Box<dyn Place> = match place {
             CachePlace::Registry(repository) => Box::new(InRegistry {
                 reader: client(request, repository, &READS, cancel)?,
@@ -112,7 +113,7 @@ pub(super) fn caching(
                 repository: repository.clone(),
             }),
         };
-        far.push(KnownPlace::new(place, writes));
+        far.push(KnownPlace::new(place, access));
     }
     Ok(Some(Caching::new(&wanted, far, sink, cancel)))
 }
@@ -168,7 +169,7 @@ fn client(
 /// Decides about a build that looks nothing up.
 pub(super) fn without(plan: &Plan, steps: &[Vec<Step>], request: &Request) -> Decided {
     let found = steps.iter().map(|steps| vec![None; steps.len()]).collect();
-    let mut stages = decide(plan, steps, found, deliver::wants_root(request));
+    let mut stages = decide(plan, steps, found, of_target(request));
     for stage in &mut stages {
         stage.is_wanted = true;
         // Files are unpacked in any case, or not at all.
@@ -179,6 +180,14 @@ pub(super) fn without(plan: &Plan, steps: &[Vec<Step>], request: &Request) -> De
     Decided {
         stages,
         ..Decided::default()
+    }
+}
+
+/// Gives what outputs want of the target's files.
+fn of_target(request: &Request) -> Needs {
+    match deliver::wants_root(request) {
+        true => Needs::Files,
+        false => Needs::Nothing,
     }
 }
 
@@ -215,9 +224,20 @@ pub(super) fn ask(caching: &Caching, question: &Question<'_>) -> Decided {
     let chains = chains(&ground, &common);
     let keys = decide::keys(steps, &chains, &caching.wanted);
     let mut hits = caching.probe(store, &keys);
+    let mut anew: BTreeSet<usize> = BTreeSet::new();
     loop {
-        let found = decide::choose(question, &chains, &caching.wanted, &hits);
-        let mut stages = decide(plan, steps, found, deliver::wants_root(request));
+        let chosen = decide::choose(question, &chains, &caching.wanted, &hits, &anew);
+        let mut stages = decide(plan, steps, chosen.found, of_target(request));
+        // Whoever takes from a stage that is made anew takes what it makes this time; and so it is where
+        // commands are to run in any case.
+        let more: BTreeSet<usize> = (0..stages.len())
+            .filter(|at| chosen.ran[*at] && (stages[*at].is_wanted || !caching.wanted.runs))
+            .filter(|at| !anew.contains(at))
+            .collect();
+        if !more.is_empty() {
+            anew.extend(more);
+            continue;
+        }
         // What is known of a base by its tables need not be unpacked.
         let mut tables: BTreeMap<BaseKey, Vec<Toc>> = BTreeMap::new();
         for place in (0..stages.len()).rev() {
@@ -243,7 +263,7 @@ pub(super) fn ask(caching: &Caching, question: &Question<'_>) -> Decided {
         if lost.is_empty() {
             for stage in stages.iter().filter(|stage| stage.is_wanted) {
                 for held in stage.held() {
-                    caching.keep(store, &held.entry);
+                    caching.keep_found(store, &held.hit);
                 }
             }
             return Decided {
@@ -254,10 +274,8 @@ pub(super) fn ask(caching: &Caching, question: &Question<'_>) -> Decided {
             };
         }
         for hit in lost {
-            caching.refuse(store, &hit.entry);
-            for key in &hit.entry.keys {
-                hits.remove(key);
-            }
+            caching.refuse(store, &hit);
+            hits.remove(&hit.key);
         }
     }
 }
@@ -280,7 +298,7 @@ pub(super) fn tree_below(shared: &Shared<'_>, place: usize) -> Option<(Tree, usi
     let first = tables.len();
     let mut tree = Tree::default();
     let found = shared.decided.stages.get(place)?.held();
-    let found = found.map(|held| shared.store.toc(&held.layer.diff_id).ok().flatten());
+    let found = found.map(|held| held.toc().cloned());
     for toc in tables.into_iter().map(Some).chain(found) {
         tree.push(Arc::new(LayerView {
             toc: toc?,
@@ -299,14 +317,10 @@ fn tocs(caching: &Caching, store: &Store, stages: &[Decision]) -> Vec<Hit> {
                 continue;
             }
             for held in stage.held() {
-                let hit = Hit {
-                    entry: held.entry.clone(),
-                    place: held.place,
-                };
                 let lost = &lost;
                 scope.spawn(move || {
-                    if caching.toc(store, &hit).is_none() {
-                        lock(lost).push(hit);
+                    if !held.find_toc(caching, store) {
+                        lock(lost).push(held.hit.clone());
                     }
                 });
             }

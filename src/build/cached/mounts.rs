@@ -5,7 +5,7 @@ use super::super::{BoxError, Error};
 use super::places::Caching;
 use super::seen::Seen;
 use crate::cache::mount::{self, Saved};
-use crate::cache::{self, Key};
+use crate::cache::{self, Access, Key};
 use crate::oci::Descriptor;
 use crate::progress::{Level, Owner, StepId, Work};
 use crate::store::{Bytes, CacheSharing, Store};
@@ -54,13 +54,13 @@ impl Caching {
         step: StepId,
         cancel: &Cancel,
     ) -> Result<bool, BoxError> {
-        for place in self.far.iter().filter(|place| place.is_on()) {
+        for place in self.far.iter().filter(|place| place.is_open(Access::Read)) {
             let name = place.place.name();
             let saved = match Saved::find(&*place.place, key) {
                 Ok(Some(saved)) if saved.age(self.now) < self.wanted.ttl.as_secs() => saved,
                 Ok(_) => continue,
                 Err(error) => {
-                    self.trouble(place, "look up a cache of a command", &error);
+                    self.trouble(place, Access::Read, "look up a cache of a command", &error);
                     continue;
                 }
             };
@@ -139,15 +139,15 @@ impl Caching {
         let table = look.table()?;
         let table = crate::oci::Digest::of(&table);
         let mut held = Some(held);
-        for place in self.far.iter().filter(|place| place.writes) {
-            if !place.is_on() {
+        for place in &self.far {
+            if !place.is_open(Access::Write) {
                 continue;
             }
             let before = match Saved::find(&*place.place, key) {
                 Ok(before) => before,
                 Err(cache::Error::Poisoned { .. }) => None,
                 Err(error) => {
-                    self.trouble(place, "look up a cache of a command", &error);
+                    self.trouble(place, Access::Write, "look up a cache of a command", &error);
                     continue;
                 }
             };
@@ -174,7 +174,13 @@ impl Caching {
                     }
                     packed => packed?,
                 };
-                if self.far.iter().filter(|place| place.writes).count() == 1 {
+                if self
+                    .far
+                    .iter()
+                    .filter(|place| place.is_open(Access::Write))
+                    .count()
+                    == 1
+                {
                     // What is sent lies apart by now.
                     drop(held.take());
                 }
@@ -210,7 +216,9 @@ impl Caching {
                         known = None;
                         continue;
                     }
-                    Err(error) => self.trouble(place, "save a cache of a command", &error),
+                    Err(error) => {
+                        self.trouble(place, Access::Write, "save a cache of a command", &error);
+                    }
                 }
                 break;
             }

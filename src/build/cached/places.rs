@@ -1,7 +1,8 @@
 //! The places of a build's cache: asked, read from, written to.
 
 use super::super::BoxError;
-use crate::cache::{self, EMPTY, Entry, Key, Kind, Known, Near, Table, Tables, look_up};
+use super::super::wait::lock;
+use crate::cache::{self, Access, EMPTY, Entry, Key, Kind, Known, Near, Table, Tables, look_up};
 use crate::fs::Toc;
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Level, Sink};
@@ -27,8 +28,8 @@ pub(in crate::build) struct Caching {
     pub(in crate::build) now: i64,
     pub(in crate::build) sink: Sink,
     pub(in crate::build) cancel: Cancel,
-    /// Whether a far place had something.
-    had_some: AtomicBool,
+    /// Whether something that this attempt built on turned out to be of no use.
+    is_broken: AtomicBool,
     /// What turned out to be of no use.
     refused: Mutex<BTreeSet<Key>>,
 }
@@ -36,9 +37,32 @@ pub(in crate::build) struct Caching {
 /// An entry that was found.
 #[derive(Clone)]
 pub(in crate::build) struct Hit {
+    /// What was asked for.
+    pub(in crate::build) key: Key,
     pub(in crate::build) entry: Entry,
     /// Which far place has it; the store where there is none.
     pub(in crate::build) place: Option<usize>,
+}
+
+/// Which far places are asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    All,
+    /// Those that had something, or have not been asked yet.
+    Useful,
+}
+
+impl Again {
+    fn asks(self, place: &Known) -> bool {
+        self == Again::All || place.may_have()
+    }
+}
+
+impl Hit {
+    fn near(key: Key, entry: Entry) -> Hit {
+        let place = None;
+        Hit { key, entry, place }
+    }
 }
 
 /// What was found, by key.
@@ -57,7 +81,7 @@ impl Caching {
             now: jiff::Timestamp::now().as_second(),
             sink: sink.clone(),
             cancel: cancel.clone(),
-            had_some: AtomicBool::new(false),
+            is_broken: AtomicBool::new(false),
             refused: Mutex::default(),
         }
     }
@@ -70,38 +94,44 @@ impl Caching {
         }
     }
 
-    /// Counts what was refused so far.
-    pub(in crate::build) fn refused(&self) -> usize {
-        super::super::wait::lock(&self.refused).len()
+    /// Tells whether something that was built on since the last question is of no use.
+    pub(in crate::build) fn was_broken(&self) -> bool {
+        self.is_broken.swap(false, Ordering::Relaxed)
     }
 
-    /// Takes an entry for none from now on, and says so.
-    pub(in crate::build) fn refuse(&self, store: &Store, entry: &Entry) {
-        let mut refused = super::super::wait::lock(&self.refused);
-        let before = refused.len();
-        refused.extend(entry.keys.iter().copied());
-        if refused.len() == before {
+    /// Takes a hit that has been built on for none from now on, and its place for one to be left alone.
+    pub(in crate::build) fn break_off(&self, store: &Store, hit: &Hit) {
+        self.is_broken.store(true, Ordering::Relaxed);
+        self.refuse(store, hit);
+        // What one layer has happened to may have happened to others; none of them is worth an attempt.
+        if let Some(place) = hit.place.and_then(|at| self.far.get(at)) {
+            place.close(Access::Read);
+        }
+    }
+
+    /// Takes a hit for none from now on, and says so.
+    pub(in crate::build) fn refuse(&self, store: &Store, hit: &Hit) {
+        if !lock(&self.refused).insert(hit.key) {
             return;
         }
-        drop(refused);
         // One that cannot be removed is refused again by the next build.
-        let _ = self.near(store).remove(entry);
+        let _ = self.near(store).remove(&hit.key);
         let text = format!(
             "the cache entry of `{}` cannot be used: the step is carried out again",
-            entry.step
+            hit.entry.step
         );
         self.sink.message(Level::Warn, text);
     }
 
     /// Tells of trouble with a place, the first time, and does without it after that.
-    pub(super) fn trouble(&self, place: &Known, doing: &str, error: &cache::Error) {
+    pub(super) fn trouble(&self, place: &Known, access: Access, doing: &str, error: &cache::Error) {
         if self.cancel.is_set() || matches!(error, cache::Error::Cancelled) {
             return;
         }
         let name = place.place.name();
         if let cache::Error::Poisoned { .. } = error {
             self.sink.message(Level::Warn, format!("cache: {error}"));
-        } else if place.turn_off() {
+        } else if place.close(access) {
             let mut why = error.to_string();
             let mut source = std::error::Error::source(error);
             while let Some(below) = source {
@@ -115,14 +145,18 @@ impl Caching {
 
     /// Looks keys up, near ones first, all at once.
     pub(in crate::build) fn probe(&self, store: &Store, keys: &[Key]) -> Hits {
+        self.look(store, keys, Again::All)
+    }
+
+    fn look(&self, store: &Store, keys: &[Key], again: Again) -> Hits {
         let mut hits = Hits::new();
         let near = self.near(store);
         let mut left: Vec<Key> = Vec::new();
-        let refused = super::super::wait::lock(&self.refused).clone();
+        let refused = lock(&self.refused).clone();
         for key in keys.iter().filter(|key| !refused.contains(key)) {
             match near.get(key) {
                 Ok(Some(entry)) if near.has(&entry).unwrap_or(false) => {
-                    hits.insert(*key, Hit { entry, place: None });
+                    hits.insert(*key, Hit::near(*key, entry));
                 }
                 _ => left.push(*key),
             }
@@ -131,36 +165,36 @@ impl Caching {
             if left.is_empty() {
                 break;
             }
+            if !again.asks(place) {
+                continue;
+            }
             let found = self.ask(place, &left);
-            self.had_some.fetch_or(!found.is_empty(), Ordering::Relaxed);
+            place.answered(!found.is_empty());
             left.retain(|key| !found.contains_key(key));
             for (key, entry) in found {
                 let place = Some(at);
-                hits.insert(key, Hit { entry, place });
+                hits.insert(key, Hit { key, entry, place });
             }
         }
         hits
     }
 
-    /// Looks keys up that were not known before: in those far places that had something of this
-    /// build. One that had nothing of all its steps has nothing of these.
+    /// Looks keys up that were not known before. A far place that has been asked and had nothing of all
+    /// this build's steps has nothing of these.
     pub(in crate::build) fn probe_again(&self, store: &Store, keys: &[Key]) -> Hits {
-        match self.had_some.load(Ordering::Relaxed) && !keys.is_empty() {
-            true => self.probe(store, keys),
-            false => Hits::new(),
-        }
+        self.look(store, keys, Again::Useful)
     }
 
     /// Looks one step's keys up in the store alone.
     pub(in crate::build) fn probe_near(&self, store: &Store, keys: &[Key]) -> Option<Hit> {
         let near = self.near(store);
-        let refused = super::super::wait::lock(&self.refused).clone();
+        let refused = lock(&self.refused).clone();
         keys.iter()
             .filter(|key| !refused.contains(key))
             .find_map(|key| {
                 let entry = near.get(key).ok().flatten()?;
                 let whole = near.has(&entry).unwrap_or(false);
-                whole.then_some(Hit { entry, place: None })
+                whole.then_some(Hit::near(*key, entry))
             })
     }
 
@@ -172,16 +206,18 @@ impl Caching {
             for _ in 0..keys.len().min(ASKED_AT_ONCE) {
                 scope.spawn(|| {
                     while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if !place.is_on() || self.cancel.is_set() {
+                        if !place.is_open(Access::Read) || self.cancel.is_set() {
                             return;
                         }
                         let read = |named: &cache::Named| Entry::read(named, key);
                         match look_up(&*place.place, Kind::Step, key, &read) {
                             Ok(Some(entry)) if !entry.is_stale(self.now, ttl) => {
-                                super::super::wait::lock(&found).insert(*key, entry);
+                                lock(&found).insert(*key, entry);
                             }
                             Ok(_) => {}
-                            Err(error) => self.trouble(place, "look a step up", &error),
+                            Err(error) => {
+                                self.trouble(place, Access::Read, "look a step up", &error);
+                            }
                         }
                     }
                 });
@@ -190,34 +226,39 @@ impl Caching {
         found.into_inner().unwrap_or_default()
     }
 
-    /// Keeps an entry in the store.
+    /// Keeps an entry of this build's own in the store.
     pub(in crate::build) fn keep(&self, store: &Store, entry: &Entry) {
         // A store that takes no entry costs a rebuild some time.
         let _ = self.near(store).put(entry);
     }
 
-    /// Has the table of a layer in the store; none where it cannot be had.
+    /// Keeps what was found far in the store, for what it was found by and nothing else.
+    pub(in crate::build) fn keep_found(&self, store: &Store, hit: &Hit) {
+        if hit.place.is_some() {
+            let keys = vec![hit.key];
+            let entry = Entry {
+                keys,
+                ..hit.entry.clone()
+            };
+            self.keep(store, &entry);
+        }
+    }
+
+    /// Gives the table of a layer; none where it cannot be had.
     pub(in crate::build) fn toc(&self, store: &Store, hit: &Hit) -> Option<Toc> {
         let layer = hit.entry.layer.as_ref()?;
         if let Ok(Some(toc)) = store.toc(&layer.diff_id) {
             return Some(toc);
         }
         let place = self.far.get(hit.place?)?;
-        self.fetch_toc(place, store, &layer.toc, &layer.diff_id)
+        self.fetch_toc(place, store, &layer.toc)
     }
 
-    fn fetch_toc(
-        &self,
-        place: &Known,
-        store: &Store,
-        toc: &Descriptor,
-        id: &Digest,
-    ) -> Option<Toc> {
-        match read_toc(place, toc) {
-            Ok(table) => {
-                let _ = store.put_toc(id, &table);
-                Some(table)
-            }
+    /// Gives a table that a far place has. It is kept near as the blob that it is, and never as a layer's
+    /// own: that is the one made of the layer itself.
+    fn fetch_toc(&self, place: &Known, store: &Store, toc: &Descriptor) -> Option<Toc> {
+        match read_toc(place, store, toc) {
+            Ok(table) => Some(table),
             Err(error) => {
                 let name = place.place.name();
                 let text = format!("cache {name}: table of contents {}: {error}", toc.digest);
@@ -244,14 +285,15 @@ impl Caching {
         }
         let key = tables_key(layers);
         for place in &self.far {
-            if !place.is_on() {
+            if !place.is_open(Access::Read) {
                 continue;
             }
             let tables = match look_up(&*place.place, Kind::Tables, &key, &cache::read_tables) {
                 Ok(Some(tables)) => tables,
                 Ok(None) => continue,
                 Err(error) => {
-                    self.trouble(place, "look up an image's tables of contents", &error);
+                    let doing = "look up an image's tables of contents";
+                    self.trouble(place, Access::Read, doing, &error);
                     continue;
                 }
             };
@@ -266,8 +308,8 @@ impl Caching {
             let fetched: Option<Vec<Toc>> = std::thread::scope(|scope| {
                 let threads: Vec<_> = tables
                     .iter()
-                    .map(|Table { chain_id, toc }| {
-                        scope.spawn(move || self.fetch_toc(place, store, toc, chain_id))
+                    .map(|Table { chain_id: _, toc }| {
+                        scope.spawn(move || self.fetch_toc(place, store, toc))
                     })
                     .collect();
                 threads
@@ -290,8 +332,8 @@ impl Caching {
         from: Option<&Reference>,
         span: &crate::progress::Span,
     ) {
-        for place in self.far.iter().filter(|place| place.writes) {
-            if place.is_on()
+        for place in &self.far {
+            if place.is_open(Access::Write)
                 && let Err(error) = place.place.put(
                     &entry.keys,
                     &entry.named(),
@@ -300,7 +342,7 @@ impl Caching {
                     span,
                 )
             {
-                self.trouble(place, "write a step", &error);
+                self.trouble(place, Access::Write, "write a step", &error);
             }
         }
     }
@@ -313,7 +355,7 @@ impl Caching {
         tables: &[Toc],
         span: &crate::progress::Span,
     ) -> Result<(), BoxError> {
-        let writes = |place: &&Known| place.writes && place.is_on();
+        let writes = |place: &&Known| place.is_open(Access::Write);
         if !self.far.iter().any(|place| writes(&place)) {
             return Ok(());
         }
@@ -330,7 +372,8 @@ impl Caching {
                 Ok(Some(_)) => continue,
                 Ok(None) | Err(cache::Error::Poisoned { .. }) => {}
                 Err(error) => {
-                    self.trouble(place, "look up an image's tables of contents", &error);
+                    let doing = "look up an image's tables of contents";
+                    self.trouble(place, Access::Write, doing, &error);
                     continue;
                 }
             }
@@ -342,7 +385,8 @@ impl Caching {
                 span,
             );
             if let Err(error) = put {
-                self.trouble(place, "write an image's tables of contents", &error);
+                let doing = "write an image's tables of contents";
+                self.trouble(place, Access::Write, doing, &error);
             }
         }
         Ok(())
@@ -382,21 +426,21 @@ pub(in crate::build) fn put_toc(store: &Store, toc: &Toc) -> Result<Descriptor, 
     })
 }
 
-fn read_toc(place: &Known, toc: &Descriptor) -> Result<Toc, BoxError> {
+fn read_toc(place: &Known, store: &Store, toc: &Descriptor) -> Result<Toc, BoxError> {
     if toc.size > MAX_TOC.0 {
         return Err("it is too large".into());
     }
-    let mut bytes = Vec::new();
-    place
-        .place
-        .open(toc)?
-        .take(toc.size + 1)
-        .read_to_end(&mut bytes)?;
-    if Digest::of(&bytes) != toc.digest {
-        return Err("it is not what its digest says".into());
-    }
+    let found = || store.blob(&toc.digest, toc.size);
+    let file = match found()? {
+        Some(file) => file,
+        None => {
+            let open = |blob: &Descriptor| place.place.open(blob).map_err(io::Error::other);
+            fetch(store, toc, &open)?;
+            found()?.ok_or("it has not the size that it should have")?
+        }
+    };
     let mut table = Vec::new();
-    zstd::Decoder::new(bytes.as_slice())?
+    zstd::Decoder::new(std::fs::File::open(file)?)?
         .take(MAX_TOC.1)
         .read_to_end(&mut table)?;
     Ok(Toc::parse(table)?)
@@ -408,7 +452,7 @@ pub(in crate::build) fn fetch(
     blob: &Descriptor,
     open: &dyn Fn(&Descriptor) -> io::Result<Box<dyn Read + Send>>,
 ) -> Result<(), BoxError> {
-    let mut reader = open(blob)?.take(blob.size + 1);
+    let mut reader = open(blob)?.take(blob.size.saturating_add(1));
     let mut ingest = store.ingest()?;
     io::copy(&mut reader, &mut ingest)?;
     ingest.commit(Some(&blob.digest))?;

@@ -96,6 +96,7 @@ fn command(recipe: &mut Recipe, run: &RunOp, common: &Common<'_>, taken: Taken<'
     let RunOp {
         args,
         env,
+        proxies,
         cwd,
         user,
         hostname,
@@ -110,7 +111,8 @@ fn command(recipe: &mut Recipe, run: &RunOp, common: &Common<'_>, taken: Taken<'
     let mut variables: Vec<(&str, &str)> = env
         .iter()
         .map(|entry| entry.split_once('=').unwrap_or((entry, "")))
-        .filter(|(name, value)| !is_given_proxy(name, value, common.request))
+        // Where a build reaches the network does not change what it finds there.
+        .filter(|(name, _)| !proxies.iter().any(|proxy| proxy == name))
         .collect();
     variables.sort_unstable();
     for (name, value) in variables {
@@ -136,14 +138,6 @@ fn command(recipe: &mut Recipe, run: &RunOp, common: &Common<'_>, taken: Taken<'
         mounted(recipe, mount, common, taken)?;
     }
     Some(())
-}
-
-/// Tells whether a variable is a proxy that commands get without an ARG: where a build reaches the
-/// network does not change what it finds there.
-fn is_given_proxy(name: &str, value: &str, request: &Request) -> bool {
-    crate::plan::proxies(request)
-        .iter()
-        .any(|(given, is)| given == name && is == value)
 }
 
 fn mounted(
@@ -241,9 +235,21 @@ fn mounted(
 /// Gives the COPY that takes what a mount shows.
 fn shown(from: &From, source: &str) -> CopyOp {
     CopyOp {
-        sources: vec![CopySource::Path(source.to_owned())],
+        sources: vec![CopySource::Path(literal(source))],
         ..bare(from.clone())
     }
+}
+
+/// Gives the pattern that means a path and nothing else.
+fn literal(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for c in path.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
 }
 
 /// Gives what a step takes from somewhere, as COPYs, in the order in which its recipe asks.
@@ -407,7 +413,8 @@ mod tests {
         let context = From::Context;
         RunOp {
             args: vec!["/bin/sh".into(), "-c".into(), "true".into()],
-            env: vec!["PATH=/bin".into(), "A=b".into()],
+            env: vec!["PATH=/bin".into(), "A=b".into(), "no_proxy=x".into()],
+            proxies: vec!["no_proxy".into()],
             cwd: "/".into(),
             user: "app".into(),
             hostname: None,

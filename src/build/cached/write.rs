@@ -2,7 +2,7 @@
 
 use super::mounts::Used;
 use super::places::{Caching, put_toc};
-use crate::cache::{Entry, Key, Layer, Part};
+use crate::cache::{Access, Entry, Key, Layer, Part};
 use crate::layer::Packed;
 use crate::oci::{Digest, Reference};
 use crate::progress::{Owner, StepId, Work};
@@ -39,7 +39,7 @@ impl Writer {
         caching: &'env Caching,
         store: &Arc<Store>,
     ) -> Option<Writer> {
-        if !caching.far.iter().any(|place| place.writes) {
+        if !caching.far.iter().any(|place| place.is_open(Access::Write)) {
             return None;
         }
         let (sender, jobs) = unbounded();

@@ -2,7 +2,7 @@
 
 use super::{Above, BoxError, Record, Running, Sought, When, have_content};
 use crate::build::cached::{self, Common, Found, Held, Hit, Made, Needs};
-use crate::build::layers::{self, Note};
+use crate::build::layers::{self, Below, Note};
 use crate::build::resolve::root_base;
 use crate::build::{Error, Shared, base};
 use crate::cache::{Key, Recipe};
@@ -19,6 +19,16 @@ use std::sync::Arc;
 /// So many bytes of layers below are waited for to find out what a step really stands on.
 const SMALL: u64 = 8 << 20;
 
+impl Shared<'_> {
+    /// Tells whether all stages that a step takes from are what their keys say.
+    pub(in crate::build) fn sources_hold(&self, op: &Op) -> bool {
+        op.bases().all(|base| match base {
+            Base::Stage(place) => self.done[*place].wait().is_some_and(|done| done.holds),
+            _ => true,
+        })
+    }
+}
+
 impl<'scope, 'env: 'scope> Running<'scope, 'env> {
     /// Takes what was found for a step.
     pub(super) fn take(&mut self, id: StepId, step: &Step, found: &Found) -> Result<(), Error> {
@@ -29,7 +39,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 self.stack(id, held).map_err(failed)?;
                 let in_image = self.shared.in_image[self.place];
                 let layer = layers::reuse(self.shared, self.scope, id, held, in_image);
-                (Some(layer), held.entry.created)
+                (Some(layer), held.hit.entry.created)
             }
         };
         self.records.push(Record {
@@ -47,15 +57,15 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         if self.shared.needs(self.place) == Needs::Nothing {
             return Ok(());
         }
-        let toc = self.shared.store.toc(&held.layer.diff_id)?;
-        let toc = toc.ok_or("its table of contents is no longer in the store")?;
-        let view = Arc::new(held.view(toc));
+        let view = held.view().ok_or("its table of contents is not known")?;
+        let view = Arc::new(view);
         self.tree.push(Arc::clone(&view));
         let at = self.tree.layers().len() - 1;
         self.unapplied.push(Above::Held(Arc::clone(held), at));
         if let Some(since) = &mut self.since {
             if since.changes.is_empty() {
                 since.tree.push(view);
+                let at = since.tree.layers().len() - 1;
                 since.unapplied.push(Above::Held(Arc::clone(held), at));
             } else {
                 let files = held.unpack(self.shared, Owner::Step(id))?;
@@ -107,7 +117,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let real = real.filter(|real| known != Some(*real));
         let keys: Vec<Key> = known.into_iter().chain(real).collect();
         // What a command made that has run since is not in the key that was known before.
-        let asked: Vec<Key> = match self.holds {
+        let asked: Vec<Key> = match self.holds && shared.sources_hold(&step.op) {
             true => keys.clone(),
             false => real.into_iter().collect(),
         };
@@ -119,7 +129,15 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             shared.sink.message(Level::Info, text);
         };
         let first = recipe.key().hex();
-        let turn = match shared.store.step_turn(&first, &waits, shared.cancel) {
+        // Who has the one root there is waits for nobody who may be waiting for that.
+        let turn = match self.turn.is_some() {
+            true => shared.store.free_step_turn(&first),
+            false => {
+                let turn = shared.store.step_turn(&first, &waits, shared.cancel);
+                turn.map(Some)
+            }
+        };
+        let turn = match turn {
             Ok(turn) => turn,
             Err(crate::store::Error::Cancelled) => return Err(Error::Cancelled),
             Err(error) => return Err(Error::other("wait for another build", error)),
@@ -144,13 +162,22 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let made = Made {
             keys,
             parts: recipe.parts().to_vec(),
-            below: below.filter(|_| !is_linked),
+            below: None,
             text: step.text.clone(),
         };
+        let below = (!is_linked).then(|| Below {
+            base: base_layers(shared, self.place),
+            above: self
+                .records
+                .iter()
+                .filter_map(|it| it.layer.clone())
+                .collect(),
+        });
         let still =
             move || self::contents(shared, step, &scratch).is_some_and(|now| now == contents);
         Ok(Sought::Missed(Some(Note {
             made,
+            below,
             still: Box::new(still),
             dir: None,
             turn,
@@ -163,9 +190,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let Some(held) = Held::new(hit) else {
             return Some(Found::Nothing(hit.entry.created));
         };
-        caching.toc(&self.shared.store, hit)?;
-        caching.keep(&self.shared.store, &hit.entry);
-        Some(Found::Layer(held))
+        caching.keep_found(&self.shared.store, hit);
+        let there = held.find_toc(caching, &self.shared.store);
+        there.then_some(Found::Layer(held))
     }
 
     /// Gives the recipe that was made before anything ran.
@@ -243,21 +270,18 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
     }
 }
 
+/// Gives the diff IDs of the image that a stage stands on.
+fn base_layers(shared: &Shared<'_>, place: usize) -> Vec<Digest> {
+    let (root, platform) = root_base(&shared.plan, place);
+    let base = base::key(&root, &platform).and_then(|key| shared.bases.resolved.get(&key));
+    base.map(|base| base.image.rootfs.diff_ids.clone())
+        .unwrap_or_default()
+}
+
 /// Gives the diff IDs of all layers that a stage has after these steps. None where one is not made yet
 /// and too large to wait for.
 fn layers_of(shared: &Shared<'_>, place: usize, records: &[Record]) -> Option<Vec<Digest>> {
-    let (root, platform) = root_base(&shared.plan, place);
-    let mut out = match base::key(&root, &platform) {
-        Some(key) => shared
-            .bases
-            .resolved
-            .get(&key)?
-            .image
-            .rootfs
-            .diff_ids
-            .clone(),
-        None => Vec::new(),
-    };
+    let mut out = base_layers(shared, place);
     let pending = records.iter().filter_map(|record| {
         let layer = record.layer.as_ref()?;
         layer.peek().is_none().then_some(record.bytes)
@@ -279,9 +303,10 @@ fn contents(shared: &Shared<'_>, step: &Step, scratch: &Path) -> Option<Vec<[u8;
     let identify = |source: &Source| shared.seen.identify(source);
     let mut out = Vec::new();
     for copy in cached::takes(&step.op) {
-        let fetched = match copy.sources.iter().any(is_remote) {
-            true => shared.fetched(&step.op)?,
-            false => Vec::new(),
+        // As before anything ran, what can be nothing else is not looked at.
+        let (copy, fetched) = match cached::without_pinned(&copy) {
+            Some(local) => (local, Vec::new()),
+            None => (copy, shared.fetched(&step.op)?),
         };
         let named;
         let context = match &copy.from {
@@ -303,8 +328,4 @@ fn contents(shared: &Shared<'_>, step: &Step, scratch: &Path) -> Option<Vec<[u8;
 
 fn is_of_context(from: &From) -> bool {
     matches!(from, From::Context | From::Base(Base::Files(_)))
-}
-
-fn is_remote(source: &CopySource) -> bool {
-    matches!(source, CopySource::Remote(_))
 }

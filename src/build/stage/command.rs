@@ -108,7 +108,10 @@ impl Running<'_, '_> {
         let tracked = root.commit().map_err(|e| failed(e.into()))?;
         let tracked = tracked.with_owners_of(&self.tree, Ids::here());
         let tracked = self.heeded(tracked).map_err(failed)?;
-        tracked.settle(&self.tree).map_err(|e| failed(e.into()))
+        let before = tracked.files();
+        let settled = tracked.settle(&self.tree).map_err(|e| failed(e.into()))?;
+        self.is_exact = settled.files() == before;
+        Ok(settled)
     }
 
     fn prepare(&self, run: &RunOp, ready: &Ready) -> Result<Command, BoxError> {

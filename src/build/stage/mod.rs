@@ -199,6 +199,8 @@ struct Running<'scope, 'env> {
     records: Vec<Record>,
     /// Whether what the steps made so far is what their keys say.
     holds: bool,
+    /// Whether the last command wrote no file that is what it was.
+    is_exact: bool,
     merged: Option<Changeset>,
     /// In place: the right to the root, once there is one.
     turn: Option<Turn<'scope>>,
@@ -304,6 +306,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             unapplied: Vec::new(),
             records: Vec::new(),
             holds: true,
+            is_exact: false,
             merged: shared.request.single_snapshot.then(Changeset::default),
             turn: None,
             since: None,
@@ -430,7 +433,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 None => return Ok(Flow::Stop),
             },
             Op::Workdir { path, user } => {
-                if !user.is_empty() {
+                if context::is_looked_up(user) {
                     self.have_content_below(id)?;
                 }
                 let _span = self.span(id, Work::Copy, path);
@@ -439,6 +442,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 Some(made.settle(&self.tree).map_err(|e| failed(e.into()))?)
             }
         };
+        if !matches!(step.op, Op::Run(_)) && !self.shared.sources_hold(&step.op) {
+            self.holds = false;
+        }
         let on_root = matches!(step.op, Op::Run(_));
         if let (true, Some(note)) = (on_root, &mut note) {
             note.dir = self.frozen();
@@ -450,7 +456,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
                 .map_err(failed)?,
             None => {
                 if let Some(note) = note {
-                    note.keep_empty(self.shared, id);
+                    note.keep_empty(self.shared, self.scope, id);
                 }
                 let made = match step.op {
                     Op::Config if self.shared.caching.is_some() => When::Never,
@@ -469,7 +475,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
 
     /// Gives the directory that the last command wrote to, where the layer made of it is what it is.
     fn frozen(&self) -> Option<PathBuf> {
-        let as_is = self.shared.clock.times == Times::Keep && self.shared.ignored.is_empty();
+        let as_is = self.shared.clock.times == Times::Keep
+            && self.shared.ignored.is_empty()
+            && self.is_exact;
         let root = self.root.as_ref().filter(|_| as_is)?;
         root.frozen().map(Path::to_owned)
     }
@@ -694,7 +702,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             }
         };
         // A name is looked up in the files below.
-        if copy.chown.is_some() {
+        if copy.chown.as_deref().is_some_and(context::is_looked_up) {
             self.have_content_below(id)?;
         }
         let _span = self.span(id, Work::Copy, &copy.dest);

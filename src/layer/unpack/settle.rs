@@ -29,13 +29,17 @@ pub(super) enum Kept {
 /// Fits a layer's files to the tree below it.
 pub(super) fn settle(mut files: Files, lower: &Tree, kept: Kept) -> Result<Settled, Error> {
     let mut alone = true;
+    let root = RelPath::root();
+    if kept == Kept::All && files.implied.remove(&root) {
+        // Nothing is said of the root: it is what it is below.
+        files.made.remove(&root);
+    }
     alone &= relocate(&mut files, lower)?;
     alone &= borrow_dirs(&mut files, lower)?;
     alone &= late_links(&mut files, lower)?;
     let marks = hide(&mut files, lower, kept)?;
     alone &= marks.alone || kept == Kept::All;
     let toc = table(&files, &marks);
-    let root = RelPath::root();
     let lost = files
         .placer
         .finish()
