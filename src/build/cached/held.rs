@@ -114,7 +114,8 @@ impl Held {
         if let Some(caching) = shared.caching
             && !shared.cancel.is_set()
         {
-            caching.refuse(&shared.store, &self.entry);
+            let why = super::places::chain(&*source);
+            caching.refuse(&shared.store, &self.entry, self.place, &why);
         }
         let action = format!("take layer {} from the cache", self.layer.blob.digest);
         Error::other(action, source)
@@ -168,12 +169,12 @@ struct Far<'a, 'env> {
 
 impl Blobs for Far<'_, '_> {
     fn open(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>> {
-        let places = self.shared.caching.map(|caching| &caching.far);
-        let place = self
-            .held
-            .place
-            .and_then(|at| places?.get(at))
+        let found = self
+            .shared
+            .caching
+            .and_then(|caching| Some((caching, caching.far.get(self.held.place?)?)));
+        let (caching, place) = found
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the store has lost it"))?;
-        place.place.open(blob).map_err(io::Error::other)
+        caching.open(place, blob).map_err(io::Error::other)
     }
 }

@@ -1,7 +1,7 @@
 //! The places of a build's cache: asked, read from, written to.
 
 use super::super::BoxError;
-use crate::cache::{self, EMPTY, Entry, Key, Kind, Known, Near, Table, Tables, look_up};
+use crate::cache::{self, EMPTY, Entry, Key, Kind, Known, Near, Switch, Table, Tables, look_up};
 use crate::fs::Toc;
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Level, Sink};
@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// How many keys are asked for at the same time.
 const ASKED_AT_ONCE: usize = 16;
@@ -75,8 +76,15 @@ impl Caching {
         super::super::wait::lock(&self.refused).len()
     }
 
-    /// Takes an entry for none from now on, and says so.
-    pub(in crate::build) fn refuse(&self, store: &Store, entry: &Entry) {
+    /// Takes an entry for none from now on, and says so: unless it is for its place, of which it has been
+    /// said that the build goes on without it.
+    pub(in crate::build) fn refuse(
+        &self,
+        store: &Store,
+        entry: &Entry,
+        place: Option<usize>,
+        why: &str,
+    ) {
         let mut refused = super::super::wait::lock(&self.refused);
         let before = refused.len();
         refused.extend(entry.keys.iter().copied());
@@ -86,8 +94,14 @@ impl Caching {
         drop(refused);
         // One that cannot be removed is refused again by the next build.
         let _ = self.near(store).remove(entry);
+        if place
+            .and_then(|at| self.far.get(at))
+            .is_some_and(|place| !place.is_on())
+        {
+            return;
+        }
         let text = format!(
-            "the cache entry of `{}` cannot be used: the step is carried out again",
+            "the cache entry of `{}` cannot be used: {why}: the step is carried out again",
             entry.step
         );
         self.sink.message(Level::Warn, text);
@@ -98,18 +112,42 @@ impl Caching {
         if self.cancel.is_set() || matches!(error, cache::Error::Cancelled) {
             return;
         }
-        let name = place.place.name();
         if let cache::Error::Poisoned { .. } = error {
             self.sink.message(Level::Warn, format!("cache: {error}"));
-        } else if place.turn_off() {
-            let mut why = error.to_string();
-            let mut source = std::error::Error::source(error);
-            while let Some(below) = source {
-                why = format!("{why}: {below}");
-                source = below.source();
+        } else if place.switch().turn_off() {
+            tell_off(&self.sink, &place.place.name(), doing, error);
+        }
+    }
+
+    /// Opens a blob of a place. Trouble with it, now or while it is read, is trouble with the place, but
+    /// for a blob that is lost or wrong.
+    pub(in crate::build) fn open(
+        &self,
+        place: &Known,
+        blob: &Descriptor,
+    ) -> Result<Box<dyn Read + Send>, cache::Error> {
+        if !place.is_on() {
+            return Err(cache::Error::Poisoned {
+                what: blob.digest.to_string(),
+                why: "the build goes on without the cache that has it".into(),
+            });
+        }
+        match place.place.open(blob) {
+            Ok(reader) => Ok(Box::new(Watched {
+                reader,
+                switch: place.switch(),
+                sink: self.sink.clone(),
+                cancel: self.cancel.clone(),
+                name: place.place.name(),
+                came: 0,
+                waited: Duration::ZERO,
+            })),
+            Err(error) => {
+                if !error.is_of_one() {
+                    self.trouble(place, "read a blob", &error);
+                }
+                Err(error)
             }
-            let text = format!("the build goes on without the cache {name}: {doing}: {why}");
-            self.sink.message(Level::Warn, text);
         }
     }
 
@@ -196,13 +234,14 @@ impl Caching {
         let _ = self.near(store).put(entry);
     }
 
-    /// Has the table of a layer in the store; none where it cannot be had.
-    pub(in crate::build) fn toc(&self, store: &Store, hit: &Hit) -> Option<Toc> {
-        let layer = hit.entry.layer.as_ref()?;
+    /// Has the table of a layer in the store; says why where it cannot be had.
+    pub(in crate::build) fn toc(&self, store: &Store, hit: &Hit) -> Result<Toc, BoxError> {
+        let layer = hit.entry.layer.as_ref().ok_or("it has no layer")?;
         if let Ok(Some(toc)) = store.toc(&layer.diff_id) {
-            return Some(toc);
+            return Ok(toc);
         }
-        let place = self.far.get(hit.place?)?;
+        let place = hit.place.and_then(|at| self.far.get(at));
+        let place = place.ok_or("the store has lost its table of contents")?;
         self.fetch_toc(place, store, &layer.toc, &layer.diff_id)
     }
 
@@ -212,21 +251,39 @@ impl Caching {
         store: &Store,
         toc: &Descriptor,
         id: &Digest,
-    ) -> Option<Toc> {
-        match read_toc(place, toc) {
-            Ok(table) => {
-                let _ = store.put_toc(id, &table);
-                Some(table)
-            }
-            Err(error) => {
-                let name = place.place.name();
-                let text = format!("cache {name}: table of contents {}: {error}", toc.digest);
-                if !self.cancel.is_set() {
-                    self.sink.message(Level::Warn, text);
-                }
-                None
-            }
+    ) -> Result<Toc, BoxError> {
+        let table = self.read_toc(place, toc).map_err(|error| {
+            let digest = &toc.digest;
+            format!("table of contents {digest}: {}", chain(&*error))
+        })?;
+        let _ = store.put_toc(id, &table);
+        Ok(table)
+    }
+
+    /// Says that something of a place cannot be used, unless that has been said of all of it.
+    fn say_lost(&self, place: &Known, error: &dyn std::error::Error) {
+        if !self.cancel.is_set() && place.is_on() {
+            let text = format!("cache {}: {}", place.place.name(), chain(error));
+            self.sink.message(Level::Warn, text);
         }
+    }
+
+    fn read_toc(&self, place: &Known, toc: &Descriptor) -> Result<Toc, BoxError> {
+        if toc.size > MAX_TOC.0 {
+            return Err("it is too large".into());
+        }
+        let mut bytes = Vec::new();
+        self.open(place, toc)?
+            .take(toc.size + 1)
+            .read_to_end(&mut bytes)?;
+        if Digest::of(&bytes) != toc.digest {
+            return Err("it is not what its digest says".into());
+        }
+        let mut table = Vec::new();
+        zstd::Decoder::new(bytes.as_slice())?
+            .take(MAX_TOC.1)
+            .read_to_end(&mut table)?;
+        Ok(Toc::parse(table)?)
     }
 
     /// Gives the tables of an image's layers, bottom first, where the store or a place has them all.
@@ -270,10 +327,19 @@ impl Caching {
                         scope.spawn(move || self.fetch_toc(place, store, toc, chain_id))
                     })
                     .collect();
-                threads
-                    .into_iter()
-                    .map(|thread| thread.join().ok().flatten())
-                    .collect()
+                let mut out = Some(Vec::new());
+                for thread in threads {
+                    match (thread.join(), &mut out) {
+                        (Ok(Ok(toc)), Some(out)) => out.push(toc),
+                        (Ok(Err(error)), Some(_)) => {
+                            self.say_lost(place, &*error);
+                            out = None;
+                        }
+                        (Err(_), _) => out = None,
+                        (Ok(_), None) => {}
+                    }
+                }
+                out
             });
             if fetched.is_some() {
                 return fetched;
@@ -382,24 +448,70 @@ pub(in crate::build) fn put_toc(store: &Store, toc: &Toc) -> Result<Descriptor, 
     })
 }
 
-fn read_toc(place: &Known, toc: &Descriptor) -> Result<Toc, BoxError> {
-    if toc.size > MAX_TOC.0 {
-        return Err("it is too large".into());
+/// The slowest that a place may be: so many bytes a second, over all that is waited for them, which is
+/// looked at after a while.
+const PACE: (f64, Duration) = (65_536.0, Duration::from_secs(20));
+
+/// A blob of a far place, while it comes.
+struct Watched {
+    reader: Box<dyn Read + Send>,
+    switch: Switch,
+    sink: Sink,
+    cancel: Cancel,
+    name: String,
+    came: u64,
+    waited: Duration,
+}
+
+impl Watched {
+    fn next(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let start = Instant::now();
+        let n = self.reader.read(buf)?;
+        self.waited += start.elapsed();
+        self.came += n as u64;
+        let least = PACE.0 * self.waited.as_secs_f64();
+        if n > 0 && self.waited > PACE.1 && (self.came as f64) < least {
+            let text = format!("only {} bytes came in {:?}", self.came, self.waited);
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        Ok(n)
     }
-    let mut bytes = Vec::new();
-    place
-        .place
-        .open(toc)?
-        .take(toc.size + 1)
-        .read_to_end(&mut bytes)?;
-    if Digest::of(&bytes) != toc.digest {
-        return Err("it is not what its digest says".into());
+}
+
+impl Read for Watched {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.next(buf);
+        if let Err(error) = &read
+            && error.kind() != io::ErrorKind::Interrupted
+            && !self.cancel.is_set()
+            && self.switch.turn_off()
+        {
+            tell_off(&self.sink, &self.name, "read a blob", error);
+        }
+        read
     }
-    let mut table = Vec::new();
-    zstd::Decoder::new(bytes.as_slice())?
-        .take(MAX_TOC.1)
-        .read_to_end(&mut table)?;
-    Ok(Toc::parse(table)?)
+}
+
+/// Says that a place is done without, and why.
+fn tell_off(sink: &Sink, name: &str, doing: &str, error: &dyn std::error::Error) {
+    let why = chain(error);
+    let text = format!("the build goes on without the cache {name}: {doing}: {why}");
+    sink.message(Level::Warn, text);
+}
+
+/// Gives an error with its causes, as one sentence.
+pub(in crate::build) fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut source = error.source();
+    while let Some(below) = source {
+        let text = below.to_string();
+        // Some wrap what they also say.
+        if !out.ends_with(&text) {
+            out = format!("{out}: {text}");
+        }
+        source = below.source();
+    }
+    out
 }
 
 /// Fetches a blob into the store.

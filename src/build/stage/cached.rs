@@ -163,7 +163,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         let Some(held) = Held::new(hit) else {
             return Some(Found::Nothing(hit.entry.created));
         };
-        caching.toc(&self.shared.store, hit)?;
+        caching.toc(&self.shared.store, hit).ok()?;
         caching.keep(&self.shared.store, &hit.entry);
         Some(Found::Layer(held))
     }
