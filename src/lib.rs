@@ -38,7 +38,7 @@
 //! | 3 | [`layer`] | changeset to blob, in a bounded pipeline; blob to verified files |
 //! | 3 | [`registry`] | OCI distribution: credentials, pull, push |
 //! | 4 | [`rootfs`] | the `Rootfs` trait and its strategies |
-//! | 4 | [`cache`] | what steps made, by key: the store, registries |
+//! | 4 | [`cache`] | what steps made, by key: the store, registries, layouts, object stores |
 //! | 4 | [`output`] | where an image goes, and OCI layouts as a source |
 //! | 5 | [`sandbox`] | one command in one root: namespaces, mounts, user, capabilities, seccomp, reaping |
 //! | 6 | [`build`] | drives the plan: schedules stages, runs steps, joins layers |
@@ -82,6 +82,8 @@
 //!   decides which stages are wanted, of which the files are, and of which only the tables of
 //!   contents ([`fs::Tree`]). What of the cache turns out to be of no use costs another attempt without it.
 //!   Far places are written to beside the build, by threads of their own that end last.
+//! - Trouble with a place of the [`cache`] never is the build's: it is told once, and the place is asked
+//!   nothing after that. Builds that share a [`store`] take turns at a step, and at sending a blob.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

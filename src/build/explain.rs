@@ -50,7 +50,7 @@ pub fn explain(request: &Request, sink: &Sink, cancel: &Cancel) -> Result<Explai
     let last = staged[plan.target].image.clone();
     let steps: Vec<Vec<Step>> = staged.into_iter().map(|staged| staged.steps).collect();
     let prepared = prepare(request, plan, steps, bases, context, last, Vec::new());
-    let caching = cached::caching(request, sink, cancel)?
+    let caching = cached::caching(request, &room.store, sink, cancel)?
         .ok_or_else(|| Error::other("look steps up", "nothing is looked up with these flags"))?;
     let seen = Seen::open(&room.store, &prepared.context);
     let ignored = ignored(request);

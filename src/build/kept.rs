@@ -7,8 +7,8 @@ use crate::context::Context;
 use crate::fs::{self, Kind, RelPath, Tree};
 use crate::progress::Level;
 use crate::request::{
-    ContextSource, NamedContext, OWN_IMAGE, Output, Place, Request, RootfsChoice, SecretSource,
-    SshSource,
+    CachePlace, ContextSource, NamedContext, OWN_IMAGE, Output, Place, Request, RootfsChoice,
+    SecretSource, SshSource,
 };
 use crate::rootfs::Guard;
 use crate::store::Store;
@@ -214,6 +214,15 @@ fn belongings(request: &Request) -> Vec<PathBuf> {
         &request.image_name_tag_with_digest_file,
     ] {
         out.extend(file.iter().cloned());
+    }
+    if let Some(caching) = &request.caching {
+        for place in caching.to.iter().chain(&caching.from) {
+            match place {
+                CachePlace::Layout(dir) => out.push(dir.clone()),
+                CachePlace::Objects(objects) => out.extend(objects.files()),
+                CachePlace::Registry(_) => {}
+            }
+        }
     }
     for named in request.contexts.values() {
         match named {

@@ -213,10 +213,12 @@ impl Room {
         };
         let registry = Registry::with_settings(request.registry.clone(), settings, cancel.clone())
             .map_err(|e| Error::other("set up the registry client", e))?;
+        let store = Arc::new(store);
+        registry.share(&store);
         Ok(Room {
             registry,
             scratch,
-            store: Arc::new(store),
+            store,
         })
     }
 
@@ -361,8 +363,8 @@ pub fn build(
     };
     announce(&plan, &steps, sink);
     let prepared = prepare(request, plan, steps, bases, context, last, repositories);
-    let caching = cached::caching(request, sink, whole)?;
     let (store, registry) = (Arc::clone(&room.store), room.registry.clone());
+    let caching = cached::caching(request, &store, sink, whole)?;
     let seen = match &caching {
         Some(_) => Seen::open(&store, &prepared.context),
         None => Seen::default(),

@@ -2,8 +2,8 @@
 //!
 //! A step's [`Key`] is one hash over framed parts. Under it stands an [`Entry`]: the layer
 //! the step made, its table of contents, and the parts the key was made of. An entry is the same
-//! thing in every [`Place`]: a file of the store, or an artifact in a registry or OCI layout. Places
-//! are asked from near to far, for all keys at once; what is found far is kept near.
+//! thing in every [`Place`]: a file of the store, an artifact in a registry or OCI layout, an object
+//! of an object store. Places are asked from near to far, for all keys at once; what is found far is kept near.
 //!
 //! What a place gives is not trusted further than its digests: a blob is hashed while it comes, a
 //! layer's content is compared with its diff ID when it is unpacked, and an entry counts only under
@@ -12,19 +12,24 @@
 
 mod entry;
 mod key;
+mod layout;
 pub mod mount;
 mod near;
+mod objects;
 mod registry;
 
 pub use entry::{Entry, Layer, MAX_ENTRY, Table, Tables, read_tables, tables_named};
 pub use key::{Key, Part, Recipe};
+pub use layout::{InLayout, IndexRead};
 pub use near::Near;
+pub use objects::InObjects;
 pub use registry::{EMPTY, InRegistry};
 
 use crate::oci::{Descriptor, Reference};
 use crate::progress::Span;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What went wrong with a place.
@@ -45,6 +50,16 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// An object store refused or could not be reached.
+    #[error("{name}: {action}: {why}")]
+    Objects {
+        /// The store.
+        name: String,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        why: String,
     },
     /// What stands under a key is no entry of it.
     #[error("{what} is no cache entry that can be used: {why}")]
@@ -158,11 +173,34 @@ pub struct Known {
     pub place: Box<dyn Place>,
     access: Access,
     /// Set by the first trouble with reading: it is asked nothing after that.
-    unread: AtomicBool,
+    unread: Arc<AtomicBool>,
     /// The same for writing.
     unwritten: AtomicBool,
     was_asked: AtomicBool,
     had_some: AtomicBool,
+}
+
+/// Turns the reading of a place off from where it is read.
+#[derive(Clone)]
+pub struct Switch(Arc<AtomicBool>);
+
+impl Switch {
+    /// Asks nothing of the place any more; tells whether that is news.
+    pub fn turn_off(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl Error {
+    /// Tells whether something is wrong with one thing alone, or lost, and not with the place.
+    pub fn is_of_one(&self) -> bool {
+        match self {
+            Error::Poisoned { .. } => true,
+            Error::Registry(error) => error.status() == Some(404),
+            Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Error::Store(_) | Error::Objects { .. } | Error::Cancelled => false,
+        }
+    }
 }
 
 impl Known {
@@ -171,7 +209,7 @@ impl Known {
         Known {
             place,
             access,
-            unread: AtomicBool::new(false),
+            unread: Arc::default(),
             unwritten: AtomicBool::new(false),
             was_asked: AtomicBool::new(false),
             had_some: AtomicBool::new(false),
@@ -206,5 +244,10 @@ impl Known {
     /// Tells whether it may have steps of this build: it had some, or has not been asked.
     pub fn may_have(&self) -> bool {
         self.had_some.load(Ordering::Relaxed) || !self.was_asked.load(Ordering::Relaxed)
+    }
+
+    /// Gives what turns reading off.
+    pub fn switch(&self) -> Switch {
+        Switch(Arc::clone(&self.unread))
     }
 }

@@ -691,14 +691,15 @@ pub(super) const FLAGS: &[Flag] = &[
     works(
         Run,
         "cache-repo",
-        "REPOSITORY",
+        "PLACE",
         Text(|t| &mut t.cache_repo),
-        "Repository where steps are looked up and kept (default: the first destination's, with /cache)",
+        "Where steps are looked up and kept: a repository, oci:DIR, s3://BUCKET/PREFIX, gs://..., \
+         azblob://... (default: the first destination's repository, with /cache)",
     ),
     works(
         Run,
         "cache-from",
-        "REPOSITORY",
+        "PLACE",
         List(|t| &mut t.cache_from),
         "Another place where steps are only looked up; may be repeated",
     ),

@@ -177,7 +177,7 @@ pub(super) fn mean(typed: Typed, around: &Surroundings) -> Result<(Request, Opti
         image_name_tag_with_digest_file: absolute(&typed.image_name_tag_with_digest_file),
         store: place.dir,
         beside: place.beside,
-        caching: cache::caching(&typed, &pushed)?,
+        caching: cache::caching(&typed, &pushed, around)?,
         compression: compression(&typed)?,
         format,
         single_snapshot: typed.single_snapshot,

@@ -41,44 +41,13 @@ const AHEAD: usize = 8;
 impl BodyReader {
     pub(super) fn new(
         inner: Arc<Inner>,
-        mut response: reqwest::Response,
+        response: reqwest::Response,
         method: String,
         hold: Option<mpsc::Sender<io::Result<Bytes>>>,
     ) -> BodyReader {
-        let (give, pieces) = mpsc::channel(AHEAD);
-        let idle = inner.settings.idle;
-        let ended = inner.ended();
-        inner.spawn(async move {
-            let _hold = hold;
-            tokio::pin!(ended);
-            loop {
-                let piece = tokio::select! {
-                    biased;
-                    () = &mut ended => Err(Error::Cancelled),
-                    piece = tokio::time::timeout(idle, response.chunk()) => match piece {
-                        Ok(Ok(Some(bytes))) => Ok(bytes),
-                        Ok(Ok(None)) => return,
-                        Ok(Err(e)) => {
-                            let (failure, why) = explain(e);
-                            Err(failed(&method, &response, failure, why))
-                        }
-                        Err(_) => Err(failed(
-                            &method,
-                            &response,
-                            Failure::Timeout(idle),
-                            format!("nothing came for {} s", idle.as_secs()),
-                        )),
-                    },
-                };
-                let last = piece.is_err();
-                if give.send(piece).await.is_err() || last {
-                    return;
-                }
-            }
-        });
         BodyReader {
+            pieces: pieces(&inner, response, method, hold),
             inner,
-            pieces,
             current: Bytes::new(),
         }
     }
@@ -93,6 +62,47 @@ impl BodyReader {
         }
         self.pieces.blocking_recv().transpose()
     }
+}
+
+/// Starts the task that reads a body.
+pub(super) fn pieces(
+    inner: &Arc<Inner>,
+    mut response: reqwest::Response,
+    method: String,
+    hold: Option<mpsc::Sender<io::Result<Bytes>>>,
+) -> mpsc::Receiver<Result<Bytes, Error>> {
+    let (give, pieces) = mpsc::channel(AHEAD);
+    let idle = inner.settings.idle;
+    let ended = inner.ended();
+    inner.spawn(async move {
+        let _hold = hold;
+        tokio::pin!(ended);
+        loop {
+            let piece = tokio::select! {
+                biased;
+                () = &mut ended => Err(Error::Cancelled),
+                piece = tokio::time::timeout(idle, response.chunk()) => match piece {
+                    Ok(Ok(Some(bytes))) => Ok(bytes),
+                    Ok(Ok(None)) => return,
+                    Ok(Err(e)) => {
+                        let (failure, why) = explain(e);
+                        Err(failed(&method, &response, failure, why))
+                    }
+                    Err(_) => Err(failed(
+                        &method,
+                        &response,
+                        Failure::Timeout(idle),
+                        format!("nothing came for {} s", idle.as_secs()),
+                    )),
+                },
+            };
+            let last = piece.is_err();
+            if give.send(piece).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    pieces
 }
 
 fn failed(method: &str, response: &reqwest::Response, failure: Failure, why: String) -> Error {

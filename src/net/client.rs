@@ -16,7 +16,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use url::Url;
@@ -143,7 +143,7 @@ pub struct Response {
 
 /// The client; clones share connections.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client(pub(super) Arc<Inner>);
 
 /// What tells one connection pool from another.
 type Pool = (Option<Tls>, Option<String>);
@@ -163,6 +163,9 @@ pub(super) struct Inner {
 
 /// Pieces of an uploaded file.
 const PIECE: u64 = 512 << 10;
+
+/// How often it is looked, while an answer is awaited, whether something still goes out.
+const LOOKS: u32 = 10;
 
 /// The most redirects that are followed.
 const MAX_REDIRECTS: usize = 10;
@@ -333,7 +336,10 @@ impl Inner {
             .ok_or_else(|| Error::Setup("the client has been shut down".into()))
     }
 
-    fn block_on<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(super) fn block_on<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         self.runtime()?.block_on(work)
     }
 
@@ -354,7 +360,7 @@ impl Inner {
     }
 
     /// Gives the connection pool for a URL.
-    fn pool(&self, url: &Url, tls: &Tls) -> Result<reqwest::Client, Error> {
+    pub(super) fn pool(&self, url: &Url, tls: &Tls) -> Result<reqwest::Client, Error> {
         let proxy = self.proxies.of(url);
         let secure = url.scheme() == "https" || proxy.is_some_and(|p| p.starts_with("https:"));
         let key = (secure.then(|| tls.clone()), proxy.map(str::to_owned));
@@ -567,16 +573,16 @@ fn watch_switch(cancel: Cancel, quit: Cancel, tell: watch::Sender<bool>) -> io::
 }
 
 /// Watches over one exchange until the head of the answer is there.
-struct Guard {
-    method: String,
-    url: String,
+pub(super) struct Guard {
+    pub(super) method: String,
+    pub(super) url: String,
     /// Changes when a piece of the body goes out.
-    moved: Arc<AtomicU64>,
-    patience: Duration,
+    pub(super) moved: Arc<AtomicU64>,
+    pub(super) patience: Duration,
 }
 
 impl Guard {
-    async fn answer(
+    pub(super) async fn answer(
         self,
         answer: impl Future<Output = reqwest::Result<reqwest::Response>>,
         ended: impl Future<Output = ()>,
@@ -588,8 +594,8 @@ impl Guard {
             failure,
             why,
         };
+        let mut seen = (self.moved.load(Ordering::Relaxed), Instant::now());
         loop {
-            let before = self.moved.load(Ordering::Relaxed);
             tokio::select! {
                 biased;
                 () = &mut ended => return Err(Error::Cancelled),
@@ -597,8 +603,11 @@ impl Guard {
                     let (failure, why) = explain(e);
                     fail(failure, why)
                 }),
-                () = tokio::time::sleep(self.patience) => {
-                    if self.moved.load(Ordering::Relaxed) == before {
+                () = tokio::time::sleep(self.patience / LOOKS) => {
+                    let moved = self.moved.load(Ordering::Relaxed);
+                    if moved != seen.0 {
+                        seen = (moved, Instant::now());
+                    } else if seen.1.elapsed() >= self.patience {
                         let seconds = self.patience.as_secs();
                         return Err(fail(
                             Failure::Timeout(self.patience),

@@ -20,14 +20,14 @@ use crate::net::{Client, Settings, SystemRoots};
 use crate::oci::{Descriptor, Digest, Document, Platform, Reference};
 use crate::progress::Span;
 use crate::request::RegistryOptions;
-use crate::store::Blobs;
+use crate::store::{Blobs, Store};
 use crate::sys::Cancel;
 use credentials::Credentials;
 use host::{Host, lock};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Talks to registries for one build; shared by threads. Clones are the same client.
 #[derive(Clone)]
@@ -51,6 +51,9 @@ struct Inner {
     hosts: Mutex<HashMap<(String, Direction), Arc<Host>>>,
     /// By `registry/repository`.
     flights: Mutex<HashMap<String, HashMap<Digest, Flight>>>,
+    /// The store that other builds may share, by which they take turns.
+    store: OnceLock<Arc<Store>>,
+    cancel: Cancel,
     /// Repositories that were found to accept a push.
     checked: Mutex<HashSet<String>>,
 }
@@ -126,9 +129,9 @@ impl Registry {
         let credentials = Credentials::new(
             options.auth_inline.clone(),
             options.auth_files.clone(),
-            cancel,
+            cancel.clone(),
         );
-        Ok(Registry::of(client, credentials, options))
+        Ok(Registry::of(client, credentials, options, cancel))
     }
 
     /// Makes the same client again for another switch. Certificates and credentials that have been
@@ -136,11 +139,20 @@ impl Registry {
     pub fn again(&self, cancel: Cancel) -> Result<Registry, Error> {
         let client = self.0.client.again(cancel.clone());
         let client = client.map_err(|e| Error::Setup(Box::new(e)))?;
-        let credentials = self.0.credentials.again(cancel);
-        Ok(Registry::of(client, credentials, self.0.options.clone()))
+        let credentials = self.0.credentials.again(cancel.clone());
+        let again = Registry::of(client, credentials, self.0.options.clone(), cancel);
+        if let Some(store) = self.0.store.get() {
+            again.share(store);
+        }
+        Ok(again)
     }
 
-    fn of(client: Client, credentials: Credentials, options: RegistryOptions) -> Registry {
+    fn of(
+        client: Client,
+        credentials: Credentials,
+        options: RegistryOptions,
+        cancel: Cancel,
+    ) -> Registry {
         Registry(Arc::new(Inner {
             client,
             credentials,
@@ -148,8 +160,17 @@ impl Registry {
             options,
             hosts: Mutex::default(),
             flights: Mutex::default(),
+            store: OnceLock::new(),
+            cancel,
             checked: Mutex::default(),
         }))
+    }
+
+    /// Takes turns with other builds that share the store: of all that want to send the same blob to a
+    /// registry at the same time, one does, and the others have it from there.
+    pub fn share(&self, store: &Arc<Store>) {
+        // Once is enough.
+        let _ = self.0.store.set(Arc::clone(store));
     }
 
     /// Reads now what else is read, and asks those now who else are asked, when it is first wanted: the

@@ -6,6 +6,7 @@ use crate::net::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderName};
 use crate::net::{Exchange, Failure, Method, Temporary, Url};
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::Span;
+use crate::store::UploadTurn;
 use bytes::Bytes;
 use std::cell::{Cell, OnceCell};
 use std::io;
@@ -112,6 +113,21 @@ impl Target<'_> {
                 Ok(Start::Upload(to, least))
             }
             _ => Err(answer.refused(self.what)),
+        }
+    }
+
+    /// Has a blob mounted from another repository, where that may be done.
+    fn mounts(&self, digest: &Digest, from: &Reference) -> Result<bool, Error> {
+        match self.start(Some((digest, from))) {
+            Ok(Start::Mounted) => Ok(true),
+            // The file may be long in coming, and no upload waits for ever.
+            Ok(Start::Upload(upload, _)) => {
+                self.abandon(upload);
+                Ok(false)
+            }
+            // What may not be mounted can still be uploaded.
+            Err(e) if !e.is_temporary() && e.status().is_some() => Ok(false),
+            Err(e) => Err(e),
         }
     }
 
@@ -252,17 +268,31 @@ pub(super) fn blob(
         if target.has(&blob.digest)? {
             return Ok(Pushed::Existed);
         }
-        let mount = from
-            .filter(|_| failed == 0)
-            .map(|from| (&blob.digest, from));
-        if mount.is_some() {
-            match target.start(mount) {
-                Ok(Start::Mounted) => return Ok(Pushed::Mounted),
-                // The file may be long in coming, and no upload waits for ever.
-                Ok(Start::Upload(upload, _)) => target.abandon(upload),
-                // What may not be mounted can still be uploaded.
-                Err(e) if !e.is_temporary() && e.status().is_some() => {}
-                Err(e) => return Err(e),
+        // Other builds may be about to send the same.
+        let turn = inner.store.get();
+        let turn =
+            turn.and_then(|store| store.upload_turn(&image.registry, &blob.digest, &inner.cancel));
+        let sent_to = turn.as_ref().and_then(UploadTurn::sent_to);
+        if sent_to.is_some() && target.has(&blob.digest)? {
+            return Ok(Pushed::Existed);
+        }
+        let done = |pushed| {
+            if let Some(turn) = &turn {
+                turn.note(&image.repository);
+            }
+            Ok(pushed)
+        };
+        let other = sent_to.map(|repository| Reference {
+            repository,
+            ..image.clone()
+        });
+        let other = other.filter(|other| {
+            let is_from = from.is_some_and(|from| from.repository == other.repository);
+            other.repository != image.repository && !is_from
+        });
+        for from in from.into_iter().chain(&other).filter(|_| failed == 0) {
+            if target.mounts(&blob.digest, from)? {
+                return done(Pushed::Mounted);
             }
         }
         let path = match path.get() {
@@ -288,7 +318,7 @@ pub(super) fn blob(
                 Some(&piece) => target.pieces(&mut upload, &source, piece.max(least)),
             };
             let error = match sent {
-                Ok(()) => return Ok(Pushed::Uploaded),
+                Ok(()) => return done(Pushed::Uploaded),
                 Err(error) => error,
             };
             let next = cut_into.map_or(0, |at| at + 1);
@@ -341,6 +371,25 @@ pub(super) fn check(inner: &Inner, image: &Reference) -> Result<(), Error> {
     Ok(())
 }
 
+/// How often a manifest is put whose blobs the registry has and does not know.
+const UNSETTLED: u32 = 4;
+
+/// Has a manifest put again that was refused for blobs that are there: some registries do not see one
+/// for a moment while somebody else puts the same one into the same repository.
+fn unsettled(error: Error, failed: u32) -> Error {
+    match error {
+        Error::Refused(mut refused) if failed + 1 < UNSETTLED => {
+            let codes = ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "DIGEST_INVALID"];
+            let mut errors = refused.errors.iter();
+            if errors.any(|(code, _)| codes.contains(&code.as_str())) {
+                refused.again.get_or_insert_default();
+            }
+            Error::Refused(refused)
+        }
+        other => other,
+    }
+}
+
 /// Puts a manifest.
 pub(super) fn manifest(
     inner: &Inner,
@@ -370,7 +419,7 @@ pub(super) fn manifest(
         what: &what,
     };
     let body = Bytes::copy_from_slice(bytes);
-    let put = inner.client.retry(inner.push_retry, |_| {
+    let put = inner.client.retry(inner.push_retry, |failed| {
         let answer = target.call(
             Method::PUT,
             target.url(&format!("manifests/{selector}"))?,
@@ -378,7 +427,7 @@ pub(super) fn manifest(
             Body::Bytes(body.clone()),
         )?;
         if !matches!(answer.response.status, 200 | 201 | 202 | 204) {
-            return Err(answer.refused(&what));
+            return Err(unsettled(answer.refused(&what), failed));
         }
         let claimed: Option<Digest> = answer
             .response

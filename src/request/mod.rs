@@ -205,6 +205,54 @@ pub enum Output {
 pub enum CachePlace {
     /// A repository of a registry; tag and digest do not matter.
     Registry(Reference),
+    /// A directory with an OCI layout, or where one is to be.
+    Layout(PathBuf),
+    /// An object store.
+    Objects(ObjectStore),
+}
+
+/// Which protocol an object store speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// Amazon's S3, and what speaks like it.
+    S3,
+    /// Google Cloud Storage.
+    Gcs,
+    /// Azure Blob Storage.
+    Azure,
+}
+
+/// A part of an object store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectStore {
+    /// Its protocol.
+    pub kind: ObjectKind,
+    /// As it was written.
+    pub text: String,
+    /// The bucket, or container.
+    pub bucket: String,
+    /// What names of objects begin with; empty for nothing.
+    pub prefix: String,
+    /// Credentials, endpoint and the like: the usual variables by their names in lower case, such as
+    /// `aws_region`. Those that mean nothing are passed over.
+    pub settings: BTreeMap<String, Hidden>,
+}
+
+impl ObjectStore {
+    /// Gives the files that its settings name: keys and tokens, which are read when they are wanted.
+    pub fn files(&self) -> Vec<PathBuf> {
+        const FILES: [&str; 5] = [
+            "aws_web_identity_token_file",
+            "aws_container_authorization_token_file",
+            "google_application_credentials",
+            "google_service_account",
+            "azure_federated_token_file",
+        ];
+        let values = FILES.iter().filter_map(|name| self.settings.get(*name));
+        values
+            .map(|Hidden(bytes)| PathBuf::from(String::from_utf8_lossy(bytes).into_owned()))
+            .collect()
+    }
 }
 
 /// What is looked up instead of made again.

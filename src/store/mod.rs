@@ -92,7 +92,7 @@ pub use ingest::Ingest;
 pub use remove::remove_tree;
 pub use slot::{LayerSlot, Scratch, VacantLayer};
 pub use space::{Bytes, Fitness, Space, Trial, fitness, space, unpacked_size};
-pub use steps::StepTurn;
+pub use steps::{StepTurn, UploadTurn};
 pub use stock::{Item, Kind, Stock, stock};
 pub use verify::{Fault, Stays, verify};
 

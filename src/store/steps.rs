@@ -1,10 +1,13 @@
-//! What steps made, by key: small files that `cache` reads and writes.
+//! What steps made, by key: small files that `cache` reads and writes; and whose turn it is to make a
+//! step or to send a blob.
 
 use super::{Error, LOCKS, STEPS, Store, slot};
+use crate::oci::Digest;
 use crate::sys::Cancel;
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// The most that is read of one.
 const MAX_STEP: u64 = 2 << 20;
@@ -15,7 +18,59 @@ pub struct StepTurn {
     pub lock: File,
 }
 
+/// The right to send a blob to a registry, which one build at a time has that shares the store.
+pub struct UploadTurn(File);
+
+/// How long is waited for another build that sends the same.
+const UPLOAD: Duration = Duration::from_secs(120);
+
+impl UploadTurn {
+    /// Gives the repository where the blob went last.
+    pub fn sent_to(&self) -> Option<String> {
+        let mut text = String::new();
+        let mut file = &self.0;
+        file.rewind().ok()?;
+        file.take(1024).read_to_string(&mut text).ok()?;
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// Keeps in which repository the blob is now, for whom it is sent to another one of the registry.
+    pub fn note(&self, repository: &str) {
+        let mut file = &self.0;
+        // Who does not find it sends the blob.
+        let _ = file
+            .rewind()
+            .and_then(|()| file.set_len(0))
+            .and_then(|()| file.write_all(repository.as_bytes()));
+    }
+}
+
 impl Store {
+    /// Waits until no other build that shares the store sends a blob to a registry. None where there is
+    /// no telling, or the other one is too slow: the blob is sent twice then.
+    pub fn upload_turn(
+        &self,
+        registry: &str,
+        digest: &Digest,
+        cancel: &Cancel,
+    ) -> Option<UploadTurn> {
+        let name = blake3::hash(format!("upload {registry} {digest}").as_bytes());
+        let path = self.dir().join(LOCKS).join(name.to_hex().as_str());
+        let end = Instant::now() + UPLOAD;
+        loop {
+            let file = slot::open_lock(&path).ok()?;
+            match file.try_lock() {
+                // Else it was taken away meanwhile, and others have another one.
+                Ok(()) if !slot::is_at(&file, &path) => {}
+                Ok(()) => return Some(UploadTurn(file)),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                    slot::pause(cancel).ok()??;
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// Waits until no other build carries out the step of a key; `waits` is told once where one does.
     pub fn step_turn(
         &self,

@@ -4,16 +4,25 @@
 mod base;
 #[path = "../common/fake.rs"]
 mod fake;
+#[path = "../common/forward.rs"]
+mod forward;
 #[path = "../common/listing.rs"]
 mod listing;
 #[path = "../common/project.rs"]
 mod project;
 #[path = "../common/registry.rs"]
 mod registry;
+#[path = "../common/s3.rs"]
+mod s3;
+#[path = "../common/skip.rs"]
+mod skip;
 
 mod edits;
 mod explain;
+mod faults;
+mod many;
 mod mounts;
+mod objects;
 mod secrets;
 mod trouble;
 
@@ -21,7 +30,7 @@ use project::Project;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 /// What became of the steps of a build, by their text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +51,17 @@ pub struct Made {
 /// Builds into a layout with a store of that name; `--reproducible`, so that equal images have equal
 /// digests.
 pub fn build(project: &Project, store: &str, args: &[&str]) -> Made {
-    let (output, digest) = try_build(project, store, args);
+    build_by(project, store, args, |command| command)
+}
+
+/// Builds by a command made of the usual one.
+pub fn build_by(
+    project: &Project,
+    store: &str,
+    args: &[&str],
+    by: impl FnOnce(Command) -> Command,
+) -> Made {
+    let (output, digest) = try_build_by(project, store, args, by);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{args:?}: {said}");
     Made {
@@ -54,13 +73,22 @@ pub fn build(project: &Project, store: &str, args: &[&str]) -> Made {
 
 /// Builds, and gives the digest of the image if there is one.
 pub fn try_build(project: &Project, store: &str, args: &[&str]) -> (Output, Option<String>) {
+    try_build_by(project, store, args, |command| command)
+}
+
+fn try_build_by(
+    project: &Project,
+    store: &str,
+    args: &[&str],
+    by: impl FnOnce(Command) -> Command,
+) -> (Output, Option<String>) {
     let layout = project.path("layout");
     let _ = std::fs::remove_dir_all(&layout);
     let mut command = project.command();
     command.args(["--log-format", "json", "--no-push", "--reproducible"]);
     command.arg("--cache-dir").arg(project.path(store));
     command.arg("--oci-layout-path").arg(&layout).args(args);
-    let output = command.output().expect("run shutter");
+    let output = by(command).output().expect("run shutter");
     let index = std::fs::read(layout.join("index.json")).ok();
     let index: Option<Value> = index.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let digest = index.and_then(|index| Some(index["manifests"][0]["digest"].as_str()?.to_owned()));

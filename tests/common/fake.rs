@@ -74,6 +74,12 @@ impl Reply {
         self
     }
 
+    /// Other bytes, as many.
+    pub fn turned(mut self) -> Reply {
+        self.body.iter_mut().for_each(|byte| *byte ^= 1);
+        self
+    }
+
     pub fn chunked(mut self) -> Reply {
         self.chunked = true;
         self
@@ -258,7 +264,7 @@ fn serve(stream: &TcpStream, answer: &Answer, log: &Mutex<Vec<Asked>>) -> std::i
         }
         match reply.cut {
             Some(cut) => {
-                writer.write_all(&reply.body[..cut])?;
+                writer.write_all(&reply.body[..cut.min(reply.body.len())])?;
                 return Ok(());
             }
             None => writer.write_all(&reply.body)?,

@@ -45,17 +45,17 @@ impl Held {
         }
     }
 
-    /// Finds its table of contents; tells whether it could be had.
-    pub(in crate::build) fn find_toc(&self, caching: &Caching, store: &Store) -> bool {
-        let toc = self.toc.get().cloned();
-        match toc.or_else(|| caching.toc(store, &self.hit)) {
-            Some(toc) => {
-                // It is the same one where somebody else was as far.
-                let _ = self.toc.set(toc);
-                true
-            }
-            None => false,
+    /// Finds its table of contents; says why where it cannot be had.
+    pub(in crate::build) fn find_toc(
+        &self,
+        caching: &Caching,
+        store: &Store,
+    ) -> Result<(), super::super::BoxError> {
+        if self.toc.get().is_none() {
+            // It is the same one where somebody else was as far.
+            let _ = self.toc.set(caching.toc(store, &self.hit)?);
         }
+        Ok(())
     }
 
     /// Gives its table of contents, once that has been found.
@@ -147,7 +147,8 @@ impl Held {
         if let Some(caching) = shared.caching
             && !shared.cancel.is_set()
         {
-            caching.break_off(&shared.store, &self.hit);
+            let why = super::places::chain(&*source);
+            caching.break_off(&shared.store, &self.hit, &why);
         }
         let action = format!("take layer {} from the cache", self.layer.blob.digest);
         Error::other(action, source)
@@ -201,13 +202,12 @@ struct Far<'a, 'env> {
 
 impl Blobs for Far<'_, '_> {
     fn open(&self, blob: &Descriptor) -> io::Result<Box<dyn Read + Send>> {
-        let places = self.shared.caching.map(|caching| &caching.far);
-        let place = self
-            .held
-            .hit
-            .place
-            .and_then(|at| places?.get(at))
+        let found = self
+            .shared
+            .caching
+            .and_then(|caching| Some((caching, caching.far.get(self.held.hit.place?)?)));
+        let (caching, place) = found
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the store has lost it"))?;
-        place.place.open(blob).map_err(io::Error::other)
+        caching.open(place, blob).map_err(io::Error::other)
     }
 }

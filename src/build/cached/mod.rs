@@ -32,10 +32,12 @@ use super::base::{self, Key as BaseKey};
 use super::resolve::Bases;
 use super::wait::lock;
 use super::{Clock, Error, Shared, deliver};
-use crate::cache::{Access, InRegistry, Known as KnownPlace, Place};
+use crate::cache::{
+    Access, InLayout, InObjects, InRegistry, IndexRead, Known as KnownPlace, Place,
+};
 use crate::context::Context;
 use crate::fs::{Content, LayerView, RelPath, Toc, Tree};
-use crate::net::{Retry, Settings};
+use crate::net::{Client, Retry, Settings, SystemRoots};
 use crate::oci::{Digest, Platform, Reference};
 use crate::plan::{Plan, Step};
 use crate::progress::{Level, Sink};
@@ -77,6 +79,7 @@ pub(super) struct Question<'a> {
 /// Sets up the cache that a request asks for; none where it asks for none.
 pub(super) fn caching(
     request: &Request,
+    store: &Arc<Store>,
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<Option<Caching>, Error> {
@@ -106,16 +109,55 @@ pub(super) fn caching(
     let to = wanted.to.iter().map(|place| (place, to));
     let from = wanted.from.iter().map(|place| (place, Access::Read));
     for (place, access) in to.chain(from) {
-        let place: Box<dyn Place> = match place {
-            CachePlace::Registry(repository) => Box::new(InRegistry {
-                reader: client(request, repository, &READS, cancel)?,
-                writer: client(request, repository, &WRITES, cancel)?,
-                repository: repository.clone(),
-            }),
-        };
+        let place = open(request, store, place, cancel)?;
         far.push(KnownPlace::new(place, access));
     }
     Ok(Some(Caching::new(&wanted, far, sink, cancel)))
+}
+
+fn open(
+    request: &Request,
+    store: &Arc<Store>,
+    place: &CachePlace,
+    cancel: &Cancel,
+) -> Result<Box<dyn Place>, Error> {
+    Ok(match place {
+        CachePlace::Registry(repository) => {
+            let writer = client(request, repository, &WRITES, cancel)?;
+            writer.share(store);
+            Box::new(InRegistry {
+                reader: client(request, repository, &READS, cancel)?,
+                writer,
+                repository: repository.clone(),
+            })
+        }
+        CachePlace::Layout(dir) => Box::new(InLayout {
+            dir: dir.clone(),
+            cancel: cancel.clone(),
+            read: IndexRead::default(),
+        }),
+        CachePlace::Objects(objects) => {
+            let options = &request.registry;
+            let failed = |e| Error::other("set up the client of the cache", e);
+            let client = |patience| -> Result<Client, Error> {
+                let settings = Settings {
+                    proxies: options.proxies.clone(),
+                    system_roots: SystemRoots {
+                        file: options.certificate_file.clone(),
+                        dirs: options.certificate_dirs.clone(),
+                    },
+                    ..settings(patience)
+                };
+                let client = Client::new(settings, cancel.clone()).map_err(failed)?;
+                if request.rootfs == RootfsChoice::InPlace {
+                    client.read_authorities();
+                }
+                Ok(client)
+            };
+            let objects = InObjects::new(objects, options, client(&READS)?, client(&WRITES)?);
+            Box::new(objects.map_err(|e| Error::other("set up the cache", e))?)
+        }
+    })
 }
 
 /// How patient a client of the cache is: attempts, and how long an answer may take.
@@ -132,16 +174,11 @@ const READS: Patience = Patience {
 /// Nobody waits, and a registry hashes what it was sent before it answers.
 const WRITES: Patience = Patience {
     attempts: 3,
-    answer: Duration::from_secs(120),
+    answer: Duration::from_secs(30),
 };
 
-fn client(
-    request: &Request,
-    repository: &Reference,
-    patience: &Patience,
-    cancel: &Cancel,
-) -> Result<Registry, Error> {
-    let settings = Settings {
+fn settings(patience: &Patience) -> Settings {
+    Settings {
         connect: Duration::from_secs(5),
         answer: patience.answer,
         idle: Duration::from_secs(20),
@@ -152,7 +189,16 @@ fn client(
             total: Duration::from_secs(5),
         },
         ..Settings::default()
-    };
+    }
+}
+
+fn client(
+    request: &Request,
+    repository: &Reference,
+    patience: &Patience,
+    cancel: &Cancel,
+) -> Result<Registry, Error> {
+    let settings = settings(patience);
     // What holds for pushing holds for the cache's repository, as with kaniko.
     let mut options = request.registry.clone();
     options.insecure_pull |= options.insecure_push;
@@ -273,8 +319,8 @@ pub(super) fn ask(caching: &Caching, question: &Question<'_>) -> Decided {
                 kept,
             };
         }
-        for hit in lost {
-            caching.refuse(store, &hit);
+        for (hit, why) in lost {
+            caching.refuse(store, &hit, &why);
             hits.remove(&hit.key);
         }
     }
@@ -308,9 +354,10 @@ pub(super) fn tree_below(shared: &Shared<'_>, place: usize) -> Option<(Tree, usi
     Some((tree, first))
 }
 
-/// Has the tables of all layers that a tree is made of in the store; gives what has none.
-fn tocs(caching: &Caching, store: &Store, stages: &[Decision]) -> Vec<Hit> {
-    let lost: Mutex<Vec<Hit>> = Mutex::default();
+/// Has the tables of all layers that a tree is made of in the store; gives what has none, and
+/// why.
+fn tocs(caching: &Caching, store: &Store, stages: &[Decision]) -> Vec<(Hit, String)> {
+    let lost: Mutex<Vec<(Hit, String)>> = Mutex::default();
     std::thread::scope(|scope| {
         for stage in stages {
             if !stage.is_wanted || stage.needs == Needs::Nothing {
@@ -319,8 +366,8 @@ fn tocs(caching: &Caching, store: &Store, stages: &[Decision]) -> Vec<Hit> {
             for held in stage.held() {
                 let lost = &lost;
                 scope.spawn(move || {
-                    if !held.find_toc(caching, store) {
-                        lock(lost).push(held.hit.clone());
+                    if let Err(why) = held.find_toc(caching, store) {
+                        lock(lost).push((held.hit.clone(), why.to_string()));
                     }
                 });
             }

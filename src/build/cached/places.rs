@@ -2,7 +2,9 @@
 
 use super::super::BoxError;
 use super::super::wait::lock;
-use crate::cache::{self, Access, EMPTY, Entry, Key, Kind, Known, Near, Table, Tables, look_up};
+use crate::cache::{
+    self, Access, EMPTY, Entry, Key, Kind, Known, Near, Switch, Table, Tables, look_up,
+};
 use crate::fs::Toc;
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Level, Sink};
@@ -13,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// How many keys are asked for at the same time.
 const ASKED_AT_ONCE: usize = 16;
@@ -100,24 +103,32 @@ impl Caching {
     }
 
     /// Takes a hit that has been built on for none from now on, and its place for one to be left alone.
-    pub(in crate::build) fn break_off(&self, store: &Store, hit: &Hit) {
+    pub(in crate::build) fn break_off(&self, store: &Store, hit: &Hit, why: &str) {
         self.is_broken.store(true, Ordering::Relaxed);
-        self.refuse(store, hit);
+        self.refuse(store, hit, why);
         // What one layer has happened to may have happened to others; none of them is worth an attempt.
         if let Some(place) = hit.place.and_then(|at| self.far.get(at)) {
             place.close(Access::Read);
         }
     }
 
-    /// Takes a hit for none from now on, and says so.
-    pub(in crate::build) fn refuse(&self, store: &Store, hit: &Hit) {
+    /// Takes a hit for none from now on, and says so: unless it is for its place, of which it has been said
+    /// that the build goes on without it.
+    pub(in crate::build) fn refuse(&self, store: &Store, hit: &Hit, why: &str) {
         if !lock(&self.refused).insert(hit.key) {
             return;
         }
         // One that cannot be removed is refused again by the next build.
         let _ = self.near(store).remove(&hit.key);
+        if hit
+            .place
+            .and_then(|at| self.far.get(at))
+            .is_some_and(|place| !place.is_open(Access::Read))
+        {
+            return;
+        }
         let text = format!(
-            "the cache entry of `{}` cannot be used: the step is carried out again",
+            "the cache entry of `{}` cannot be used: {why}: the step is carried out again",
             hit.entry.step
         );
         self.sink.message(Level::Warn, text);
@@ -128,18 +139,42 @@ impl Caching {
         if self.cancel.is_set() || matches!(error, cache::Error::Cancelled) {
             return;
         }
-        let name = place.place.name();
         if let cache::Error::Poisoned { .. } = error {
             self.sink.message(Level::Warn, format!("cache: {error}"));
         } else if place.close(access) {
-            let mut why = error.to_string();
-            let mut source = std::error::Error::source(error);
-            while let Some(below) = source {
-                why = format!("{why}: {below}");
-                source = below.source();
+            tell_off(&self.sink, &place.place.name(), doing, error);
+        }
+    }
+
+    /// Opens a blob of a place. Trouble with it, now or while it is read, is trouble with the place, but
+    /// for a blob that is lost or wrong.
+    pub(in crate::build) fn open(
+        &self,
+        place: &Known,
+        blob: &Descriptor,
+    ) -> Result<Box<dyn Read + Send>, cache::Error> {
+        if !place.is_open(Access::Read) {
+            return Err(cache::Error::Poisoned {
+                what: blob.digest.to_string(),
+                why: "the build goes on without the cache that has it".into(),
+            });
+        }
+        match place.place.open(blob) {
+            Ok(reader) => Ok(Box::new(Watched {
+                reader,
+                switch: place.switch(),
+                sink: self.sink.clone(),
+                cancel: self.cancel.clone(),
+                name: place.place.name(),
+                came: 0,
+                waited: Duration::ZERO,
+            })),
+            Err(error) => {
+                if !error.is_of_one() {
+                    self.trouble(place, Access::Read, "read a blob", &error);
+                }
+                Err(error)
             }
-            let text = format!("the build goes on without the cache {name}: {doing}: {why}");
-            self.sink.message(Level::Warn, text);
         }
     }
 
@@ -244,30 +279,52 @@ impl Caching {
         }
     }
 
-    /// Gives the table of a layer; none where it cannot be had.
-    pub(in crate::build) fn toc(&self, store: &Store, hit: &Hit) -> Option<Toc> {
-        let layer = hit.entry.layer.as_ref()?;
+    /// Gives the table of a layer; says why where it cannot be had.
+    pub(in crate::build) fn toc(&self, store: &Store, hit: &Hit) -> Result<Toc, BoxError> {
+        let layer = hit.entry.layer.as_ref().ok_or("it has no layer")?;
         if let Ok(Some(toc)) = store.toc(&layer.diff_id) {
-            return Some(toc);
+            return Ok(toc);
         }
-        let place = self.far.get(hit.place?)?;
+        let place = hit.place.and_then(|at| self.far.get(at));
+        let place = place.ok_or("the store has lost its table of contents")?;
         self.fetch_toc(place, store, &layer.toc)
     }
 
     /// Gives a table that a far place has. It is kept near as the blob that it is, and never as a layer's
     /// own: that is the one made of the layer itself.
-    fn fetch_toc(&self, place: &Known, store: &Store, toc: &Descriptor) -> Option<Toc> {
-        match read_toc(place, store, toc) {
-            Ok(table) => Some(table),
-            Err(error) => {
-                let name = place.place.name();
-                let text = format!("cache {name}: table of contents {}: {error}", toc.digest);
-                if !self.cancel.is_set() {
-                    self.sink.message(Level::Warn, text);
-                }
-                None
-            }
+    fn fetch_toc(&self, place: &Known, store: &Store, toc: &Descriptor) -> Result<Toc, BoxError> {
+        self.read_toc(place, store, toc).map_err(|error| {
+            let digest = &toc.digest;
+            format!("table of contents {digest}: {}", chain(&*error)).into()
+        })
+    }
+
+    /// Says that something of a place cannot be used, unless that has been said of all of it.
+    fn say_lost(&self, place: &Known, error: &dyn std::error::Error) {
+        if !self.cancel.is_set() && place.is_open(Access::Read) {
+            let text = format!("cache {}: {}", place.place.name(), chain(error));
+            self.sink.message(Level::Warn, text);
         }
+    }
+
+    fn read_toc(&self, place: &Known, store: &Store, toc: &Descriptor) -> Result<Toc, BoxError> {
+        if toc.size > MAX_TOC.0 {
+            return Err("it is too large".into());
+        }
+        let found = || store.blob(&toc.digest, toc.size);
+        let file = match found()? {
+            Some(file) => file,
+            None => {
+                let open = |blob: &Descriptor| self.open(place, blob).map_err(io::Error::other);
+                fetch(store, toc, &open)?;
+                found()?.ok_or("it has not the size that it should have")?
+            }
+        };
+        let mut table = Vec::new();
+        zstd::Decoder::new(std::fs::File::open(file)?)?
+            .take(MAX_TOC.1)
+            .read_to_end(&mut table)?;
+        Ok(Toc::parse(table)?)
     }
 
     /// Gives the tables of an image's layers, bottom first, where the store or a place has them all.
@@ -312,10 +369,19 @@ impl Caching {
                         scope.spawn(move || self.fetch_toc(place, store, toc))
                     })
                     .collect();
-                threads
-                    .into_iter()
-                    .map(|thread| thread.join().ok().flatten())
-                    .collect()
+                let mut out = Some(Vec::new());
+                for thread in threads {
+                    match (thread.join(), &mut out) {
+                        (Ok(Ok(toc)), Some(out)) => out.push(toc),
+                        (Ok(Err(error)), Some(_)) => {
+                            self.say_lost(place, &*error);
+                            out = None;
+                        }
+                        (Err(_), _) => out = None,
+                        (Ok(_), None) => {}
+                    }
+                }
+                out
             });
             if fetched.is_some() {
                 return fetched;
@@ -426,24 +492,70 @@ pub(in crate::build) fn put_toc(store: &Store, toc: &Toc) -> Result<Descriptor, 
     })
 }
 
-fn read_toc(place: &Known, store: &Store, toc: &Descriptor) -> Result<Toc, BoxError> {
-    if toc.size > MAX_TOC.0 {
-        return Err("it is too large".into());
-    }
-    let found = || store.blob(&toc.digest, toc.size);
-    let file = match found()? {
-        Some(file) => file,
-        None => {
-            let open = |blob: &Descriptor| place.place.open(blob).map_err(io::Error::other);
-            fetch(store, toc, &open)?;
-            found()?.ok_or("it has not the size that it should have")?
+/// The slowest that a place may be: so many bytes a second, over all that is waited for them, which is
+/// looked at after a while.
+const PACE: (f64, Duration) = (65_536.0, Duration::from_secs(20));
+
+/// A blob of a far place, while it comes.
+struct Watched {
+    reader: Box<dyn Read + Send>,
+    switch: Switch,
+    sink: Sink,
+    cancel: Cancel,
+    name: String,
+    came: u64,
+    waited: Duration,
+}
+
+impl Watched {
+    fn next(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let start = Instant::now();
+        let n = self.reader.read(buf)?;
+        self.waited += start.elapsed();
+        self.came += n as u64;
+        let least = PACE.0 * self.waited.as_secs_f64();
+        if n > 0 && self.waited > PACE.1 && (self.came as f64) < least {
+            let text = format!("only {} bytes came in {:?}", self.came, self.waited);
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
-    };
-    let mut table = Vec::new();
-    zstd::Decoder::new(std::fs::File::open(file)?)?
-        .take(MAX_TOC.1)
-        .read_to_end(&mut table)?;
-    Ok(Toc::parse(table)?)
+        Ok(n)
+    }
+}
+
+impl Read for Watched {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.next(buf);
+        if let Err(error) = &read
+            && error.kind() != io::ErrorKind::Interrupted
+            && !self.cancel.is_set()
+            && self.switch.turn_off()
+        {
+            tell_off(&self.sink, &self.name, "read a blob", error);
+        }
+        read
+    }
+}
+
+/// Says that a place is done without, and why.
+fn tell_off(sink: &Sink, name: &str, doing: &str, error: &dyn std::error::Error) {
+    let why = chain(error);
+    let text = format!("the build goes on without the cache {name}: {doing}: {why}");
+    sink.message(Level::Warn, text);
+}
+
+/// Gives an error with its causes, as one sentence.
+pub(in crate::build) fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut source = error.source();
+    while let Some(below) = source {
+        let text = below.to_string();
+        // Some wrap what they also say.
+        if !out.ends_with(&text) {
+            out = format!("{out}: {text}");
+        }
+        source = below.source();
+    }
+    out
 }
 
 /// Fetches a blob into the store.

@@ -191,8 +191,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             return Some(Found::Nothing(hit.entry.created));
         };
         caching.keep_found(&self.shared.store, hit);
-        let there = held.find_toc(caching, &self.shared.store);
-        there.then_some(Found::Layer(held))
+        held.find_toc(caching, &self.shared.store).ok()?;
+        Some(Found::Layer(held))
     }
 
     /// Gives the recipe that was made before anything ran.
