@@ -175,19 +175,23 @@ pub struct Known {
     /// Set by the first trouble with reading: it is asked nothing after that.
     unread: Arc<AtomicBool>,
     /// The same for writing.
-    unwritten: AtomicBool,
+    unwritten: Arc<AtomicBool>,
     was_asked: AtomicBool,
     had_some: AtomicBool,
 }
 
-/// Turns the reading of a place off from where it is read.
+/// Turns a place off from where it is read.
 #[derive(Clone)]
-pub struct Switch(Arc<AtomicBool>);
+pub struct Switch {
+    unread: Arc<AtomicBool>,
+    unwritten: Arc<AtomicBool>,
+}
 
 impl Switch {
     /// Asks nothing of the place any more; tells whether that is news.
     pub fn turn_off(&self) -> bool {
-        !self.0.swap(true, Ordering::Relaxed)
+        self.unwritten.store(true, Ordering::Relaxed);
+        !self.unread.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -210,7 +214,7 @@ impl Known {
             place,
             access,
             unread: Arc::default(),
-            unwritten: AtomicBool::new(false),
+            unwritten: Arc::default(),
             was_asked: AtomicBool::new(false),
             had_some: AtomicBool::new(false),
         }
@@ -228,11 +232,16 @@ impl Known {
 
     /// Does without it in this way from now on; tells whether that is news.
     pub fn close(&self, access: Access) -> bool {
-        let switch = match access {
-            Access::Read => &self.unread,
-            Access::Write => &self.unwritten,
-        };
-        !switch.swap(true, Ordering::Relaxed)
+        match access {
+            // Who does not answer takes nothing either.
+            Access::Read => self.switch().turn_off(),
+            Access::Write => !self.unwritten.swap(true, Ordering::Relaxed),
+        }
+    }
+
+    /// Reads nothing more from it, since what it has is of no use; what is made is written there still.
+    pub fn leave(&self) {
+        self.unread.store(true, Ordering::Relaxed);
     }
 
     /// Notes that it has been asked for steps, and whether it had any.
@@ -246,8 +255,11 @@ impl Known {
         self.had_some.load(Ordering::Relaxed) || !self.was_asked.load(Ordering::Relaxed)
     }
 
-    /// Gives what turns reading off.
+    /// Gives what turns it off.
     pub fn switch(&self) -> Switch {
-        Switch(Arc::clone(&self.unread))
+        Switch {
+            unread: Arc::clone(&self.unread),
+            unwritten: Arc::clone(&self.unwritten),
+        }
     }
 }

@@ -108,7 +108,7 @@ impl Caching {
         self.refuse(store, hit, why);
         // What one layer has happened to may have happened to others; none of them is worth an attempt.
         if let Some(place) = hit.place.and_then(|at| self.far.get(at)) {
-            place.close(Access::Read);
+            place.leave();
         }
     }
 
