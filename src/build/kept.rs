@@ -56,10 +56,19 @@ pub(super) fn explained(shared: &Shared<'_>, error: Error) -> Error {
 }
 
 /// Gives the mounts of the container that commands in place see instead of what the image has there, and
-/// that no other container need have; the builder's own and the kernel's are not among them.
+/// that no other container need have, and what they lack; the builder's own and the kernel's are not
+/// among them.
 pub(super) fn of_the_container(request: &Request, store: &Store) -> Vec<Vec<u8>> {
+    // With one id files come out as somebody else's.
+    let mut lacks: Vec<Vec<u8>> = Vec::new();
+    if fs::Ids::here().are_one() {
+        lacks.push(b"all ids but one".to_vec());
+    }
+    if request.rootfs == RootfsChoice::Chroot {
+        lacks.push(b"/proc".to_vec());
+    }
     if request.rootfs != RootfsChoice::InPlace {
-        return Vec::new();
+        return lacks;
     }
     let own: Vec<PathBuf> = belongings(request)
         .iter()
@@ -74,6 +83,7 @@ pub(super) fn of_the_container(request: &Request, store: &Store) -> Vec<Vec<u8>>
             !is_kernels && path.parent().is_some() && !own.iter().any(|own| path.starts_with(own))
         })
         .collect();
+    out.extend(lacks);
     out.sort_unstable();
     out.dedup();
     out

@@ -1,11 +1,19 @@
 //! What stands under a key.
 
 use super::{Key, Kind, Named, Part};
-use crate::oci::{Descriptor, Digest};
+use crate::oci::{Descriptor, Digest, media};
 use serde::{Deserialize, Serialize};
 
 /// The most bytes an entry may have as JSON: 1 MiB.
 pub const MAX_ENTRY: usize = 1 << 20;
+
+/// The media types that a layer of ours may have.
+const LAYERS: [&str; 4] = [
+    media::OCI_LAYER_GZIP,
+    media::OCI_LAYER_ZSTD,
+    media::DOCKER_LAYER_GZIP,
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
+];
 
 /// What a step made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +77,14 @@ impl Entry {
             return Err(format!("it has {} bytes", bytes.len()));
         }
         let entry: Entry = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let known = |blob: &Descriptor| LAYERS.contains(&blob.media_type.as_str());
+        if entry
+            .layer
+            .as_ref()
+            .is_some_and(|layer| !known(&layer.blob))
+        {
+            return Err("its layer is of no media type that a layer has".into());
+        }
         match entry.keys.contains(key) {
             true => Ok(entry),
             false => Err("it is an entry of another key".into()),

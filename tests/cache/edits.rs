@@ -211,6 +211,26 @@ const EDITS: &[Edit] = &[
         ..NONE
     },
     Edit {
+        what: "the mode of a directory that a mount shows",
+        file: Some(("bound", "mode")),
+        made: &["RUN --mount=type=bind"],
+        ..NONE
+    },
+    Edit {
+        what: "whether directories of the source are kept",
+        from: "COPY --from=tool /tool /bin/tool",
+        to: "COPY --from=tool --parents /tool /bin/tool",
+        made: &[
+            "COPY --chown",
+            "COPY --from=tool",
+            "COPY <<EOF",
+            "RUN --mount=from=plane",
+            "RUN --mount=type=bind",
+            "RUN rm",
+        ],
+        ..NONE
+    },
+    Edit {
         what: "the network of a command",
         from: "RUN rm",
         to: "RUN --network=none rm",
@@ -242,7 +262,7 @@ fn edit(project: &Project, edit: &Edit) {
                 );
             }
             "mode" => {
-                let mode = std::fs::Permissions::from_mode(0o755);
+                let mode = std::fs::Permissions::from_mode(0o711);
                 std::fs::set_permissions(&path, mode).expect("a mode");
             }
             content => {

@@ -203,7 +203,7 @@ fn each_edit_is_named() {
                 "COPY hit",
                 "RUN not-looked-up",
                 "WORKDIR not-looked-up",
-                "COPY hit",
+                "COPY waits",
                 "RUN not-looked-up",
                 "COPY waits",
             ],

@@ -359,23 +359,6 @@ fn commands_that_are_not_cached_run() {
     assert_eq!(images[1], images[2]);
 }
 
-/// A layer of the cache says nothing of the root directory.
-#[test]
-fn the_root_directory_stays_what_it_is() {
-    let project = Project::new();
-    let registry = registry::start();
-    let repo = format!("--cache-repo={}/cache", registry.host);
-    let args = ["--insecure", "--cache", &repo];
-    let text = "FROM base\nRUN chmod 0555 /\nRUN echo a > /a\n";
-    project.file("Dockerfile", text);
-    build(&project, "store", &args);
-    project.file("Dockerfile", format!("{text}RUN stat -c %a / > /mode\n"));
-    let cached = build(&project, "empty", &args);
-    assert_eq!(cached.steps.cached.len(), 2);
-    let plain = build(&project, "plain", &[]);
-    assert_eq!(cached.digest, plain.digest);
-}
-
 /// What is fetched and can be nothing else is found before anything is fetched.
 #[test]
 fn pinned_sources_are_not_fetched_again() {
@@ -395,4 +378,41 @@ fn pinned_sources_are_not_fetched_again() {
     assert_eq!(again.digest, first.digest);
     assert_eq!(again.steps.made, Vec::<String>::new());
     assert_eq!(server.asked().len(), asked);
+}
+
+/// A layer that occurs twice is there twice.
+#[test]
+fn a_layer_may_occur_twice() {
+    let project = Project::new();
+    let text = "FROM base\nRUN mkdir /t && echo 0 > /t/f\nRUN echo 1 > /t/f\nRUN echo 2 > /t/f\nRUN echo 1 > /t/f\n";
+    project.file("Dockerfile", text);
+    build(&project, "store", &["--cache"]);
+    project.file("Dockerfile", format!("{text}RUN cat /t/f > /o\n"));
+    for args in [
+        &["--cache"][..],
+        &["--cache", "--rootfs=fuse"],
+        &["--cache", "--rootfs=chroot"],
+    ] {
+        let cached = build(&project, "store", args);
+        let plain = build(&project, "plain", &args[1..]);
+        assert_eq!(cached.digest, plain.digest, "{args:?}");
+    }
+}
+
+/// What no layer has of a step, later ones may have seen: it is carried out each time.
+#[test]
+fn steps_that_wrote_to_ignored_paths_are_not_kept() {
+    let project = Project::new();
+    let text = |last: &str| {
+        let text =
+            format!("FROM base\nRUN mkdir /ign; echo 1 > /ign/a\nRUN cat /ign/a > /o; {last}\n");
+        project.file("Dockerfile", text);
+    };
+    let args = ["--cache", "--ignore-path=/ign"];
+    text("true");
+    build(&project, "store", &args);
+    text(":");
+    let again = build(&project, "store", &args);
+    assert_eq!(again.steps.made.len(), 2, "{:?}", again.steps);
+    assert_eq!(again.digest, build(&project, "plain", &args[1..]).digest);
 }

@@ -177,11 +177,13 @@ struct Standing {
 }
 
 impl Standing {
-    /// Tells whether what was found was made on just this, as far as that is known.
+    /// Tells whether what was found was made on just this.
     fn bears(&self, hit: &Hit) -> bool {
         match (&self.layers, hit.entry.below) {
             (Some(layers), Some(below)) => of_image(layers) == below,
-            _ => true,
+            // Looked up again when its turn comes, and by then it is known.
+            (None, Some(_)) => false,
+            (_, None) => true,
         }
     }
 

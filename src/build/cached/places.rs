@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 const ASKED_AT_ONCE: usize = 16;
 /// The media type of a table of contents.
 const TOC: &str = "application/vnd.shutter.toc.v1+zstd";
-/// The most bytes a table may have, compressed and not: 256 MiB and 2 GiB.
-const MAX_TOC: (u64, u64) = (256 << 20, 2 << 30);
+/// The most bytes a table may have, compressed and not: 64 and 512 MiB, for millions of files.
+const MAX_TOC: (u64, u64) = (64 << 20, 512 << 20);
 
 /// The cache of one build, for all attempts at it.
 pub(in crate::build) struct Caching {

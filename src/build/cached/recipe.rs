@@ -236,6 +236,8 @@ fn mounted(
 fn shown(from: &From, source: &str) -> CopyOp {
     CopyOp {
         sources: vec![CopySource::Path(literal(source))],
+        // With the directory itself, whose mode is seen too.
+        parents: source != "/",
         ..bare(from.clone())
     }
 }
@@ -304,7 +306,7 @@ fn copied(recipe: &mut Recipe, copy: &CopyOp, common: &Common<'_>, taken: Taken<
         chmod,
         unpack,
         link: _,
-        parents: _,
+        parents,
         exclude,
         instruction: _,
     } = copy;
@@ -318,6 +320,7 @@ fn copied(recipe: &mut Recipe, copy: &CopyOp, common: &Common<'_>, taken: Taken<
     };
     recipe.add("unpacks", unpack);
     recipe.add("--link", [u8::from(copy.is_linked())]);
+    recipe.add("--parents", [u8::from(*parents)]);
     date(recipe, common, copy.is_linked());
     for (name, content) in inline {
         recipe.add("name of a heredoc", name);
@@ -503,11 +506,11 @@ mod tests {
             ),
             (
                 Op::Copy(copy(false)),
-                "8d252e8c35b25b7ba09fbb1f4c8b49c510aacdcc48b3045795a8c69984230a99",
+                "15cf1e0c6d33538224e9d82e7da723aed12f54cc91ef549df612087fca33f7f7",
             ),
             (
                 Op::Copy(copy(true)),
-                "563261168f647a2cdb5329d69e788141041e180c0d2974cf82262ea2db16796c",
+                "6d53495e53d48ef56f769cc565f63f186c0a0ed9175204f79a314017b30bfa42",
             ),
             (
                 workdir,

@@ -115,11 +115,16 @@ fn make_root(
     // Layers of the cache are layers like the base's, as far as they lie on nothing else.
     let mut lowers = files.to_vec();
     let mut above = above.iter().peekable();
-    while let Some(Above::Held(held, at)) = above.next_if(|above| matches!(above, Above::Held(..)))
-    {
+    while let Some(Above::Held(held, at)) = above.peek() {
         if !is_hidden(tree, *at) {
-            lowers.push(held.unpack(shared, Owner::Build)?.clone());
+            let files = held.unpack(shared, Owner::Build)?;
+            // Overlayfs takes a directory once.
+            if lowers.iter().any(|lower| lower.dir == files.dir) {
+                break;
+            }
+            lowers.push(files.clone());
         }
+        above.next();
     }
     let mut root = base_root(shared, &lowers, dir)?;
     for above in above {
@@ -201,6 +206,8 @@ struct Running<'scope, 'env> {
     holds: bool,
     /// Whether the last command wrote no file that is what it was.
     is_exact: bool,
+    /// Whether all that the last step changed is in its layer.
+    is_whole: bool,
     merged: Option<Changeset>,
     /// In place: the right to the root, once there is one.
     turn: Option<Turn<'scope>>,
@@ -307,6 +314,7 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             records: Vec::new(),
             holds: true,
             is_exact: false,
+            is_whole: true,
             merged: shared.request.single_snapshot.then(Changeset::default),
             turn: None,
             since: None,
@@ -446,6 +454,10 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             self.holds = false;
         }
         let on_root = matches!(step.op, Op::Run(_));
+        // Later commands saw more than a layer would give them.
+        if !std::mem::replace(&mut self.is_whole, true) {
+            note = None;
+        }
         if let (true, Some(note)) = (on_root, &mut note) {
             note.dir = self.frozen();
         }
@@ -590,8 +602,10 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             return Ok(true);
         }
         if self.root.is_none() && one_root::is_one(self.shared) {
-            let steps = &self.shared.steps[self.place];
-            if !steps.iter().all(|step| self.sources_are_there(step)) {
+            // Nobody makes what only steps take that were found.
+            let decision = &self.shared.decided.stages[self.place];
+            let missed = decision.missed(&self.shared.steps[self.place]);
+            if !missed.iter().all(|step| self.sources_are_there(step)) {
                 return Ok(false);
             }
             // All that is in the tree goes into the root.
@@ -659,12 +673,15 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
     }
 
     /// Leaves out what the request wants left as it is.
-    fn heeded(&self, changes: Changeset) -> Result<Changeset, BoxError> {
+    fn heeded(&mut self, changes: Changeset) -> Result<Changeset, BoxError> {
         let ignored = &self.shared.ignored;
         if ignored.is_empty() {
             return Ok(changes);
         }
-        Ok(changes.without(&|path| ignored.iter().any(|at| path.is_within(at)))?)
+        let before = changes.changes.len();
+        let heeded = changes.without(&|path| ignored.iter().any(|at| path.is_within(at)))?;
+        self.is_whole = heeded.changes.len() == before;
+        Ok(heeded)
     }
 
     fn copy(&mut self, id: StepId, op: &Op, copy: &CopyOp) -> Result<Option<Changeset>, BoxError> {
@@ -723,7 +740,12 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             copied: self.shared.clock.copied,
         };
         let made = context::copy(copy, &origin, &fetched, below, &scratch, dates, cancel)?;
-        Ok(Some(self.heeded(made)?.settle(below)?))
+        let made = self.heeded(made)?;
+        let below = match copy.is_linked() {
+            true => &nothing,
+            false => &self.tree,
+        };
+        Ok(Some(made.settle(below)?))
     }
 }
 
