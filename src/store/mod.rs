@@ -65,7 +65,7 @@
 //!
 //! Nothing is synced to the disk. After a power cut the file system may have kept a name and lost
 //! its bytes; a blob is then found out by its size or by the registry that it is pushed to, or by
-//! [`verify`]. Whoever cannot live with that removes the store, which costs no more than a slower
+//! `shutter store verify`. Whoever cannot live with that removes the store, which costs no more than a slower
 //! build.
 
 mod beside;
