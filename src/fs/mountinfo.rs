@@ -15,6 +15,8 @@ pub struct Mount {
     pub point: Vec<u8>,
     /// The name of its file system's kind; empty where the table does not say.
     pub kind: Vec<u8>,
+    /// What is mounted, as whoever mounted it calls it; empty where the table does not say.
+    pub source: Vec<u8>,
 }
 
 /// Gives the mounts of a table, in the order they were mounted in.
@@ -22,16 +24,17 @@ pub fn mounts(table: &[u8]) -> impl Iterator<Item = Mount> {
     let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
     table.split(|byte| *byte == b'\n').filter_map(move |line| {
         let mut fields = line.split(|byte| *byte == b' ');
+        let id = number(fields.next()?)?;
+        let parent = number(fields.next()?)?;
+        let point = unescape(fields.nth(2)?);
+        // Fields of which there may be any number end with a dash.
+        let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
         Some(Mount {
-            id: number(fields.next()?)?,
-            parent: number(fields.next()?)?,
-            point: unescape(fields.nth(2)?),
-            // Fields of which there may be any number end with a dash.
-            kind: fields
-                .skip_while(|field| *field != b"-")
-                .nth(1)
-                .unwrap_or_default()
-                .to_vec(),
+            id,
+            parent,
+            point,
+            kind: rest.next().unwrap_or_default().to_vec(),
+            source: unescape(rest.next().unwrap_or_default()),
         })
     })
 }
@@ -90,16 +93,17 @@ mod tests {
             36 35 98:0 /mnt1 /mnt\\0402\\134 rw,noatime master:1 - ext3 /dev/root rw,errors=x\n\
             37 36 0:3 / /odd\\9 rw - proc proc rw\n\n";
         let found: Vec<Mount> = mounts(table).collect();
-        let mount = |id, parent, point: &[u8], kind: &[u8]| Mount {
+        let mount = |id, parent, point: &[u8], kind: &[u8], source: &[u8]| Mount {
             id,
             parent,
             point: point.to_vec(),
             kind: kind.to_vec(),
+            source: source.to_vec(),
         };
         let expected = [
-            mount(22, 1, b"/", b"overlay"),
-            mount(36, 35, b"/mnt 2\\", b"ext3"),
-            mount(37, 36, b"/odd\\9", b"proc"),
+            mount(22, 1, b"/", b"overlay", b"overlay"),
+            mount(36, 35, b"/mnt 2\\", b"ext3", b"/dev/root"),
+            mount(37, 36, b"/odd\\9", b"proc", b"proc"),
         ];
         assert_eq!(found, expected);
         assert_eq!(mounts(b"").count(), 0);

@@ -7,7 +7,7 @@ mod overlay;
 mod owners;
 pub mod probe;
 
-pub use fuse::{Contents, Fuse};
+pub use fuse::{Contents, FUSE_SOURCE, Fuse};
 pub use live::{Guard, Live};
 pub use overlay::Overlay;
 pub use owners::Swapped;

@@ -4,15 +4,19 @@ use super::Error;
 use super::init::{self, Streams};
 use super::plain::{self, hunt};
 use super::wire::{Failure, Job, Report, Status, Way, send};
+use crate::fs::mountinfo;
 use crate::plan::Network;
+use crate::rootfs::FUSE_SOURCE;
 use crate::sys::{self, Insn, Namespaced, NetworkNamespace};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 
 /// What the builder sends along to have a command run.
 pub(super) struct Request {
@@ -56,8 +60,8 @@ struct Run {
 pub(super) fn main(builder: Pid, control: OwnedFd, filter: &[Insn]) -> ! {
     // A panic must not unwind into the builder's code, of which this is a copy.
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let helper = detach(builder)?;
-        match serve(control)? {
+        let (helper, orphaned) = detach(builder)?;
+        match serve(control, orphaned)? {
             Some(request) => match request.around {
                 Around::Namespaces(_) => init::main(request, &helper, filter),
                 Around::Nothing => plain::main(request, &helper, filter),
@@ -71,10 +75,15 @@ pub(super) fn main(builder: Pid, control: OwnedFd, filter: &[Insn]) -> ! {
     })
 }
 
+/// What the kernel tells the helper of the builder's end by.
+const ORPHANED: Signal = Signal::USR1;
+
 /// Ties the helper's life to the builder's and takes it out of the terminal's reach; gives a
-/// descriptor of the helper.
-fn detach(builder: Pid) -> io::Result<OwnedFd> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+/// descriptor of the helper, and one that can be read from once the builder is dead.
+fn detach(builder: Pid) -> io::Result<(OwnedFd, UnixStream)> {
+    let (orphaned, tell) = UnixStream::pair()?;
+    signal_hook::low_level::pipe::register(ORPHANED.as_raw(), tell)?;
+    rustix::process::set_parent_process_death_signal(Some(ORPHANED))?;
     if rustix::process::getppid() != Some(builder) {
         return Err(io::Error::other("the builder is gone"));
     }
@@ -88,15 +97,32 @@ fn detach(builder: Pid) -> io::Result<OwnedFd> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     rustix::process::chdir(c"/")?;
     let helper = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-    Ok(helper)
+    Ok((helper, orphaned))
+}
+
+/// Ends the builder's own file systems. Of a builder that is killed a thread may be waiting for an answer
+/// of one of them, which no signal ends; for as long as it waits the kernel waits for the builder,
+/// whose other threads were to give that answer.
+fn end_mounts() {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    for mount in mountinfo::mounts(&table) {
+        if mount.kind == b"fuse" && mount.source == FUSE_SOURCE.as_bytes() {
+            // The mount itself is in use, and goes with its namespace.
+            let _ = rustix::mount::unmount(mount.point, UnmountFlags::FORCE);
+        }
+    }
 }
 
 /// Starts and watches commands. Comes back with `None` when the builder is gone, and with a request
 /// in the process that is to carry it out, where everything of the other commands is closed.
-fn serve(control: OwnedFd) -> io::Result<Option<Request>> {
+fn serve(control: OwnedFd, orphaned: UnixStream) -> io::Result<Option<Request>> {
     let mut runs: Vec<Run> = Vec::new();
     loop {
-        let mut ready = wait(&control, &runs)?.into_iter();
+        let mut ready = wait(&control, &orphaned, &runs)?.into_iter();
+        if ready.next().is_some_and(|events| !events.is_empty()) {
+            end_mounts();
+            return Ok(None);
+        }
         let asked = ready.next().is_some_and(|events| !events.is_empty());
         let events: Vec<PollFlags> = ready.collect();
         let mut events = events.chunks(2);
@@ -174,10 +200,13 @@ fn refusal(network: NetworkNamespace) -> &'static str {
     }
 }
 
-/// Waits until something happens; gives what: for the control socket, then for the process and the
-/// line of every run.
-fn wait(control: &OwnedFd, runs: &[Run]) -> io::Result<Vec<PollFlags>> {
-    let mut watched = vec![PollFd::new(control, PollFlags::IN)];
+/// Waits until something happens; gives what: for the builder's end, for the control socket, then for the
+/// process and the line of every run.
+fn wait(control: &OwnedFd, orphaned: &UnixStream, runs: &[Run]) -> io::Result<Vec<PollFlags>> {
+    let mut watched = vec![
+        PollFd::new(orphaned, PollFlags::IN),
+        PollFd::new(control, PollFlags::IN),
+    ];
     for run in runs {
         watched.push(PollFd::new(&run.descriptor, PollFlags::IN));
         // Once it has hung up it would be ready for ever; the process is what is waited for then.

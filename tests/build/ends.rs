@@ -89,7 +89,9 @@ fn killed_at_any_moment_the_next_build_works() {
             .wrapping_add(1442695040888963407);
         let moment = whole.mul_f64((seed >> 33) as f64 / f64::from(u32::MAX >> 1));
         let tag = format!("{host}/killed{round}:1");
-        let mut child = project.spawn(&["--insecure", "--insecure-pull", "--destination", &tag]);
+        let root = ["--rootfs=overlay", "--rootfs=fuse"][round % 2];
+        let more = ["--insecure", "--insecure-pull", "--destination", &tag, root];
+        let mut child = project.spawn(&more);
         let start = Instant::now();
         while start.elapsed() < moment && child.try_wait().expect("wait").is_none() {
             std::thread::yield_now();
@@ -127,7 +129,8 @@ fn killed_at_any_moment_the_next_build_works() {
                 "the tag of round {round} points to something incomplete"
             );
         }
-        let output = project.command().args(args).output().expect("run");
+        let output = project.command().args(args).arg(root).output();
+        let output = output.expect("run");
         assert!(
             output.status.success(),
             "after round {round} ({moment:?}, seed {seed}): {}",

@@ -15,6 +15,7 @@ use crate::changeset::{Action, Change, Changeset, State};
 use crate::fs::{Content, Meta, RelPath};
 use crate::sys::Cancel;
 use content::{Files, Truth, Upper};
+pub use mount::FUSE_SOURCE;
 use mount::{Access, attach, serve};
 pub(super) use mount::{OPEN_DEVICE, passthrough};
 use rayon::prelude::*;

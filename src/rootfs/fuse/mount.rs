@@ -19,6 +19,9 @@ use std::path::Path;
 /// a thread that is awake takes the next question without being woken.
 const THREADS: usize = 2;
 
+/// What the kernel's table of mounts says is mounted, of a root on FUSE.
+pub const FUSE_SOURCE: &str = "shutter";
+
 /// Whether a mount can be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
@@ -104,7 +107,7 @@ fn by_new_calls(device: &OwnedFd, access: Access) -> Result<OwnedFd, Errno> {
             None => fsconfig_set_flag(fs.as_fd(), key)?,
         }
     }
-    fsconfig_set_string(fs.as_fd(), "source", "shutter")?;
+    fsconfig_set_string(fs.as_fd(), "source", FUSE_SOURCE)?;
     fsconfig_create(fs.as_fd())?;
     let attributes = match access {
         Access::ReadWrite => MountAttrFlags::empty(),
@@ -126,7 +129,7 @@ fn by_one_call(device: &OwnedFd, access: Access, target: &Path) -> Result<(), Er
         Access::ReadOnly => MountFlags::RDONLY,
     };
     let data = CString::new(options.join(",")).map_err(|_| Errno::INVAL)?;
-    mount("shutter", target, "fuse", flags, data.as_c_str())
+    mount(FUSE_SOURCE, target, "fuse", flags, data.as_c_str())
 }
 
 fn options(device: &OwnedFd) -> [(&'static str, Option<String>); 6] {
