@@ -380,7 +380,7 @@ fn private_repositories() {
         let output = command.output().unwrap();
         // `top` is no Dockerfile, which is found out once the context is there.
         let text = said(&output);
-        assert_eq!(text.contains("401"), !code, "{text}");
+        assert_eq!(text.contains("401 Unauthorized"), !code, "{text}");
         assert_eq!(text.contains("top:1"), code, "{text}");
         seen += usize::from(code);
     }
