@@ -1,7 +1,9 @@
 use super::Error;
 use crate::changeset::{Action, Change, Changeset, State};
 use crate::fs::{Kind, Meta, RelPath, Source, Time, Tree};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 /// A tree with what a COPY puts on it: every look sees what was put before.
 pub(super) struct Target<'a> {
@@ -68,19 +70,32 @@ impl<'a> Target<'a> {
 
     /// Looks a path up; symbolic links are not followed, also not on the way.
     pub(super) fn get(&self, path: &RelPath) -> Option<Meta> {
-        if let Some(put) = self.put.get(path) {
-            return Some(put.meta.clone());
-        }
-        if self.nearest(path).is_some_and(|above| above.fresh) {
-            return None;
+        if let Some((last, put)) = self.up_to(path) {
+            if last == path {
+                return Some(put.meta.clone());
+            }
+            if self.above(path, last, put).is_some_and(|above| above.fresh) {
+                return None;
+            }
         }
         self.tree.get(path).map(|found| found.meta)
     }
 
-    /// Gives what was put nearest above a path that nothing was put at. All that stands between the
-    /// two in order is below the one that is looked for, and so is what stands just before.
-    fn nearest(&self, path: &RelPath) -> Option<&Put> {
-        let (before, put) = self.put.range(..path.clone()).next_back()?;
+    /// Gives what was put at a path, or else just before it in order.
+    fn up_to(&self, path: &RelPath) -> Option<(&RelPath, &Put)> {
+        // Most of what is put comes in order.
+        let last = self.put.last_key_value()?;
+        if last.0 <= path {
+            return Some(last);
+        }
+        let range = (Bound::Unbounded, Bound::Included(path));
+        self.put.range::<RelPath, _>(range).next_back()
+    }
+
+    /// Gives what was put nearest above a path that nothing was put at, of which `put` at `before` is
+    /// just before it. All that stands between the two in order is below the one that is looked for, and
+    /// so is what stands just before.
+    fn above<'s>(&'s self, path: &RelPath, before: &RelPath, put: &'s Put) -> Option<&'s Put> {
         if path.is_within(before) {
             return Some(put);
         }
@@ -156,26 +171,32 @@ impl<'a> Target<'a> {
         source: Option<Source>,
         inode: Option<u64>,
     ) {
-        if self
-            .put
-            .get(&path)
-            .is_some_and(|put| put.meta.kind == Kind::Dir)
-        {
-            self.remove_below(&path);
-        }
         let put = Put {
             meta,
             source,
             inode,
             fresh: true,
         };
-        self.put.insert(path, put);
+        let dir = match self.put.entry(path) {
+            Entry::Vacant(place) => {
+                place.insert(put);
+                None
+            }
+            Entry::Occupied(mut place) => {
+                let old = place.insert(put);
+                (old.meta.kind == Kind::Dir).then(|| place.key().clone())
+            }
+        };
+        if let Some(path) = dir {
+            self.remove_below(&path);
+        }
     }
 
     fn remove_below(&mut self, path: &RelPath) {
+        let below = (Bound::Excluded(path), Bound::Unbounded);
         let below: Vec<RelPath> = self
             .put
-            .range(path.clone()..)
+            .range::<RelPath, _>(below)
             .map(|(other, _)| other)
             .take_while(|other| other.is_within(path))
             .cloned()

@@ -165,12 +165,20 @@ impl RelPath {
     }
 }
 
-/// Counts the bytes that two paths begin with in common. Whole stretches first: deep paths share much,
-/// and are compared with each other often.
+/// Counts the bytes that two paths begin with in common. Whole words first: deep paths share much, and are
+/// compared with each other often.
 pub(super) fn same_start(a: &[u8], b: &[u8]) -> usize {
-    const STRETCH: usize = 32;
-    let stretches = a.chunks_exact(STRETCH).zip(b.chunks_exact(STRETCH));
-    let at = STRETCH * stretches.take_while(|(a, b)| a == b).count();
+    const WORD: usize = size_of::<u64>();
+    let words = a.as_chunks::<WORD>().0.iter().zip(b.as_chunks::<WORD>().0);
+    let mut at = 0;
+    for (x, y) in words {
+        let differs = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+        if differs != 0 {
+            // The first byte is the lowest.
+            return at + differs.trailing_zeros() as usize / 8;
+        }
+        at += WORD;
+    }
     let rest = a[at..].iter().zip(&b[at..]);
     at + rest.take_while(|(a, b)| a == b).count()
 }

@@ -5,6 +5,7 @@ use bytes::{Buf, Bytes};
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// What is sent with a request.
@@ -67,13 +68,13 @@ impl BodyReader {
 /// Starts the task that reads a body.
 pub(super) fn pieces(
     inner: &Arc<Inner>,
-    mut response: reqwest::Response,
+    response: reqwest::Response,
     method: String,
     hold: Option<mpsc::Sender<io::Result<Bytes>>>,
 ) -> mpsc::Receiver<Result<Bytes, Error>> {
     let (give, pieces) = mpsc::channel(AHEAD);
-    let idle = inner.settings.idle;
     let ended = inner.ended();
+    let mut body = Body::new(inner, response, method);
     inner.spawn(async move {
         let _hold = hold;
         tokio::pin!(ended);
@@ -81,19 +82,9 @@ pub(super) fn pieces(
             let piece = tokio::select! {
                 biased;
                 () = &mut ended => Err(Error::Cancelled),
-                piece = tokio::time::timeout(idle, response.chunk()) => match piece {
-                    Ok(Ok(Some(bytes))) => Ok(bytes),
-                    Ok(Ok(None)) => return,
-                    Ok(Err(e)) => {
-                        let (failure, why) = explain(e);
-                        Err(failed(&method, &response, failure, why))
-                    }
-                    Err(_) => Err(failed(
-                        &method,
-                        &response,
-                        Failure::Timeout(idle),
-                        format!("nothing came for {} s", idle.as_secs()),
-                    )),
+                piece = body.next() => match piece.transpose() {
+                    Some(piece) => piece,
+                    None => return,
                 },
             };
             let last = piece.is_err();
@@ -105,12 +96,64 @@ pub(super) fn pieces(
     pieces
 }
 
-fn failed(method: &str, response: &reqwest::Response, failure: Failure, why: String) -> Error {
-    Error::Exchange {
-        method: method.to_owned(),
-        url: redacted(response.url()),
-        failure,
-        why,
+/// A body while it is read, that has to come at some pace. The time that its reader takes is not
+/// counted.
+pub(super) struct Body {
+    response: reqwest::Response,
+    method: String,
+    idle: Duration,
+    least: u64,
+    /// What has come, and how long it was waited for, since it was last as much as it has to be.
+    came: u64,
+    waited: Duration,
+}
+
+impl Body {
+    pub(super) fn new(inner: &Inner, response: reqwest::Response, method: String) -> Body {
+        Body {
+            response,
+            method,
+            idle: inner.settings.idle,
+            least: inner.settings.least,
+            came: 0,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// Gives the next piece, or none at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let start = Instant::now();
+        let left = self.idle.saturating_sub(self.waited);
+        let piece = match tokio::time::timeout(left, self.response.chunk()).await {
+            Ok(Ok(piece)) => piece,
+            Ok(Err(e)) => {
+                let (failure, why) = explain(e);
+                return Err(self.failed(failure, why));
+            }
+            Err(_) => {
+                let seconds = self.idle.as_secs();
+                let why = match self.came {
+                    0 => format!("nothing came for {seconds} s"),
+                    came => format!("only {came} bytes came in {seconds} s"),
+                };
+                return Err(self.failed(Failure::Timeout(self.idle), why));
+            }
+        };
+        self.came += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        self.waited += start.elapsed();
+        if self.came >= self.least {
+            (self.came, self.waited) = (0, Duration::ZERO);
+        }
+        Ok(piece)
+    }
+
+    fn failed(&self, failure: Failure, why: String) -> Error {
+        Error::Exchange {
+            method: self.method.clone(),
+            url: redacted(self.response.url()),
+            failure,
+            why,
+        }
     }
 }
 

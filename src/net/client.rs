@@ -1,4 +1,4 @@
-use super::body::{BodyReader, Upload};
+use super::body::{Body, BodyReader, Upload};
 use super::error::{Error, Failure, explain};
 use super::proxy::Proxies;
 use super::retry::{Again, Attempts, Retry, Temporary};
@@ -33,8 +33,10 @@ pub struct Settings {
     /// How long an answer may be awaited while nothing is sent. It is long: a registry hashes a
     /// large upload before it answers.
     pub answer: Duration,
-    /// How long a body may stand still.
+    /// How long the next `least` bytes of a body may take.
     pub idle: Duration,
+    /// How many bytes of a body have to come in `idle`, at most all that is left of it.
+    pub least: u64,
     /// How long a [`Exchange::Farewell`] may take.
     pub farewell: Duration,
     /// What temporary errors are met with.
@@ -67,6 +69,8 @@ impl Default for Settings {
             connect: Duration::from_secs(30),
             answer: Duration::from_secs(300),
             idle: Duration::from_secs(60),
+            // A server of git may have nothing to say for minutes but that it is still there.
+            least: 1,
             farewell: Duration::from_secs(3),
             retry: Retry::default(),
             notice: Notice::default(),
@@ -666,20 +670,13 @@ impl Response {
         let Response {
             inner,
             method,
-            mut response,
+            response,
             hold,
             ..
         } = self;
         let _hold = hold;
-        let idle = inner.settings.idle;
         let ended = inner.ended();
-        let url = redacted(response.url());
-        let fail = |failure, why| Error::Exchange {
-            method: method.clone(),
-            url: url.clone(),
-            failure,
-            why,
-        };
+        let mut body = Body::new(&inner, response, method);
         inner.block_on(async {
             tokio::pin!(ended);
             let mut out = Vec::new();
@@ -687,21 +684,11 @@ impl Response {
                 let piece = tokio::select! {
                     biased;
                     () = &mut ended => return Err(Error::Cancelled),
-                    piece = tokio::time::timeout(idle, response.chunk()) => piece,
+                    piece = body.next() => piece?,
                 };
                 match piece {
-                    Ok(Ok(Some(bytes))) => out.extend_from_slice(&bytes),
-                    Ok(Ok(None)) => break,
-                    Ok(Err(e)) => {
-                        let (failure, why) = explain(e);
-                        return Err(fail(failure, why));
-                    }
-                    Err(_) => {
-                        return Err(fail(
-                            Failure::Timeout(idle),
-                            format!("nothing came for {} s", idle.as_secs()),
-                        ));
-                    }
+                    Some(bytes) => out.extend_from_slice(&bytes),
+                    None => break,
                 }
             }
             Ok(out)

@@ -205,3 +205,59 @@ fn names_files_that_are_no_certificates() {
         );
     }
 }
+
+/// Answers one request with so many bytes, one at a time.
+fn drip(bytes: usize) -> std::net::SocketAddr {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let _ = connection.read(&mut [0; 1024]).unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n");
+        connection.write_all(head.as_bytes()).unwrap();
+        connection.set_nodelay(true).unwrap();
+        // Whoever waits for a reader that has nothing to say waits for the end of the connection.
+        connection
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
+        for _ in 0..bytes {
+            if connection.write_all(b"x").is_err() || matches!(connection.read(&mut [0]), Ok(0)) {
+                return;
+            }
+        }
+    });
+    at
+}
+
+#[test]
+fn a_body_has_to_come_at_its_pace() {
+    let tls = Tls::default();
+    let get = |bytes, least, idle, is_read: bool| {
+        let settings = Settings {
+            idle: Duration::from_millis(idle),
+            least,
+            ..Settings::default()
+        };
+        let client = Client::new(settings, Cancel::new().unwrap()).unwrap();
+        let at = url(&format!("http://{}/", drip(bytes)));
+        let response = client.send(Request::new(Method::GET, at, &tls)).unwrap();
+        if !is_read {
+            return response.bytes(1 << 20).map(|body| body.len());
+        }
+        let mut reader = response.reader();
+        let mut all = 0;
+        while let Some(piece) = reader.piece()? {
+            all += piece.len();
+        }
+        Ok(all)
+    };
+    for is_read in [false, true] {
+        // All that is left is enough.
+        assert_eq!(get(3, 1000, 10_000, is_read).unwrap(), 3);
+        let error = get(1_000_000, 1000, 300, is_read).unwrap_err();
+        assert!(matches!(error.failure(), Some(Failure::Timeout(_))));
+        let text = error.to_string();
+        assert!(text.contains("only ") && text.contains("bytes"), "{text}");
+    }
+}

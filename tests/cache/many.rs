@@ -4,7 +4,9 @@ use super::fake::Fake;
 use super::forward::forward;
 use super::{Project, project, registry};
 use std::collections::BTreeMap;
-use std::process::{Child, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 /// So many builds at once.
 const BUILDS: usize = 50;
@@ -86,4 +88,60 @@ fn fifty_builds_at_once() {
     }
     let left = project::mounts(&project.path("store"));
     assert_eq!(left, Vec::<String>::new());
+}
+
+/// Builds that wait for one whose step fails do not fail one after the other.
+#[test]
+fn a_step_that_fails_is_waited_for_once() {
+    let project = Project::new();
+    // The first one fails when it is told to, the others once all of them are there.
+    project.file(
+        "Dockerfile",
+        "FROM base\nRUN --mount=type=cache,target=/c <<END\n\
+         n=0\n\
+         soon() { n=$((n + 1)); [ $n -lt 600 ] || exit 9; sleep 0.1; }\n\
+         if mkdir /c/lead 2>/dev/null; then\n\
+           echo leads\n\
+           until [ -e /c/go ]; do soon; done\n\
+         else\n\
+           mkdir /c/in.$(cat /proc/sys/kernel/random/uuid)\n\
+           until [ $(ls -d /c/in.* | wc -l) = 3 ]; do soon; done\n\
+         fi\n\
+         exit 7\nEND\n",
+    );
+    let start = || -> (Child, BufReader<ChildStderr>) {
+        let mut command = project.command();
+        command.args(["--cache", "--no-push"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("start");
+        let said = BufReader::new(child.stderr.take().expect("piped"));
+        (child, said)
+    };
+    let hear = |said: &mut dyn BufRead, wanted: &str| {
+        let mut all = String::new();
+        while !all.contains(wanted) {
+            let n = said.read_line(&mut all).expect("text");
+            assert!(n > 0, "no `{wanted}` in {all}");
+        }
+    };
+    let mut all = vec![start()];
+    let out = all[0].0.stdout.take().expect("piped");
+    hear(&mut BufReader::new(out), "leads");
+    all.extend((0..3).map(|_| start()));
+    for (_, said) in &mut all[1..] {
+        hear(said, "waiting for another build");
+    }
+    let mut find = Command::new("find");
+    let found = find.arg(project.path("store")).args(["-name", "lead"]);
+    let found = found.output().expect("find").stdout;
+    let lead = String::from_utf8(found).expect("a path");
+    let go = Path::new(lead.trim_end()).with_file_name("go");
+    std::fs::write(go, "").expect("write");
+    for (child, mut said) in all {
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).expect("text");
+        let output = child.wait_with_output().expect("wait");
+        assert!(!output.status.success());
+        assert!(rest.contains("ended with exit code 7"), "{rest}");
+    }
 }

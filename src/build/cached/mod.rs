@@ -182,6 +182,7 @@ fn settings(patience: &Patience) -> Settings {
         connect: Duration::from_secs(5),
         answer: patience.answer,
         idle: Duration::from_secs(20),
+        least: 64 << 10,
         retry: Retry {
             attempts: patience.attempts,
             base: Duration::from_millis(200),

@@ -121,7 +121,9 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
             true => keys.clone(),
             false => real.into_iter().collect(),
         };
+        let waited = Cell::new(false);
         let waits = || {
+            waited.set(true);
             let text = format!(
                 "waiting for another build that makes the same as `{}`",
                 step.text
@@ -158,6 +160,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         if let Some(found) = found.and_then(|hit| self.usable(&hit)) {
             return Ok(Sought::Found(found));
         }
+        // The other build failed with it, and so may this one: who waits for it too would wait in vain again.
+        let turn = turn.filter(|_| !waited.get());
         let is_linked = matches!(&step.op, Op::Copy(copy) if copy.is_linked());
         let made = Made {
             keys,
