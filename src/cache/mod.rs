@@ -200,9 +200,19 @@ impl Error {
     pub fn is_of_one(&self) -> bool {
         match self {
             Error::Poisoned { .. } => true,
+            Error::Registry(crate::registry::Error::Content { .. }) => true,
             Error::Registry(error) => error.status() == Some(404),
             Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
             Error::Store(_) | Error::Objects { .. } | Error::Cancelled => false,
+        }
+    }
+
+    /// Tells whether a registry does not let it be read, which some say too of a repository that nobody
+    /// has made yet.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Error::Registry(error) => matches!(error.status(), Some(401 | 403)),
+            _ => false,
         }
     }
 }
@@ -240,8 +250,9 @@ impl Known {
     }
 
     /// Reads nothing more from it, since what it has is of no use; what is made is written there still.
-    pub fn leave(&self) {
-        self.unread.store(true, Ordering::Relaxed);
+    /// Tells whether that is news.
+    pub fn leave(&self) -> bool {
+        !self.unread.swap(true, Ordering::Relaxed)
     }
 
     /// Notes that it has been asked for steps, and whether it had any.

@@ -57,8 +57,7 @@ impl Place for InRegistry {
                 Document::Manifest(manifest) => read(&manifest, kind).map(Some).map_err(poisoned),
                 Document::Index(_) => Err(poisoned("it is an index".into())),
             },
-            // Some registries say so of a repository that nobody has made yet.
-            Err(error) if matches!(error.status(), Some(401 | 403 | 404)) => Ok(None),
+            Err(error) if error.status() == Some(404) => Ok(None),
             Err(crate::registry::Error::Cancelled) => Err(Error::Cancelled),
             Err(error) => Err(error.into()),
         }

@@ -72,8 +72,12 @@ impl Scene {
     }
 
     fn build(&self, store: &str) -> Made {
+        self.build_with(store, "--cache")
+    }
+
+    fn build_with(&self, store: &str, flag: &str) -> Made {
         let name = self.name();
-        let args = ["--insecure", "--cache", "--cache-repo", &name];
+        let args = ["--insecure", flag, "--cache-repo", &name];
         let endpoint = format!("http://{}", self.fake.host);
         let env = [
             ("AWS_ACCESS_KEY_ID", KEY),
@@ -189,6 +193,46 @@ fn slow_with_blobs() {
         false => right,
     };
     check("slow blobs", From::TheSecondBuild, slow, SOON * 2);
+}
+
+/// A pack that comes too slowly is given up, and with it the place: what comes after waits for nothing.
+#[test]
+fn slow_with_caches_of_commands() {
+    let slow: Fault = |asked, right| match is_blob(asked) && right.size() > 100_000 {
+        true => right.drip(),
+        false => right,
+    };
+    let check = |scene: Scene| {
+        let what = scene.name();
+        let dockerfile = |command: &str| {
+            let mount =
+                |name: &str| format!("RUN --mount=type=cache,target=/{name} {command} /{name}/x\n");
+            let text = ["FROM base\n".to_owned(), mount("a"), mount("b"), mount("c")];
+            scene.project.file("Dockerfile", text.concat());
+        };
+        let build = |store: &str| scene.build_with(store, "--cache-mounts");
+        dockerfile("head -c 200000 /dev/urandom >");
+        build("store");
+        scene.is_wrong.store(true, Ordering::SeqCst);
+        dockerfile("! test -e");
+        let start = Instant::now();
+        let made = build("empty");
+        let took = start.elapsed();
+        let said = warnings(&made.said);
+        assert!(took < SOON * 2, "{what}: {took:?} {said:#?}");
+        assert_eq!(said.len(), 1, "{what}: {said:#?}");
+        assert!(said[0].contains("goes on without"), "{what}: {said:#?}");
+        assert!(said[0].contains("bytes came in"), "{what}: {said:#?}");
+        // It has what it had.
+        scene.is_wrong.store(false, Ordering::SeqCst);
+        dockerfile("test -s");
+        let after = build("after");
+        assert_eq!(warnings(&after.said), Vec::<String>::new(), "{what}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| check(Scene::new(Place::Registry(registry::start()), slow)));
+        scope.spawn(|| check(Scene::new(Place::Objects(S3::start()), slow)));
+    });
 }
 
 #[test]

@@ -2,6 +2,11 @@
 
 #[path = "../common/base.rs"]
 mod base;
+#[path = "../common/container.rs"]
+mod container;
+#[path = "../common/dockerd.rs"]
+#[allow(dead_code)]
+mod dockerd;
 #[path = "../common/fake.rs"]
 mod fake;
 #[path = "../common/forward.rs"]
@@ -17,12 +22,15 @@ mod s3;
 #[path = "../common/skip.rs"]
 mod skip;
 
+mod attempts;
 mod edits;
 mod explain;
 mod faults;
+mod inplace;
 mod many;
 mod mounts;
 mod objects;
+mod refusals;
 mod secrets;
 mod trouble;
 

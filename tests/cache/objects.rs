@@ -2,7 +2,7 @@
 //! by who is killed.
 
 use super::fake::{Fake, reply};
-use super::s3::{BUCKET, KEY, S3, SECRET};
+use super::s3::{BUCKET, S3};
 use super::trouble::warnings;
 use super::{Made, Project, build, build_by, project, try_build};
 use std::collections::BTreeMap;
@@ -46,15 +46,6 @@ pub fn build_with(project: &Project, store: &str, args: &[&str], env: &[(&str, &
         command
     };
     build_by(project, store, args, command)
-}
-
-fn s3_env(endpoint: &str) -> [(&str, &str); 4] {
-    [
-        ("AWS_ACCESS_KEY_ID", KEY),
-        ("AWS_SECRET_ACCESS_KEY", SECRET),
-        ("AWS_REGION", "eu-north-1"),
-        ("AWS_ENDPOINT_URL", endpoint),
-    ]
 }
 
 /// A network of its own, joined with this one by one wire.
@@ -108,7 +99,7 @@ fn an_empty_machine_builds_from_an_s3_server() {
     let place = format!("s3://{BUCKET}/team/cache");
     let args = ["--cache", "--cache-repo", &place];
     let here = format!("http://127.0.0.1:{}", server.port);
-    let first = build_with(&project, "store", &args, &s3_env(&here));
+    let first = build_with(&project, "store", &args, &S3::env(&here));
     assert_eq!(warnings(&first.said), Vec::<String>::new());
     assert_eq!(first.steps.made.len(), 6, "{:?}", first.steps);
     let objects = server.objects();
@@ -127,7 +118,7 @@ fn an_empty_machine_builds_from_an_s3_server() {
         return;
     };
     let there = format!("http://{}:{}", wire.here, server.port);
-    let env = s3_env(&there);
+    let env = S3::env(&there);
     let again = build_by(&project, "empty", &args, |own| {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &wire.name]);
@@ -142,7 +133,7 @@ fn an_empty_machine_builds_from_an_s3_server() {
     // The last one's files are what a step is made of that has changed.
     let changed = DOCKERFILE.replace("COPY last last", "RUN cat /large | sha256sum > last");
     project.file("Dockerfile", changed);
-    let more = build_with(&project, "third", &args, &s3_env(&here));
+    let more = build_with(&project, "third", &args, &S3::env(&here));
     assert_eq!(more.steps.made.len(), 1, "{:?}", more.steps);
     let plain = build(&project, "plain", &[]);
     assert_eq!(more.digest, plain.digest);
@@ -156,7 +147,7 @@ fn a_wrong_key_costs_a_rebuild() {
     let endpoint = format!("http://127.0.0.1:{}", server.port);
     let place = format!("s3://{BUCKET}");
     let args = ["--cache", "--cache-repo", &place];
-    let mut env = s3_env(&endpoint);
+    let mut env = S3::env(&endpoint);
     env[1].1 = "another";
     let made = build_with(&project, "store", &args, &env);
     let warnings = warnings(&made.said);

@@ -149,7 +149,7 @@ fn a_failed_step_is_not_kept() {
     }
 }
 
-mod listing {
+pub mod listing {
     /// Gives the hexadecimal digits of all layers of a layout's image.
     pub fn read(dir: &std::path::Path) -> Vec<String> {
         let image = crate::listing::read_layout(dir);

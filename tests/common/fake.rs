@@ -43,6 +43,8 @@ pub struct Reply {
     hangs_up: bool,
     /// Answer before the body of the request is read.
     hasty: bool,
+    /// Send the body byte by byte, some dozens of them a second.
+    drips: bool,
 }
 
 pub fn reply(status: u16) -> Reply {
@@ -55,6 +57,7 @@ pub fn reply(status: u16) -> Reply {
         silent: false,
         hangs_up: false,
         hasty: false,
+        drips: false,
     }
 }
 
@@ -94,6 +97,16 @@ impl Reply {
     pub fn hasty(mut self) -> Reply {
         self.hasty = true;
         self
+    }
+
+    pub fn drip(mut self) -> Reply {
+        self.drips = true;
+        self
+    }
+
+    /// Gives how many bytes its body has.
+    pub fn size(&self) -> usize {
+        self.body.len()
     }
 
     pub fn silent(mut self) -> Reply {
@@ -260,6 +273,19 @@ fn serve(stream: &TcpStream, answer: &Answer, log: &Mutex<Vec<Asked>>) -> std::i
                 writer.write_all(b"\r\n")?;
             }
             writer.write_all(b"0\r\n\r\n")?;
+            continue;
+        }
+        if reply.drips {
+            // Whoever waits for a client that has nothing to say waits for the end of the connection.
+            let pause = std::time::Duration::from_millis(20);
+            stream.set_read_timeout(Some(pause))?;
+            for byte in &reply.body {
+                writer.write_all(&[*byte])?;
+                if let Ok([]) = reader.fill_buf() {
+                    return Ok(());
+                }
+            }
+            stream.set_read_timeout(None)?;
             continue;
         }
         match reply.cut {

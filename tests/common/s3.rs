@@ -73,6 +73,16 @@ impl S3 {
         out
     }
 
+    /// Gives what a program has to have in its environment to use it at this endpoint.
+    pub fn env(endpoint: &str) -> [(&str, &str); 4] {
+        [
+            ("AWS_ACCESS_KEY_ID", KEY),
+            ("AWS_SECRET_ACCESS_KEY", SECRET),
+            ("AWS_REGION", "eu-north-1"),
+            ("AWS_ENDPOINT_URL", endpoint),
+        ]
+    }
+
     /// Gives where an object is kept.
     pub fn path(&self, object: &str) -> PathBuf {
         self.dir.path().join(BUCKET).join(object)

@@ -60,14 +60,14 @@ impl Caching {
                 Ok(Some(saved)) if saved.age(self.now) < self.wanted.ttl.as_secs() => saved,
                 Ok(_) => continue,
                 Err(error) => {
-                    self.trouble(place, Access::Read, "look up a cache of a command", &error);
+                    self.unanswered(place, "look up a cache of a command", &error);
                     continue;
                 }
             };
             let span = self
                 .sink
                 .span(Owner::Step(step), Work::Fetch, "cache", None);
-            match mount::restore(&*place.place, &saved, dir, cancel) {
+            match mount::restore(&|blob| self.open(place, blob), &saved, dir, cancel) {
                 Ok(restored) => {
                     span.advance(restored.bytes);
                     let text = format!(
@@ -88,11 +88,14 @@ impl Caching {
                 Err(_) if cancel.is_set() => return Err(Error::Cancelled.into()),
                 Err(error) => {
                     span.fail();
-                    let why = said(&error);
-                    let text = format!(
-                        "the cache {target} could not be restored from {name} and begins without: {why}"
-                    );
-                    self.sink.message(Level::Warn, text);
+                    // Of a place that is done without it has been said why.
+                    if place.is_open(Access::Read) {
+                        let why = said(&error);
+                        let text = format!(
+                            "the cache {target} could not be restored from {name} and begins without: {why}"
+                        );
+                        self.sink.message(Level::Warn, text);
+                    }
                     crate::store::remove_tree(dir)?;
                     make_dir(dir)?;
                 }
@@ -146,6 +149,7 @@ impl Caching {
             let before = match Saved::find(&*place.place, key) {
                 Ok(before) => before,
                 Err(cache::Error::Poisoned { .. }) => None,
+                Err(error) if error.is_refusal() => None,
                 Err(error) => {
                     self.trouble(place, Access::Write, "look up a cache of a command", &error);
                     continue;
@@ -161,7 +165,10 @@ impl Caching {
             // Without an index its packs are of no use.
             let index = before
                 .as_ref()
-                .and_then(|saved| saved.fetch_index(&*place.place).ok());
+                .and_then(|saved| saved.fetch_index(&|blob| self.open(place, blob)).ok());
+            if !place.is_open(Access::Write) {
+                continue;
+            }
             let mut known = before.as_ref().zip(index.as_ref());
             loop {
                 let scratch = store.scratch()?;

@@ -33,8 +33,8 @@ pub(in crate::build) struct Caching {
     pub(in crate::build) cancel: Cancel,
     /// Whether something that this attempt built on turned out to be of no use.
     is_broken: AtomicBool,
-    /// What turned out to be of no use.
-    refused: Mutex<BTreeSet<Key>>,
+    /// What turned out to be of no use, and where: the store where there is no place.
+    refused: Mutex<BTreeSet<(Key, Option<usize>)>>,
 }
 
 /// An entry that was found.
@@ -113,9 +113,9 @@ impl Caching {
     }
 
     /// Takes a hit for none from now on, and says so: unless it is for its place, of which it has been said
-    /// that the build goes on without it.
+    /// that the build goes on without it. Another place may have it whole.
     pub(in crate::build) fn refuse(&self, store: &Store, hit: &Hit, why: &str) {
-        if !lock(&self.refused).insert(hit.key) {
+        if !lock(&self.refused).insert((hit.key, hit.place)) {
             return;
         }
         // One that cannot be removed is refused again by the next build.
@@ -128,7 +128,7 @@ impl Caching {
             return;
         }
         let text = format!(
-            "the cache entry of `{}` cannot be used: {why}: the step is carried out again",
+            "the cache entry of `{}` cannot be used: {why}: it is taken from elsewhere or made again",
             hit.entry.step
         );
         self.sink.message(Level::Warn, text);
@@ -143,6 +143,24 @@ impl Caching {
             self.sink.message(Level::Warn, format!("cache: {error}"));
         } else if place.close(access) {
             tell_off(&self.sink, &place.place.name(), doing, error);
+        }
+    }
+
+    /// Tells of trouble with a question to a place, the first time, and asks it nothing after that. One
+    /// that may not be read is taken for empty: what is made is written there still.
+    pub(super) fn unanswered(&self, place: &Known, doing: &str, error: &cache::Error) {
+        if !error.is_refusal() || self.cancel.is_set() {
+            return self.trouble(place, Access::Read, doing, error);
+        }
+        if place.leave() {
+            // Whether that is as it should be is seen when it is written to.
+            let level = match place.is_open(Access::Write) {
+                true => Level::Info,
+                false => Level::Warn,
+            };
+            let (name, why) = (place.place.name(), chain(error));
+            let text = format!("the cache {name} is taken for empty: {doing}: {why}");
+            self.sink.message(level, text);
         }
     }
 
@@ -188,9 +206,11 @@ impl Caching {
         let near = self.near(store);
         let mut left: Vec<Key> = Vec::new();
         let refused = lock(&self.refused).clone();
-        for key in keys.iter().filter(|key| !refused.contains(key)) {
+        for key in keys {
             match near.get(key) {
-                Ok(Some(entry)) if near.has(&entry).unwrap_or(false) => {
+                Ok(Some(entry))
+                    if !refused.contains(&(*key, None)) && near.has(&entry).unwrap_or(false) =>
+                {
                     hits.insert(*key, Hit::near(*key, entry));
                 }
                 _ => left.push(*key),
@@ -203,7 +223,14 @@ impl Caching {
             if !again.asks(place) {
                 continue;
             }
-            let found = self.ask(place, &left);
+            let asked = left
+                .iter()
+                .filter(|key| !refused.contains(&(**key, Some(at))));
+            let asked: Vec<Key> = asked.copied().collect();
+            if asked.is_empty() {
+                continue;
+            }
+            let found = self.ask(place, &asked);
             place.answered(!found.is_empty());
             left.retain(|key| !found.contains_key(key));
             for (key, entry) in found {
@@ -225,7 +252,7 @@ impl Caching {
         let near = self.near(store);
         let refused = lock(&self.refused).clone();
         keys.iter()
-            .filter(|key| !refused.contains(key))
+            .filter(|key| !refused.contains(&(**key, None)))
             .find_map(|key| {
                 let entry = near.get(key).ok().flatten()?;
                 let whole = near.has(&entry).unwrap_or(false);
@@ -250,9 +277,7 @@ impl Caching {
                                 lock(&found).insert(*key, entry);
                             }
                             Ok(_) => {}
-                            Err(error) => {
-                                self.trouble(place, Access::Read, "look a step up", &error);
-                            }
+                            Err(error) => self.unanswered(place, "look a step up", &error),
                         }
                     }
                 });
@@ -350,7 +375,7 @@ impl Caching {
                 Ok(None) => continue,
                 Err(error) => {
                     let doing = "look up an image's tables of contents";
-                    self.trouble(place, Access::Read, doing, &error);
+                    self.unanswered(place, doing, &error);
                     continue;
                 }
             };
@@ -437,6 +462,7 @@ impl Caching {
             match look_up(&*place.place, Kind::Tables, &key, &cache::read_tables) {
                 Ok(Some(_)) => continue,
                 Ok(None) | Err(cache::Error::Poisoned { .. }) => {}
+                Err(error) if error.is_refusal() => {}
                 Err(error) => {
                     let doing = "look up an image's tables of contents";
                     self.trouble(place, Access::Write, doing, &error);

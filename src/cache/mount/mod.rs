@@ -54,6 +54,9 @@ const MAX_TABLE: (u64, u64) = (256 << 20, 1 << 30);
 /// How hard is compressed: mostly what caches have is compressed already.
 const LEVEL: i32 = 1;
 
+/// Opens a blob of the place that has it for reading. The reader need not verify.
+pub type Open<'a> = &'a (dyn Fn(&Descriptor) -> Result<Box<dyn Read + Send>, super::Error> + Sync);
+
 /// Why a cache of a command could not be saved or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -166,8 +169,8 @@ impl Saved {
     }
 
     /// Fetches the index of its packs.
-    pub fn fetch_index(&self, place: &dyn Place) -> Result<Index, Error> {
-        let bytes = fetch(place, &self.index)?;
+    pub fn fetch_index(&self, open: Open<'_>) -> Result<Index, Error> {
+        let bytes = fetch(open, &self.index)?;
         let index = Index::parse(&bytes).ok_or_else(|| {
             let what = format!("index {}", self.index.digest);
             Error::broken(what, "it cannot be read")
@@ -180,7 +183,7 @@ impl Saved {
 }
 
 /// Fetches a table or an index, verified.
-fn fetch(place: &dyn Place, blob: &Descriptor) -> Result<Vec<u8>, Error> {
+fn fetch(open: Open<'_>, blob: &Descriptor) -> Result<Vec<u8>, Error> {
     let what = || format!("{} {}", blob.media_type, blob.digest);
     if blob.size > MAX_TABLE.0 {
         return Err(Error::broken(what(), "it is too large"));
@@ -190,7 +193,7 @@ fn fetch(place: &dyn Place, blob: &Descriptor) -> Result<Vec<u8>, Error> {
         source,
     };
     let mut bytes = Vec::new();
-    let mut reader = place.open(blob)?.take(blob.size + 1);
+    let mut reader = open(blob)?.take(blob.size + 1);
     reader.read_to_end(&mut bytes).map_err(failed)?;
     if Digest::of(&bytes) != blob.digest {
         return Err(Error::broken(what(), "it is not what its digest says"));

@@ -1,8 +1,7 @@
 //! From what a place has to a directory.
 
 use super::index::Pack;
-use super::{Error, Saved, fetch};
-use crate::cache::Place;
+use super::{Error, Open, Saved, fetch};
 use crate::fs::{ContentId, Deletions, Kind, Meta, Node, Placer, RelPath, Toc, open_dir};
 use crate::oci::{Descriptor, Digest, Sha256};
 use crate::sys::Cancel;
@@ -35,14 +34,14 @@ type Wanted<'a> = &'a dyn Fn(&ContentId) -> &'a [(RelPath, Meta)];
 
 /// Restores a cache into an empty directory. Where that fails something may be left there.
 pub fn restore(
-    place: &dyn Place,
+    blobs: Open<'_>,
     saved: &Saved,
     dir: &Path,
     cancel: &Cancel,
 ) -> Result<Restored, Error> {
     let (toc, index) = std::thread::scope(|scope| {
-        let toc = scope.spawn(|| fetch(place, &saved.toc));
-        let index = saved.fetch_index(place);
+        let toc = scope.spawn(|| fetch(blobs, &saved.toc));
+        let index = saved.fetch_index(blobs);
         (toc.join(), index)
     });
     let toc = toc.map_err(|_| Error::broken("table of contents", "it could not be read"))??;
@@ -78,7 +77,7 @@ pub fn restore(
                         true => files.get(id).map_or(&[][..], Vec::as_slice),
                         false => &[],
                     };
-                    match unpack(place, blob, pack, &wanted, root.as_fd(), cancel) {
+                    match unpack(blobs, blob, pack, &wanted, root.as_fd(), cancel) {
                         Ok((number, refused)) => {
                             made.fetch_add(number, Ordering::Relaxed);
                             if let Ok(mut lost) = lost.lock() {
@@ -157,7 +156,7 @@ fn put_others(toc: &Toc, placer: &mut Placer) -> Result<Files, Error> {
 
 /// Writes the files whose content is in a pack; gives how many, and what was refused.
 fn unpack(
-    place: &dyn Place,
+    blobs: Open<'_>,
     blob: &Descriptor,
     pack: &Pack,
     wanted: Wanted<'_>,
@@ -170,7 +169,7 @@ fn unpack(
         source,
     };
     let reader = Hashing {
-        inner: place.open(blob)?.take(blob.size.saturating_add(1)),
+        inner: blobs(blob)?.take(blob.size.saturating_add(1)),
         hash: Sha256::new(),
         size: 0,
     };

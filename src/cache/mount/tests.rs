@@ -64,7 +64,7 @@ impl Memory {
         let before = Saved::find(self, &key).unwrap();
         let index = before
             .as_ref()
-            .map(|saved| saved.fetch_index(self).unwrap());
+            .map(|saved| saved.fetch_index(&|blob| self.open(blob)).unwrap());
         let look = look(dir, &|source| content_hash(source), &cancel).unwrap();
         let scratch = tempfile::tempdir().unwrap();
         let before = before.as_ref().zip(index.as_ref());
@@ -81,7 +81,12 @@ impl Memory {
     fn restore(&self, dir: &Path) -> Result<Restored, Error> {
         let key = key("id", b"empty", "linux/amd64");
         let saved = Saved::find(self, &key).unwrap().unwrap();
-        restore(self, &saved, dir, &Cancel::new().unwrap())
+        restore(
+            &|blob| self.open(blob),
+            &saved,
+            dir,
+            &Cancel::new().unwrap(),
+        )
     }
 }
 
@@ -231,7 +236,7 @@ fn what_is_damaged_is_not_restored() {
     saved.packs.push(saved.toc.clone());
     let there = tempfile::tempdir().unwrap();
     let cancel = Cancel::new().unwrap();
-    assert!(restore(&memory, &saved, there.path(), &cancel).is_err());
+    assert!(restore(&|blob| memory.open(blob), &saved, there.path(), &cancel).is_err());
 }
 
 #[test]
