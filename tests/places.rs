@@ -51,6 +51,10 @@ CMD [\"second\"]
 impl Place {
     /// Starts a container, with what the engine is told besides.
     fn new(more: &[&str]) -> Place {
+        Place::by(|_| Engine::docker(), more)
+    }
+
+    fn by(engine: fn(&Path) -> Engine, more: &[&str]) -> Place {
         let dir = tempfile::tempdir().expect("a directory");
         let [work, agent, program] = ["work", "agent", "program"].map(|name| dir.path().join(name));
         let made = [
@@ -87,7 +91,7 @@ impl Place {
         let inside = work.display().to_string();
         let volumes = [(work.as_path(), inside.as_str()), (&program, "/program")];
         Place {
-            container: Container::start(Engine::docker(), &agent, &volumes, more),
+            container: Container::start(engine(dir.path()), &agent, &volumes, more),
             called,
             work,
             layout,
@@ -750,4 +754,31 @@ fn after_a_command_that_means_harm_the_next_build_works() {
         assert!(done.status.success(), "after {script}: {said}");
         assert_eq!(place.digest(&name), wanted, "after {script}");
     }
+}
+
+/// Where a user namespace allows mounts, but not what else a command wants, nothing is given up for one.
+#[test]
+fn what_mounts_nothing_is_built_as_who_the_builder_is() {
+    let place = Place::by(Engine::podman, &[]);
+    let context = place.work.join("devices");
+    std::fs::create_dir(&context).expect("a directory");
+    let text = "FROM base\nRUN mknod /null c 1 3 && mknod /disk b 7 0\n\
+                RUN head -c 100 /dev/zero > /zeros && echo lost > /dev/null && test -c /dev/null\n";
+    std::fs::write(context.join("Dockerfile"), text).expect("write");
+    let context = context.display().to_string();
+    let store = format!("--cache-dir={}", place.work.join("store").display());
+    let done = place.build("auto", &context, "inside", &[&store]);
+    succeeded(&done);
+    place.outside(&context, "outside", &[]);
+    assert_eq!(place.digest("inside"), place.digest("outside"));
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.contains("commands run in a chroot"), "{said}");
+    assert!(!said.contains("CAP_MKNOD"), "{said}");
+    // The doctor says what a build does.
+    let doctor = ["doctor", &store].map(OsString::from);
+    let words: Vec<OsString> = place.called.iter().cloned().chain(doctor).collect();
+    let told = place.container.exec(&[], &words);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("auto takes chroot"), "{told}");
+    assert!(!told.contains("CAP_MKNOD"), "{told}");
 }

@@ -110,27 +110,53 @@ fn users(request: &Request) -> Users {
 /// Tries the roots without mounts in a process of its own, in no other user namespace: there a build is
 /// as who it is, and may do what is not allowed in one. Nothing where that goes wrong.
 fn tried_apart(request: &Request) -> Vec<Finding> {
-    let tried = || -> std::io::Result<Vec<Finding>> {
-        let (mut ours, mut theirs) = UnixStream::pair()?;
-        let process = match sys::fork()? {
-            Fork::Child => {
-                drop(ours);
-                let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                    theirs.write_all(Value::from(live(request)).to_string().as_bytes())
-                }));
-                sys::exit_now(i32::from(!matches!(told, Ok(Ok(())))))
-            }
-            Fork::Parent(process) => process,
+    let found = apart(|| live(request)).unwrap_or_default();
+    found.iter().filter_map(finding).collect()
+}
+
+/// Tells whether commands start in a root that is mounted, in a user namespace of the builder's own where it
+/// takes that. It is tried in a process of its own, since who has entered a user namespace cannot go back.
+/// To be called before any thread.
+pub(super) fn can_mount(request: &Request) -> bool {
+    let works = |sandbox: &Sandbox, cancel: &Cancel, rootfs| {
+        let request = Request {
+            rootfs,
+            ..request.clone()
         };
-        drop(theirs);
-        let mut text = Vec::new();
-        let read = ours.read_to_end(&mut text);
-        rustix::io::retry_on_intr(|| waitpid(Some(process), WaitOptions::empty()))?;
-        read?;
-        let findings: Vec<Value> = serde_json::from_slice(&text)?;
-        Ok(findings.iter().filter_map(finding).collect())
+        let found = build::diagnose(&request, sandbox, cancel);
+        found.is_ok_and(|found| found.findings.iter().any(Finding::works))
     };
-    tried().unwrap_or_default()
+    let tried = apart(|| {
+        let any = match (Sandbox::start_as(Users::Own), Cancel::new()) {
+            (Ok(sandbox), Ok(cancel)) => [RootfsChoice::Overlay, RootfsChoice::Fuse]
+                .into_iter()
+                .any(|root| works(&sandbox, &cancel, root)),
+            _ => false,
+        };
+        vec![any.into()]
+    });
+    tried.is_ok_and(|found| found == [Value::Bool(true)])
+}
+
+/// Has something found out in a process of its own, which changes nothing of this one.
+fn apart(find: impl FnOnce() -> Vec<Value>) -> std::io::Result<Vec<Value>> {
+    let (mut ours, mut theirs) = UnixStream::pair()?;
+    let process = match sys::fork()? {
+        Fork::Child => {
+            drop(ours);
+            let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                theirs.write_all(Value::from(find()).to_string().as_bytes())
+            }));
+            sys::exit_now(i32::from(!matches!(told, Ok(Ok(())))))
+        }
+        Fork::Parent(process) => process,
+    };
+    drop(theirs);
+    let mut text = Vec::new();
+    let read = ours.read_to_end(&mut text);
+    rustix::io::retry_on_intr(|| waitpid(Some(process), WaitOptions::empty()))?;
+    read?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 /// Tries the roots without mounts as who this is; gives them as objects.

@@ -26,6 +26,7 @@ use flags::{Typed, Verb};
 use meaning::{LogFormat, Options};
 use parse::{Command, Usage};
 use report::Report;
+use rustix::thread::CapabilitySet;
 use show::Show;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
@@ -162,20 +163,24 @@ fn start(typed: Typed, around: &Surroundings) -> u8 {
 /// ordinary container has rights that it would give up.
 fn users(request: &Request, around: &Surroundings) -> Users {
     match request.rootfs {
-        // Overlay cannot be had there either, so nothing makes up for what root gives up.
-        RootfsChoice::Auto if around.uid == 0 && !could_mount(request) => Users::Same,
+        // No root can be mounted there either, so nothing makes up for what root gives up.
+        RootfsChoice::Auto if around.uid == 0 && !mounts(request) => Users::Same,
         RootfsChoice::Auto | RootfsChoice::Overlay | RootfsChoice::Fuse => Users::Own,
         RootfsChoice::Chroot | RootfsChoice::InPlace => Users::Same,
     }
 }
 
-/// Tells whether a root could be mounted by who has the right to mount.
-fn could_mount(request: &Request) -> bool {
+/// Tells whether a root can be mounted, if need be in a user namespace of the builder's own.
+fn mounts(request: &Request) -> bool {
+    let may = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
     let opens = || {
         let mut options = std::fs::File::options();
         options.read(true).write(true).open("/dev/fuse").is_ok()
     };
-    space(&request.store).is_ok_and(|room| room.kind != "overlay") || opens()
+    let could = space(&request.store).is_ok_and(|room| room.kind != "overlay") || opens();
+    // A filter of system calls may allow mounts and refuse what else a command wants.
+    could && (may || doctor::can_mount(request))
 }
 
 /// Why there is no image, or no note of it.
