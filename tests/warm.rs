@@ -404,3 +404,51 @@ fn wrong_words_are_refused() {
         );
     }
 }
+
+/// What was built on a volume is found by builds that can only read it, and nothing is written there.
+#[test]
+fn steps_of_a_volume_are_found() {
+    let project = Project::new();
+    let registry = started();
+    let pinned = push(&project, &registry.host, "one");
+    project.file("source", "source\n");
+    let dockerfile = |last: &str| {
+        let host = &registry.host;
+        format!(
+            "FROM {host}/one@{pinned} AS first\nCOPY source /\nRUN cat /one /source > /first\n\
+             FROM {host}/one@{pinned}\nRUN echo two > /two\nCOPY --from=first /first /\n{last}\n"
+        )
+    };
+    project.file("Dockerfile", dockerfile("RUN cat /two /first > /all"));
+    let volume = project.path("volume");
+    let fill = |last: &str, out: &str| {
+        project.file("Dockerfile", dockerfile(last));
+        let mut command = build(&project, &volume, "volume", out);
+        said(&succeed(command.arg("--cache")))
+    };
+    let first = "RUN cat /two /first > /all";
+    let text = fill(first, "filled");
+    assert!(!text.contains("cached:"), "{text}");
+    let seen = ReadOnly::of(&project, &volume, "seen");
+    let before = picture(&volume);
+    let again = |store: &str, out: &str| {
+        let mut command = build(&project, &seen.0, store, out);
+        said(&succeed(command.arg("--cache")))
+    };
+    let text = again("own", "same");
+    assert_eq!(text.matches("cached: ").count(), 3, "{text}");
+    assert_eq!(
+        index(&project.path("filled"))["manifests"][0]["digest"],
+        index(&project.path("same"))["manifests"][0]["digest"]
+    );
+    // What is changed is made on top of what is there.
+    project.file("Dockerfile", dockerfile("RUN cat /first /two > /all"));
+    let text = again("other", "changed");
+    assert_eq!(text.matches("cached: ").count(), 2, "{text}");
+    assert_eq!(picture(&volume), before);
+    fill("RUN cat /first /two > /all", "right");
+    assert_eq!(
+        index(&project.path("right"))["manifests"][0]["digest"],
+        index(&project.path("changed"))["manifests"][0]["digest"]
+    );
+}

@@ -5,45 +5,20 @@
 
 use super::cached::{self, Explained, Question, Seen};
 use super::resolve::{check_platforms, resolve_and_plan};
-use super::{Error, Room, file, ignored, prepare, remote};
-use crate::context::Context;
-use crate::context::fetch::Fetcher;
+use super::{Error, Room, ignored, prepare, remote};
 use crate::plan::{self, Step};
 use crate::progress::Sink;
-use crate::request::{ContextSource, Request};
+use crate::request::Request;
 use crate::sys::Cancel;
 
 /// Says what would become of each step of a build: plans it, asks for its bases and looks all keys up, as
 /// the build would. Nothing is run, pushed or unpacked.
 pub fn explain(request: &Request, sink: &Sink, cancel: &Cancel) -> Result<Explained, Error> {
     let room = Room::open(request, sink, cancel)?;
-    let remote::Begun { text, context } = match remote::is_elsewhere(request) {
-        true => {
-            let fetcher = Fetcher {
-                client: room.registry.client(),
-                request,
-                cancel,
-            };
-            remote::begin(request, &fetcher, &room.scratch.dir, sink, cancel)?
-        }
-        false => remote::Begun {
-            text: file::read(&request.dockerfile, Some(cancel))?,
-            context: None,
-        },
-    };
+    let remote::Begun { text, context } = remote::begin(request, || Ok(&room), sink, cancel)?;
     let dockerfile = crate::dockerfile::parse(&text)?;
     let plan = plan::graph(&dockerfile, request)?;
-    let context = match (context, &request.context) {
-        (Some(context), _) => context,
-        (None, ContextSource::Directory(dir)) => {
-            Context::open(&dir.join(&request.context_sub_path), &request.dockerfile)
-                .map_err(|e| Error::other("open the build context", e))?
-        }
-        (None, source) => {
-            let action = format!("open the build context {}", remote::label(source));
-            return Err(Error::other(action, "it was not fetched"));
-        }
-    };
+    let context = remote::open_context(request, context)?;
     let (plan, bases, staged) =
         resolve_and_plan(&dockerfile, plan, request, &room, &[], sink, cancel)?;
     check_platforms(&plan, &staged, &bases)?;

@@ -27,7 +27,6 @@ mod wait;
 mod warm;
 
 use crate::context::Context;
-use crate::context::fetch::Fetcher;
 use crate::fs::{RelPath, Time};
 use crate::layer::{Permits, Times, Unpacked};
 use crate::net::{Notice, Settings};
@@ -35,7 +34,7 @@ use crate::oci::{Descriptor, Digest, Format, Image, Platform, Reference};
 use crate::plan::{self, Base, Plan, Step};
 use crate::progress::{Event, Level, Owner, Sink, StepId};
 use crate::registry::Registry;
-use crate::request::{Compression, ContextSource, Request, RootOwner, RootfsChoice};
+use crate::request::{Compression, Request, RootOwner, RootfsChoice};
 use crate::sandbox::{self, Sandbox};
 use crate::store::{Scratch, Store};
 use crate::sys::Cancel;
@@ -263,21 +262,12 @@ pub fn build(
     let whole = cancel;
     let cancel = &whole.part().map_err(|e| Error::other("make a switch", e))?;
     let mut early = None;
-    let remote::Begun { text, context } = match remote::is_elsewhere(request) {
-        true => {
-            let room = early.insert(Room::open(request, sink, cancel)?);
-            let fetcher = Fetcher {
-                client: room.registry.client(),
-                request,
-                cancel,
-            };
-            remote::begin(request, &fetcher, &room.scratch.dir, sink, cancel)?
-        }
-        false => remote::Begun {
-            text: file::read(&request.dockerfile, Some(cancel))?,
-            context: None,
-        },
-    };
+    let remote::Begun { text, context } = remote::begin(
+        request,
+        || Ok(early.insert(Room::open(request, sink, cancel)?)),
+        sink,
+        cancel,
+    )?;
     let dockerfile = crate::dockerfile::parse(&text)?;
     let mut checks = Checks::new(&text, &dockerfile, request)?;
     drop(text);
@@ -294,17 +284,7 @@ pub fn build(
         sink.message(Level::Warn, text);
     }
     deliver::check(request)?;
-    let context = match (context, &request.context) {
-        (Some(context), _) => context,
-        (None, ContextSource::Directory(dir)) => {
-            Context::open(&dir.join(&request.context_sub_path), &request.dockerfile)
-                .map_err(|e| Error::other("open the build context", e))?
-        }
-        (None, source) => {
-            let action = format!("open the build context {}", remote::label(source));
-            return Err(Error::other(action, "it was not fetched"));
-        }
-    };
+    let context = remote::open_context(request, context)?;
     let room = match early {
         Some(room) => room,
         None => Room::open(request, sink, cancel)?,

@@ -5,7 +5,7 @@ use super::cached::Decision;
 use super::layers::Instruction;
 use super::stage::BoxError;
 use super::wait::{Gate, Promise, Slot};
-use super::{Error, Shared, file};
+use super::{Error, Room, Shared, file};
 use crate::context::fetch::{self, Fetcher, Got, Opened, Which, below};
 use crate::context::{self, Context, Fetched};
 use crate::dockerfile::check::masked;
@@ -31,7 +31,7 @@ pub(super) struct Begun {
 }
 
 /// Tells whether the context or the Dockerfile has to be fetched before anything else is known.
-pub(super) fn is_elsewhere(request: &Request) -> bool {
+fn is_elsewhere(request: &Request) -> bool {
     !matches!(request.context, ContextSource::Directory(_)) || url(&request.dockerfile).is_some()
 }
 
@@ -42,8 +42,45 @@ pub(super) fn url(dockerfile: &Path) -> Option<&str> {
         .filter(|text| text.starts_with("https://") || text.starts_with("http://"))
 }
 
-/// Fetches the context and the Dockerfile.
-pub(super) fn begin(
+/// Reads the Dockerfile. Where it or the context is elsewhere both are fetched, for which alone `room` is
+/// asked.
+pub(super) fn begin<'r>(
+    request: &Request,
+    room: impl FnOnce() -> Result<&'r Room, Error>,
+    sink: &Sink,
+    cancel: &Cancel,
+) -> Result<Begun, Error> {
+    if !is_elsewhere(request) {
+        return Ok(Begun {
+            text: file::read(&request.dockerfile, Some(cancel))?,
+            context: None,
+        });
+    }
+    let room = room()?;
+    let fetcher = Fetcher {
+        client: room.registry.client(),
+        request,
+        cancel,
+    };
+    fetch_both(request, &fetcher, &room.scratch.dir, sink, cancel)
+}
+
+/// Opens the context, where it was not fetched.
+pub(super) fn open_context(request: &Request, fetched: Option<Context>) -> Result<Context, Error> {
+    match (fetched, &request.context) {
+        (Some(context), _) => Ok(context),
+        (None, ContextSource::Directory(dir)) => {
+            Context::open(&dir.join(&request.context_sub_path), &request.dockerfile)
+                .map_err(|e| Error::other("open the build context", e))
+        }
+        (None, source) => {
+            let action = format!("open the build context {}", label(source));
+            Err(Error::other(action, "it was not fetched"))
+        }
+    }
+}
+
+fn fetch_both(
     request: &Request,
     fetcher: &Fetcher<'_>,
     scratch: &Path,

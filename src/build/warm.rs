@@ -2,8 +2,7 @@
 
 use super::base::{self, Fetches, Place};
 use super::wait::Gate;
-use super::{DOWNLOADS, Error, Room, file, remote};
-use crate::context::fetch::Fetcher;
+use super::{DOWNLOADS, Error, Room, remote};
 use crate::oci::{Platform, Reference};
 use crate::plan::{self, Base};
 use crate::progress::{Level, Owner, Sink, Work};
@@ -112,17 +111,7 @@ fn bases(
     sink: &Sink,
     cancel: &Cancel,
 ) -> Result<Vec<(Reference, Platform)>, Error> {
-    let text = match remote::is_elsewhere(request) {
-        true => {
-            let fetcher = Fetcher {
-                client: room.registry.client(),
-                request,
-                cancel,
-            };
-            remote::begin(request, &fetcher, &room.scratch.dir, sink, cancel)?.text
-        }
-        false => file::read(&request.dockerfile, Some(cancel))?,
-    };
+    let text = remote::begin(request, || Ok(room), sink, cancel)?.text;
     let dockerfile = crate::dockerfile::parse(&text)?;
     let plan = plan::graph_of_all(&dockerfile, request)?;
     let mut out = Vec::new();

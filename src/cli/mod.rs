@@ -2,6 +2,7 @@
 
 mod check;
 mod doctor;
+mod duration;
 mod explain;
 mod flags;
 mod help;

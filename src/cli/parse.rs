@@ -211,7 +211,7 @@ fn with_flags(called: Called, verb: Verb, args: &[OsString]) -> Result<Command, 
 /// what has a digest does not age.
 fn lifetime(value: &OsStr) -> Result<(), Usage> {
     let text = value.to_string_lossy();
-    match super::store::age(&text) {
+    match super::duration::duration(&text) {
         Some(_) => Ok(()),
         None => Err(Usage::new(format!(
             "--cache-ttl: `{text}` is no time: 336h or 7d is wanted"

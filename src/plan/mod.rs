@@ -336,6 +336,31 @@ pub struct CopyOp {
 }
 
 impl CopyOp {
+    /// Makes a COPY of nothing to the root, to be filled in.
+    pub fn nothing(from: From) -> CopyOp {
+        CopyOp {
+            from,
+            sources: Vec::new(),
+            inline: Vec::new(),
+            dest: "/".into(),
+            chown: None,
+            chmod: None,
+            unpack: Unpack::Never,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
+            instruction: "COPY",
+        }
+    }
+
+    /// Makes a COPY of everything to the root.
+    pub fn everything(from: From) -> CopyOp {
+        CopyOp {
+            sources: vec![CopySource::Path(".".into())],
+            ..CopyOp::nothing(from)
+        }
+    }
+
     /// Tells whether its layer stands for itself. BuildKit ignores `--link` beside `--chmod`.
     pub fn is_linked(&self) -> bool {
         self.link && self.chmod.is_none()

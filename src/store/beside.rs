@@ -2,12 +2,13 @@
 
 use super::session::open_to_lock;
 use super::slot::is_at;
-use super::{BLOBS, Error, LAYERS, REFS, Store, TOCS, names, owned_room};
+use super::steps::MAX_STEP;
+use super::{BLOBS, Error, LAYERS, REFS, STEPS, Store, TOCS, names, owned_room};
 use crate::fs::Toc;
 use crate::oci::{Descriptor, Digest};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,8 +22,8 @@ pub(super) struct Beside {
 }
 
 impl Store {
-    /// Looks up in another store what this one has not, without writing anything there. Blobs, tables
-    /// and notes are read there, and unpacked layers where they lie; nobody who follows the rules takes
+    /// Looks up in another store what this one has not, without writing anything there. Blobs, tables,
+    /// notes and what steps made are read there, and unpacked layers where they lie; nobody who follows the rules takes
     /// them away meanwhile. Refused where there is no store of this kind.
     pub fn look_beside(&mut self, dir: &Path) -> Result<(), Error> {
         if !super::is_there(dir)? {
@@ -94,6 +95,16 @@ impl Beside {
         let path = self.dir.join(TOCS).join(diff_id.hex());
         self.hold(&path)?;
         Toc::open(&path).ok()
+    }
+
+    /// Gives what is kept under a step's key.
+    pub fn step(&self, key: &str) -> Option<Vec<u8>> {
+        let path = self.dir.join(STEPS).join(key);
+        self.hold(&path)?;
+        let mut bytes = Vec::new();
+        let file = File::open(&path).ok()?;
+        file.take(MAX_STEP).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
     }
 
     /// Gives the files of a layer.

@@ -1,10 +1,5 @@
-use super::remove::{remove_tree, remove_tree_until};
-use std::time::{Duration, Instant};
-
-/// How long the end of a build may wait for its scratch directory to be removed.
-const REMOVAL: Duration = Duration::from_secs(1);
-
 use super::gate;
+use super::remove::{remove_tree, remove_tree_until};
 use super::session::{Session, make_dir};
 use super::{Error, LAYERS, LOCKS, owned_room};
 use crate::oci::Digest;
@@ -15,6 +10,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the end of a build may wait for its scratch directory to be removed.
+const REMOVAL: Duration = Duration::from_secs(1);
 
 /// The files of a layer, or the right to make them.
 pub enum LayerSlot {
@@ -144,6 +143,13 @@ impl VacantLayer {
             .map_err(|e| self.session.fail("put in place", &self.place, e))?;
         Ok(self.place.clone())
     }
+
+    /// Gives the files for this opening of the store alone; the next one that wants them makes its own.
+    pub fn use_once(self) -> Result<PathBuf, Error> {
+        let dir = self.session.name();
+        fs::rename(&self.dir, &dir).map_err(|e| self.session.fail("put in place", &dir, e))?;
+        Ok(dir)
+    }
 }
 
 /// Puts a directory with a layer's files in place, where nobody has them or is making them.
@@ -159,15 +165,6 @@ pub(super) fn adopt(session: &Session, chain_id: &Digest, dir: &Path) -> Result<
     noted
         .and_then(|()| fs::rename(dir, &place))
         .map_err(|e| session.fail("put in place", &place, e))
-}
-
-impl VacantLayer {
-    /// Gives the files for this opening of the store alone; the next one that wants them makes its own.
-    pub fn use_once(self) -> Result<PathBuf, Error> {
-        let dir = self.session.name();
-        fs::rename(&self.dir, &dir).map_err(|e| self.session.fail("put in place", &dir, e))?;
-        Ok(dir)
-    }
 }
 
 impl Drop for VacantLayer {

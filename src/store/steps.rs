@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The most that is read of one.
-const MAX_STEP: u64 = 2 << 20;
+pub(super) const MAX_STEP: u64 = 2 << 20;
 
 /// The right to carry a step out, which one build at a time has; a lock dies with its holder.
 pub struct StepTurn {
@@ -105,8 +105,13 @@ impl Store {
         Ok(is_ours.then_some(StepTurn { lock: file }))
     }
 
-    /// Gives what is kept under a step's key, 64 hexadecimal digits.
+    /// Gives what is kept under a step's key, 64 hexadecimal digits: here, or else in the store beside.
     pub fn step(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        let own = self.own_step(key)?;
+        Ok(own.or_else(|| self.beside.as_ref()?.step(key)))
+    }
+
+    fn own_step(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = self.step_path(key);
         if self.session.hold(&path)?.is_none() {
             return Ok(None);

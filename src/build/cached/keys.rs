@@ -72,7 +72,13 @@ pub(in crate::build) fn chains(ground: &Ground<'_>, common: &Common<'_>) -> Vec<
             Base::Files(name) => ground
                 .named
                 .get(name)
-                .and_then(|context| ground.content(&everything(), &Origin::Context(context), &[]))
+                .and_then(|context| {
+                    let all = CopyOp {
+                        link: true,
+                        ..CopyOp::everything(From::Context)
+                    };
+                    ground.content(&all, &Origin::Context(context), &[])
+                })
                 .map(|hash| {
                     let mut recipe = Recipe::of("context");
                     recipe.add_hash("content", hash);
@@ -97,23 +103,6 @@ pub(in crate::build) fn chains(ground: &Ground<'_>, common: &Common<'_>) -> Vec<
         out.push(chain);
     }
     out
-}
-
-/// Gives the COPY that takes all of a context.
-fn everything() -> CopyOp {
-    CopyOp {
-        from: From::Context,
-        sources: vec![CopySource::Path(".".into())],
-        inline: Vec::new(),
-        dest: "/".into(),
-        chown: None,
-        chmod: None,
-        unpack: crate::plan::Unpack::Never,
-        link: true,
-        parents: false,
-        exclude: Vec::new(),
-        instruction: "COPY",
-    }
 }
 
 impl Ground<'_> {

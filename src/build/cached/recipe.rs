@@ -279,20 +279,11 @@ pub(in crate::build) fn takes(op: &Op) -> Vec<CopyOp> {
     }
 }
 
-/// Gives a COPY of nothing.
+/// Gives a COPY of nothing that stands for itself.
 fn bare(from: From) -> CopyOp {
     CopyOp {
-        from,
-        sources: Vec::new(),
-        inline: Vec::new(),
-        dest: "/".into(),
-        chown: None,
-        chmod: None,
-        unpack: Unpack::Never,
         link: true,
-        parents: false,
-        exclude: Vec::new(),
-        instruction: "COPY",
+        ..CopyOp::nothing(from)
     }
 }
 

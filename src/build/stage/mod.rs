@@ -14,7 +14,7 @@ use crate::changeset::Changeset;
 use crate::context::{self, Context, Dates, Origin};
 use crate::fs::{Content, LayerView, Meta, RelPath, Tree};
 use crate::layer::{Times, Unpacked};
-use crate::plan::{Base, CopyOp, CopySource, From, Op, Step, Unpack};
+use crate::plan::{Base, CopyOp, From, Op, Step};
 use crate::progress::{Event, Owner, StepId, Work};
 use crate::request::RootfsChoice;
 use crate::rootfs::{Guard, Lower, Rootfs};
@@ -393,17 +393,8 @@ impl<'scope, 'env: 'scope> Running<'scope, 'env> {
         };
         let _span = self.span(id, Work::Copy, &stage.text);
         let copy = CopyOp {
-            from: From::Context,
-            sources: vec![CopySource::Path(".".into())],
-            inline: Vec::new(),
-            dest: "/".into(),
-            chown: None,
-            chmod: None,
-            unpack: Unpack::Never,
-            link: false,
-            parents: false,
-            exclude: Vec::new(),
             instruction: "FROM",
+            ..CopyOp::everything(From::Context)
         };
         let (scratch, nothing) = (self.shared.step_scratch(id)?, Tree::default());
         let dates = Dates {

@@ -1,6 +1,7 @@
 //! What is looked up instead of made again, and where.
 
 use super::context::clean;
+use crate::cli::duration::duration;
 use crate::cli::flags::Typed;
 use crate::cli::parse::Usage;
 use crate::cli::surroundings::Surroundings;
@@ -168,43 +169,10 @@ fn settings(kind: ObjectKind, around: &Surroundings) -> BTreeMap<String, Hidden>
     out
 }
 
-/// Reads a time as Go writes it: `336h`, `1h30m`, `1.5h`, `90s`, `100ms`.
-fn duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
-    let mut seconds = 0.0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest.get(..end)?.parse().ok()?;
-        rest = rest.get(end..)?;
-        let end = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
-        let unit = match rest.get(..end)? {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        seconds += number * unit;
-        rest = rest.get(end..)?;
-    }
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Address, duration, object_store};
+    use super::{Address, object_store};
     use crate::request::ObjectKind;
-    use std::time::Duration;
 
     #[test]
     fn addresses_of_object_stores() {
@@ -233,28 +201,6 @@ mod tests {
                 (*kind, *rest, endpoint.map(|(_, value)| value.as_str()))
             });
             assert_eq!(got, found, "{text}");
-        }
-    }
-
-    #[test]
-    fn times_as_go_writes_them() {
-        for (text, millis) in [
-            ("336h", Some(336 * 3_600_000)),
-            ("1h30m", Some(5_400_000)),
-            ("1.5h", Some(5_400_000)),
-            ("90s", Some(90_000)),
-            ("100ms", Some(100)),
-            ("0", Some(0)),
-            ("0s", Some(0)),
-            ("", None),
-            ("1", None),
-            ("h", None),
-            ("1d", None),
-            ("-1h", None),
-            ("1h30", None),
-            ("..h", None),
-        ] {
-            assert_eq!(duration(text), millis.map(Duration::from_millis), "{text}");
         }
     }
 }

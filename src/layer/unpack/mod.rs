@@ -45,20 +45,7 @@ pub fn unpack_all(
     owner: Owner,
     cancel: &Cancel,
 ) -> Result<Vec<Unpacked>, Error> {
-    let stop = Stop {
-        cancel,
-        failed: AtomicBool::new(false),
-    };
-    let shared = Shared {
-        blobs,
-        store,
-        sink,
-        owner,
-        growth: Growth::USUAL,
-        kept: Kept::Meaning,
-        stop: &stop,
-    };
-    shared.all(layers)
+    unpack(layers, Kept::Meaning, blobs, store, sink, owner, cancel)
 }
 
 /// Has a layer that a step made unpacked in the store as it is, whatever it will lie on: all that it
@@ -72,6 +59,25 @@ pub fn unpack_step(
     owner: Owner,
     cancel: &Cancel,
 ) -> Result<Unpacked, Error> {
+    let layer = BaseLayer {
+        descriptor: descriptor.clone(),
+        diff_id: *diff_id,
+        chain_id: *diff_id,
+    };
+    let unpacked = unpack(&[layer], Kept::All, blobs, store, sink, owner, cancel)?;
+    // One layer comes of one.
+    unpacked.into_iter().next().ok_or(Error::Cancelled)
+}
+
+fn unpack(
+    layers: &[BaseLayer],
+    kept: Kept,
+    blobs: &dyn Blobs,
+    store: &Store,
+    sink: &Sink,
+    owner: Owner,
+    cancel: &Cancel,
+) -> Result<Vec<Unpacked>, Error> {
     let stop = Stop {
         cancel,
         failed: AtomicBool::new(false),
@@ -82,17 +88,10 @@ pub fn unpack_step(
         sink,
         owner,
         growth: Growth::USUAL,
-        kept: Kept::All,
+        kept,
         stop: &stop,
     };
-    let layer = BaseLayer {
-        descriptor: descriptor.clone(),
-        diff_id: *diff_id,
-        chain_id: *diff_id,
-    };
-    let unpacked = shared.all(&[layer])?.into_iter().next();
-    // One layer comes of one.
-    unpacked.ok_or(Error::Cancelled)
+    shared.all(layers)
 }
 
 struct Shared<'a> {

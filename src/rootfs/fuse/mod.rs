@@ -4,6 +4,7 @@
 mod acl;
 mod changes;
 mod content;
+mod linger;
 mod mount;
 mod node;
 mod serve;

@@ -1,6 +1,7 @@
 //! Mounting: a descriptor of the kernel's device, a mount that nobody sees, and the threads that
 //! answer.
 
+use super::linger::Linger;
 use super::serve::Server;
 use crate::rootfs::Error;
 use crate::rootfs::dirs::{at, detach, open_dir};
@@ -33,7 +34,7 @@ pub(super) enum Access {
 /// with the last descriptor or place it is attached to, and the threads with it.
 ///
 /// `spare` is an empty directory that old kernels need for a moment.
-pub(super) fn serve(server: Server, access: Access, spare: &Path) -> Result<OwnedFd, Error> {
+pub(super) fn serve(mut server: Server, access: Access, spare: &Path) -> Result<OwnedFd, Error> {
     allow_many_files();
     let device = open_device()?;
     let made = match by_new_calls(&device, access) {
@@ -43,6 +44,8 @@ pub(super) fn serve(server: Server, access: Access, spare: &Path) -> Result<Owne
         }
         other => Some(other.map_err(|error| refused("mount", error))?),
     };
+    // Without it threads are woken for each question.
+    server.linger = device.try_clone().ok().and_then(Linger::new);
     let mut config = Config::default();
     config.n_threads = Some(threads());
     config.clone_fd = true;

@@ -4,6 +4,7 @@ mod answers;
 
 use super::acl;
 use super::content::{Files, Truth, errno};
+use super::linger::{Linger, Lingers};
 use super::node::{Body, Content, Ino, Node, Writer, now};
 use super::table::{Table, new_dir};
 use crate::fs::{Ids, Kind, Meta, Time, modified};
@@ -44,6 +45,8 @@ pub(super) struct Server {
     /// How deep file systems may be stacked below, where the kernel is to read and write the
     /// contents itself.
     pub passthrough: Option<u32>,
+    /// Where the next question comes, for who waits for it awake.
+    pub linger: Option<Linger>,
     listings: Mutex<HashMap<u64, Listing>>,
     next_listing: AtomicU64,
 }
@@ -65,9 +68,15 @@ impl Server {
         Server {
             files,
             passthrough,
+            linger: None,
             listings: Mutex::default(),
             next_listing: AtomicU64::new(1),
         }
+    }
+
+    /// Has the thread stay awake for the next question once this is dropped, after all that the answer held.
+    fn lingers(&self) -> Option<Lingers<'_>> {
+        self.linger.as_ref().map(Lingers)
     }
 
     fn listings(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Listing>> {

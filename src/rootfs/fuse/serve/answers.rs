@@ -46,6 +46,7 @@ impl Filesystem for Server {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _next = self.lingers();
         let found = self.name(name).and_then(|()| {
             let mut table = self.files.table();
             match table.lookup(parent.0, name.as_bytes())? {
@@ -72,6 +73,7 @@ impl Filesystem for Server {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let _next = self.lingers();
         let mut table = self.files.table();
         let got = table
             .node_mut(ino.0)
@@ -98,6 +100,7 @@ impl Filesystem for Server {
         _: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _next = self.lingers();
         let wanted = Wanted {
             mode,
             uid,
@@ -111,6 +114,7 @@ impl Filesystem for Server {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        let _next = self.lingers();
         let table = self.files.table();
         let target = table.node(ino.0).map(|node| node.meta.target.clone());
         drop(table);
@@ -127,6 +131,7 @@ impl Filesystem for Server {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _next = self.lingers();
         let made = self.name(name).and_then(|()| {
             let kind = match Mode::from_raw_mode(mode) {
                 Mode::RegularFile => Kind::File,
@@ -166,6 +171,7 @@ impl Filesystem for Server {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        let _next = self.lingers();
         let made = self.name(name).and_then(|()| {
             let meta = Meta::dir(mode & 0o7777, now());
             self.make(Asker::new(req, umask), parent.0, name, meta, new_dir())
@@ -174,6 +180,7 @@ impl Filesystem for Server {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _next = self.lingers();
         let done = self.change(|table| {
             table.unlink(parent.0, name.as_bytes())?;
             self.files.sweep(table);
@@ -183,6 +190,7 @@ impl Filesystem for Server {
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _next = self.lingers();
         let done = self.change(|table| table.rmdir(parent.0, name.as_bytes()));
         answer!(reply, done);
     }
@@ -195,6 +203,7 @@ impl Filesystem for Server {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        let _next = self.lingers();
         let made = self.name(name).and_then(|()| {
             let mut meta = Meta::file(0o777, 0, now());
             meta.kind = Kind::Symlink;
@@ -214,6 +223,7 @@ impl Filesystem for Server {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _next = self.lingers();
         let from = (parent.0, name.as_bytes());
         let to = (newparent.0, newname.as_bytes());
         let known = RenameFlags::RENAME_NOREPLACE | RenameFlags::RENAME_EXCHANGE;
@@ -244,6 +254,7 @@ impl Filesystem for Server {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
+        let _next = self.lingers();
         let linked = |table: &mut Table| {
             table.link(ino.0, newparent.0, newname.as_bytes())?;
             self.entry(table, ino.0)
@@ -253,6 +264,7 @@ impl Filesystem for Server {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _next = self.lingers();
         let opened = self.open_file(req, ino.0, flags, &|file| reply.open_backing(file));
         answer!(reply, opened, (handle, flags, backing) => match backing {
             Some(backing) => reply.opened_passthrough(handle, flags, &backing),
@@ -270,6 +282,7 @@ impl Filesystem for Server {
         _: i32,
         reply: ReplyCreate,
     ) {
+        let _next = self.lingers();
         let asker = Asker::new(req, umask);
         let made = self.create_file(asker, parent.0, name, mode, &|file| {
             reply.open_backing(file)
@@ -293,6 +306,7 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _next = self.lingers();
         let file = self.files.file(&self.files.table(), ino.0);
         let read = file.and_then(|file| {
             let mut bytes = vec![0; size as usize];
@@ -323,6 +337,7 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _next = self.lingers();
         let file = self.files.file(&self.files.table(), ino.0);
         let written = file.and_then(|file| {
             file.write_all_at(data, offset)
@@ -352,6 +367,7 @@ impl Filesystem for Server {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        let _next = self.lingers();
         let mut table = self.files.table();
         let closed = self.files.close(&mut table, ino.0, handle == WRITER);
         drop(table);
@@ -360,6 +376,7 @@ impl Filesystem for Server {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let _next = self.lingers();
         let number = self.next_listing.fetch_add(1, Ordering::Relaxed);
         self.listings().insert(number, Listing { names: None });
         let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
@@ -374,6 +391,7 @@ impl Filesystem for Server {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        let _next = self.lingers();
         let read = self.read_dir(ino.0, handle, offset, &mut |table, ino, next, name| {
             let node = table.node(ino)?;
             let shown = node.group.map_or(ino, |group| group.shown);
@@ -391,6 +409,7 @@ impl Filesystem for Server {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _next = self.lingers();
         let read = self.read_dir(ino.0, handle, offset, &mut |table, ino, next, name| {
             let node = table.node_mut(ino)?;
             let (attr, ttl) = self.attr(node, ino)?;
@@ -413,6 +432,7 @@ impl Filesystem for Server {
         _: OpenFlags,
         reply: ReplyEmpty,
     ) {
+        let _next = self.lingers();
         self.listings().remove(&handle.0);
         reply.ok();
     }
@@ -457,6 +477,7 @@ impl Filesystem for Server {
         _: u32,
         reply: ReplyEmpty,
     ) {
+        let _next = self.lingers();
         let done = self.change(|table| {
             let node = table.node_mut(ino.0)?;
             let there = node.xattr(name.as_bytes()).is_some();
@@ -477,6 +498,7 @@ impl Filesystem for Server {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _next = self.lingers();
         let table = self.files.table();
         let value = table.node(ino.0).and_then(|node| {
             let value = node.xattr(name.as_bytes()).ok_or(Errno::NODATA)?;
@@ -487,6 +509,7 @@ impl Filesystem for Server {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _next = self.lingers();
         let table = self.files.table();
         let names = table.node(ino.0).map(|node| {
             let names = node.meta.xattrs.iter();
@@ -499,6 +522,7 @@ impl Filesystem for Server {
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _next = self.lingers();
         let done = self.change(|table| {
             let node = table.node_mut(ino.0)?;
             let list = matches!(name.as_bytes(), acl::ACCESS | acl::DEFAULT);
@@ -566,6 +590,7 @@ impl Filesystem for Server {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let _next = self.lingers();
         let copied = self.files.upper().and_then(|_| {
             let (from, to) = {
                 let table = self.files.table();
