@@ -4,6 +4,8 @@
 mod base;
 #[path = "common/project.rs"]
 mod project;
+#[path = "common/registry.rs"]
+mod registry;
 #[path = "common/user.rs"]
 mod user;
 
@@ -23,11 +25,14 @@ fn project(dockerfile: &str) -> Project {
 
 /// Builds into a layout of that name, as the user or as root, each with a store of its own.
 fn build(project: &Project, by: Option<Ids>, root: &str, out: &str) -> Output {
-    let mut command = match by {
+    run(program(project, by).arg("build"), project, root, out)
+}
+
+fn program(project: &Project, by: Option<Ids>) -> Command {
+    match by {
         Some(ids) => user::command(&project.path("shutter"), ids, project.dir.path()),
         None => Command::new(project.path("shutter")),
-    };
-    run(command.arg("build"), project, root, out)
+    }
 }
 
 fn run(command: &mut Command, project: &Project, root: &str, out: &str) -> Output {
@@ -231,4 +236,56 @@ fn root_without_the_right_to_mount_keeps_its_ids() {
         .arg("build");
     let output = run(&mut command, &project, "overlay", "out");
     assert!(output.status.success(), "{}", said(&output));
+}
+
+/// Who cannot keep owners shares with root what is right for both, and nothing of what commands made that
+/// saw others.
+#[test]
+fn a_cache_shared_with_root_gives_everybody_the_own_image() {
+    let project = project(
+        "FROM base AS odd\n\
+         ADD odd.tar /\n\
+         FROM odd\n\
+         COPY --chown=12:34 Dockerfile /copied\n\
+         COPY --from=odd --chown=100000:5 /s /from\n\
+         WORKDIR /work\n\
+         RUN stat -c '%n %u:%g' /s/setuid /s/linked /copied > owners\n\
+         RUN touch /s/far /plain; chown 7:8 /plain 2> /dev/null || echo refused > /plain\n\
+         COPY --from=odd /s /same\n\
+         RUN wc -l owners > lines\n",
+    );
+    odd_base(&project);
+    let everybody = [None, Some(Ids::One), Some(Ids::Range)];
+    let plain = everybody.map(|by| {
+        let out = format!("plain-{by:?}");
+        let output = build(&project, by, "overlay", &out);
+        assert!(output.status.success(), "{by:?}: {}", said(&output));
+        layers(&project.path(&out))
+    });
+    // What this is about: one sees other owners, who has a range sees the same.
+    assert_ne!(plain[0], plain[1]);
+    assert_eq!(plain[0], plain[2]);
+    // How many steps are found by those who come after others: all, or those before the first command.
+    for order in [[(0, 0), (1, 4), (2, 8)], [(1, 0), (2, 4), (0, 8)]] {
+        let registry = registry::start();
+        let repo = format!("--cache-repo={}/cache", registry.host);
+        let cached = |round: &str, who: usize, found: usize| {
+            let out = format!("{round}-{who}-{}", order[0].0);
+            let mut command = program(&project, everybody[who]);
+            let command = command.args(["build", "--cache", "--insecure", &repo]);
+            let command = command.env("HOME", project.dir.path());
+            let output = run(command, &project, "overlay", &out);
+            let said = said(&output);
+            assert!(output.status.success(), "{out}: {said}");
+            assert_eq!(layers(&project.path(&out)), plain[who], "{out}: {said}");
+            assert_eq!(said.matches("cached: ").count(), found, "{out}: {said}");
+            assert!(!said.contains("cannot be used"), "{out}: {said}");
+        };
+        for (who, found) in order {
+            cached("first", who, found);
+        }
+        for (who, _) in order {
+            cached("again", who, 8);
+        }
+    }
 }

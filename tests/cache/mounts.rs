@@ -1,5 +1,7 @@
 //! Caches of commands that travel: restored where there are none, saved where they changed.
 
+use super::fake::Fake;
+use super::forward::forward;
 use super::objects::build_with;
 use super::s3::{BUCKET, S3};
 use super::trouble::warnings;
@@ -359,35 +361,26 @@ fn check_many(place: &Place) {
 /// What is written to while it is saved is saved by who writes to it.
 #[test]
 fn a_cache_that_somebody_writes_to_is_left_alone() {
-    use std::sync::atomic::{AtomicBool, Ordering};
     let project = project("for i in $(seq 500); do echo $i > /c/$i; done");
     let registry = registry::start();
-    let repo = format!("{}/cache", registry.host);
-    let args = ["--insecure", "--cache-mounts", "--cache-repo", &repo];
-    build(
-        &project,
-        "store",
-        &["--cache-mounts", "--cache-repo", &repo, "--no-push-cache"],
-    );
-    let caches = std::fs::read_dir(project.path("store/caches")).expect("caches");
-    let cache = caches
-        .map(|e| e.expect("a cache").path())
-        .next()
-        .expect("a cache");
-    let file = cache.join("0/files/1");
-    let ended = AtomicBool::new(false);
-    let made = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut number = 0u64;
-            while !ended.load(Ordering::Relaxed) {
-                number += 1;
-                std::fs::write(&file, number.to_string()).expect("write");
+    let host = registry.host.clone();
+    let store = project.path("store/caches");
+    // Between the two looks at the cache the place is asked what it has of it.
+    let proxy = Fake::start(move |asked| {
+        let caches = std::fs::read_dir(&store).into_iter().flatten();
+        for cache in caches.map(|cache| cache.expect("a cache").path()) {
+            if asked.path().contains("/manifests/mount-") {
+                std::fs::write(cache.join("0/files/1"), "written meanwhile").expect("write");
             }
-        });
-        let made = build(&project, "store", &args);
-        ended.store(true, Ordering::Relaxed);
-        made
+        }
+        forward(&host, asked)
     });
+    let repo = format!("{}/cache", proxy.host);
+    let args = ["--insecure", "--cache-mounts", "--cache-repo", &repo];
+    let none = format!("oci:{}", project.path("none").display());
+    let first = ["--cache-mounts", "--no-push-cache", "--cache-repo", &none];
+    build(&project, "store", &first);
+    let made = build(&project, "store", &args);
     assert_eq!(warnings(&made.said), Vec::<String>::new());
     let said = infos(&made);
     assert!(

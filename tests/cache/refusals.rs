@@ -119,3 +119,32 @@ fn a_repository_that_may_be_written_to_but_not_read() {
     assert_eq!(again.steps.made, Vec::<String>::new());
     assert_eq!(again.digest, plain.digest);
 }
+
+/// What stands under keys may be read, and blobs may not: that is seen when the first one is wanted.
+#[test]
+fn blobs_that_may_not_be_read() {
+    let real = registry::start();
+    let repo = format!("{}/cache", real.host);
+    let project = project();
+    build_as(&project, "store", "", "", &["--cache-repo", &repo]);
+    let text = "FROM base\nRUN --mount=type=cache,target=/c echo one | tee /one > /c/one\nCOPY a /a\n\
+                RUN --mount=type=cache,target=/c cat /one /a > /new\n";
+    project.file("Dockerfile", text);
+    let plain = build(&project, "plain", &[]);
+    for status in [401, 403] {
+        let host = real.host.clone();
+        let is_blob = |asked: &Asked| asked.method == "GET" && asked.path().contains("/blobs/");
+        let proxy = Fake::start(move |asked| match is_blob(asked) {
+            true => reply(status),
+            false => forward(&host, asked),
+        });
+        let repo = format!("{}/cache", proxy.host);
+        let _ = std::fs::remove_dir_all(project.path("empty"));
+        let made = build_as(&project, "empty", "", "", &["--cache-repo", &repo]);
+        assert_eq!(made.digest, plain.digest, "{status}");
+        let said = warnings(&made.said);
+        assert_eq!(said.len(), 1, "{status}: {said:#?}");
+        assert!(said[0].contains("goes on without the cache"), "{said:#?}");
+        assert!(said[0].contains(&status.to_string()), "{said:#?}");
+    }
+}
