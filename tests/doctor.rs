@@ -593,3 +593,35 @@ fn containers_get_the_root_that_their_rights_allow() {
         }
     }
 }
+
+#[test]
+fn a_store_where_no_program_starts_is_named() {
+    let project = Project::new();
+    project.file("Dockerfile", "FROM base\nRUN true\n");
+    let store = project.path("store");
+    std::fs::create_dir(&store).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "noexec", "tmpfs"]);
+    project::succeed(mount.arg(&store));
+    let (code, out, err) = told(&doctor(&store, &["--rootfs=chroot"]).output().unwrap());
+    let mut command = project.command();
+    let built = told(
+        &command
+            .args(["--no-push", "--rootfs=chroot"])
+            .output()
+            .unwrap(),
+    );
+    // Where a mount is put above it that does not matter.
+    let mounted = told(&project.command().arg("--no-push").output().unwrap());
+    project::succeed(Command::new("umount").arg(&store));
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(
+        out.contains("is mounted noexec, so no program starts there"),
+        "{out}"
+    );
+    assert!(
+        built.0 != 0 && built.2.contains("mounted noexec"),
+        "{built:?}"
+    );
+    assert_eq!(mounted.0, 0, "{mounted:?}");
+}

@@ -12,7 +12,9 @@ use super::{Entry, Error, Fuse, Live, Overlay, Rootfs, fuse};
 use crate::fs::{Meta, RelPath, Time};
 use crate::request::{RootOwner, RootfsChoice};
 use crate::sys::Cancel;
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, openat};
+use rustix::fs::{
+    Access, AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, accessat, openat, statvfs,
+};
 use rustix::thread::CapabilitySet;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
@@ -150,6 +152,12 @@ fn own_root(
         }
         RootfsChoice::Chroot | RootfsChoice::InPlace => {
             owners(scratch).map_err(worded)?;
+            if root == RootfsChoice::Chroot && starts_nothing(scratch) {
+                return Err(Refusal::new(
+                    "the store's file system is mounted noexec, so no program starts there",
+                    "a store on a file system without noexec",
+                ));
+            }
             let mut made = Live::chroot(dir, &[], &top, cancel).map_err(worded)?;
             let said = carry_out(&mut made, place, start).map_err(|e| e.worded(root, place))?;
             notes.extend(of_tracking(&made));
@@ -170,6 +178,11 @@ fn own_root(
         }
     }
     Ok(notes)
+}
+
+/// Tells whether the mount that a directory is in lets no program be started.
+fn starts_nothing(dir: &Path) -> bool {
+    statvfs(dir).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
 /// Tries whether the builder could build in its own root directory; what it would do there is tried
