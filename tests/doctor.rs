@@ -625,3 +625,29 @@ fn a_store_where_no_program_starts_is_named() {
     );
     assert_eq!(mounted.0, 0, "{mounted:?}");
 }
+
+#[test]
+fn too_few_threads_are_told_before_anything_is_done() {
+    let project = Project::new();
+    project.file("Dockerfile", "FROM base\nRUN true\n");
+    let mut build = project.command();
+    build.arg("--no-push");
+    let store = project.path("other");
+    for command in [&build, &doctor(&store, &[])] {
+        // Nobody else is this user, whose threads are counted.
+        let limited = [
+            "setpriv",
+            "--reuid=54321",
+            "--clear-groups",
+            "prlimit",
+            "--nproc=12",
+        ];
+        let (code, out, err) = told(&behind(&limited, command));
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(err.contains("threads and processes"), "{err}");
+        assert!(
+            err.contains("--pids-limit") && !err.contains("panicked"),
+            "{err}"
+        );
+    }
+}

@@ -65,6 +65,9 @@ pub(super) fn run(typed: Typed, around: &Surroundings) -> u8 {
         Ok(sandbox) => sandbox,
         Err(error) => return failed(&Report::error("start the sandbox", &error)),
     };
+    if let Err(usage) = super::threads::check() {
+        return failed(&Report::usage(&usage));
+    }
     let cancel = match Cancel::new() {
         Ok(cancel) => cancel,
         Err(error) => return failed(&Report::error("listen for signals", &error)),

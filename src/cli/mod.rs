@@ -13,6 +13,7 @@ mod report;
 mod show;
 mod store;
 mod surroundings;
+mod threads;
 mod timeline;
 mod warm;
 
@@ -28,7 +29,7 @@ use parse::{Command, Usage};
 use report::Report;
 use rustix::thread::CapabilitySet;
 use show::Show;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::ffi::OsString;
 use std::io::Write;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -106,6 +107,10 @@ fn start(typed: Typed, around: &Surroundings) -> u8 {
             return FAILURE;
         }
     };
+    if let Err(usage) = threads::check() {
+        report::print(&Report::usage(&usage), format);
+        return FAILURE;
+    }
     let (cancel, signal) = match Cancel::new().and_then(|cancel| {
         let signal = listen(&cancel)?;
         Ok((cancel, signal))
@@ -240,7 +245,7 @@ fn build_all(
 /// is kept. A second signal ends the process at once.
 fn listen(cancel: &Cancel) -> std::io::Result<Arc<AtomicI32>> {
     let first = Arc::new(AtomicI32::new(0));
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
     let (kept, cancel) = (first.clone(), cancel.clone());
     std::thread::Builder::new()
         .name("signals".into())
