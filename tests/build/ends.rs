@@ -16,7 +16,7 @@ fn signals_end_a_build_promptly_and_leave_nothing() {
         "Dockerfile",
         format!("FROM base\nRUN echo up; (sleep {marker} &); sleep {marker}\n"),
     );
-    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129), ("QUIT", 131)] {
         let mut child = project.spawn(&["--insecure", "--destination", &to]);
         wait_for_line(&mut child, "up");
         let sent = Instant::now();
