@@ -30,13 +30,9 @@ use crate::request::{Request, RootfsChoice};
 use crate::rootfs::probe::{Finding, Refusal, Verdict};
 use crate::sandbox::{Sandbox, Users};
 use crate::store::{Bytes, Space, space};
-use crate::sys::{self, Cancel, Fork};
-use rustix::process::{WaitOptions, waitpid};
+use crate::sys::{self, Cancel};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
-use std::os::unix::net::UnixStream;
-use std::panic::AssertUnwindSafe;
 
 /// Tries the roots; gives the exit code: 1 where none works.
 pub(super) fn run(typed: Typed, around: &Surroundings) -> u8 {
@@ -141,25 +137,9 @@ pub(super) fn can_mount(request: &Request) -> bool {
     tried.is_ok_and(|found| found == [Value::Bool(true)])
 }
 
-/// Has something found out in a process of its own, which changes nothing of this one.
 fn apart(find: impl FnOnce() -> Vec<Value>) -> std::io::Result<Vec<Value>> {
-    let (mut ours, mut theirs) = UnixStream::pair()?;
-    let process = match sys::fork()? {
-        Fork::Child => {
-            drop(ours);
-            let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                theirs.write_all(Value::from(find()).to_string().as_bytes())
-            }));
-            sys::exit_now(i32::from(!matches!(told, Ok(Ok(())))))
-        }
-        Fork::Parent(process) => process,
-    };
-    drop(theirs);
-    let mut text = Vec::new();
-    let read = ours.read_to_end(&mut text);
-    rustix::io::retry_on_intr(|| waitpid(Some(process), WaitOptions::empty()))?;
-    read?;
-    Ok(serde_json::from_slice(&text)?)
+    let told = sys::apart(|| Value::from(find()).to_string().into_bytes())?;
+    Ok(serde_json::from_slice(&told)?)
 }
 
 /// Tries the roots without mounts as who this is; gives them as objects.

@@ -1,5 +1,5 @@
 use super::body::{Body, BodyReader, Upload};
-use super::error::{Error, Failure, explain};
+use super::error::{Error, Failure, chain, explain};
 use super::proxy::Proxies;
 use super::retry::{Again, Attempts, Retry, Temporary};
 use super::tls::{self, Authorities, SystemRoots, Tls};
@@ -306,22 +306,6 @@ impl Client {
             }
         })
     }
-}
-
-/// Gives an error with its causes, as one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut at = error.source();
-    while let Some(cause) = at {
-        let text = cause.to_string();
-        // Some wrap what they also say.
-        if !out.ends_with(&text) {
-            out.push_str(": ");
-            out.push_str(&text);
-        }
-        at = cause.source();
-    }
-    out
 }
 
 /// Tells whether what is meant for one URL's host may go to the other's: same host and port, or

@@ -197,3 +197,19 @@ fn of_tls(error: &rustls::Error) -> Failure {
         _ => Failure::Tls,
     }
 }
+
+/// Gives an error with its causes, as one sentence.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut at = error.source();
+    while let Some(cause) = at {
+        let text = cause.to_string();
+        // Some wrap what they also say.
+        if !out.ends_with(&text) {
+            out.push_str(": ");
+            out.push_str(&text);
+        }
+        at = cause.source();
+    }
+    out
+}

@@ -19,7 +19,7 @@ mod tls;
 pub use body::{BodyReader, Upload};
 pub use carry::{Answered, Carried, Incoming};
 pub use client::{Client, Exchange, Notice, Request, Response, Settings, trusts};
-pub use error::{Error, Failure};
+pub use error::{Error, Failure, chain};
 pub use redact::redacted;
 pub use reqwest::header;
 pub use reqwest::{Method, StatusCode};

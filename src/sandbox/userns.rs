@@ -66,26 +66,11 @@ pub(super) fn enter() -> Result<Option<OneId>, String> {
 
 /// Tries all of it in a process of its own, since who has entered a user namespace cannot go back.
 fn rehearse() -> Result<(), String> {
-    let failed = |error: io::Error| error.to_string();
-    let (mut ours, mut theirs) = UnixStream::pair().map_err(failed)?;
-    let process = match sys::fork().map_err(failed)? {
-        Fork::Child => {
-            drop(ours);
-            if let Err(why) = try_to_mount() {
-                let _ = theirs.write_all(why.as_bytes());
-            }
-            sys::exit_now(0)
-        }
-        Fork::Parent(process) => process,
-    };
-    drop(theirs);
-    let mut why = String::new();
-    let heard = ours.read_to_string(&mut why);
-    wait_for(process);
-    heard.map_err(failed)?;
-    match why.as_str() {
-        "" => Ok(()),
-        _ => Err(why),
+    let tried = sys::apart(|| try_to_mount().err().unwrap_or_default().into_bytes());
+    match tried {
+        Ok(why) if why.is_empty() => Ok(()),
+        Ok(why) => Err(String::from_utf8_lossy(&why).into_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -23,7 +23,7 @@ pub use memory::give_back_memory;
 pub use mount::{map_owners, set_mount_attributes};
 pub use network::loopback_up;
 pub use process::{
-    Fork, Namespaced, NetworkNamespace, clone_into_namespaces, close_on_exec_from, execute,
+    Fork, Namespaced, NetworkNamespace, apart, clone_into_namespaces, close_on_exec_from, execute,
     exit_now, fork, ignore_signals, own_user_namespace, private_mount_namespace, reset_signals,
     runs_arm32,
 };

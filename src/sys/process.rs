@@ -4,10 +4,12 @@
 //! (the allocator's, say) that nobody would ever free in the child. Every function here that makes
 //! a process checks that first, so none of them has to be `unsafe`.
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
 use std::ffi::{CStr, CString};
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Which side of a fork this is.
 #[derive(Debug)]
@@ -98,7 +100,7 @@ pub fn clone_into_namespaces(network: NetworkNamespace) -> Result<Namespaced> {
         Ok(descriptor) => Ok(Namespaced::Parent(pid, descriptor)),
         Err(errno) => {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
-            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            let _ = waitpid(Some(pid), WaitOptions::empty());
             Err(errno.into())
         }
     }
@@ -128,6 +130,30 @@ pub fn own_user_namespace() -> Result<()> {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any number and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// Has something found out in a process of its own, so that nothing of this one is changed by it, and gives
+/// what it says. This process must have one thread.
+pub fn apart(find: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>> {
+    let (mut ours, mut theirs) = UnixStream::pair()?;
+    let process = match fork()? {
+        Fork::Child => {
+            drop(ours);
+            // A panic must not unwind into what is a copy here.
+            let told = catch_unwind(AssertUnwindSafe(|| theirs.write_all(&find())));
+            exit_now(i32::from(!matches!(told, Ok(Ok(())))))
+        }
+        Fork::Parent(process) => process,
+    };
+    drop(theirs);
+    let mut told = Vec::new();
+    let read = ours.read_to_end(&mut told);
+    let ended = rustix::io::retry_on_intr(|| waitpid(Some(process), WaitOptions::empty()))?;
+    read?;
+    match ended.and_then(|(_, status)| status.exit_status()) {
+        Some(0) => Ok(told),
+        _ => Err(Error::other("a process that was to find it out failed")),
+    }
 }
 
 /// Replaces the program; comes back only with the reason why not.

@@ -147,7 +147,7 @@ impl Held {
         if let Some(caching) = shared.caching
             && !shared.cancel.is_set()
         {
-            let why = super::places::chain(&*source);
+            let why = crate::net::chain(&*source);
             caching.break_off(&shared.store, &self.hit, &why);
         }
         let action = format!("take layer {} from the cache", self.layer.blob.digest);

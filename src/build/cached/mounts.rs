@@ -6,6 +6,7 @@ use super::places::Caching;
 use super::seen::Seen;
 use crate::cache::mount::{self, Saved};
 use crate::cache::{self, Access, Key};
+use crate::net::chain;
 use crate::oci::Descriptor;
 use crate::progress::{Level, Owner, StepId, Work};
 use crate::store::{Bytes, CacheSharing, Store};
@@ -90,7 +91,7 @@ impl Caching {
                     span.fail();
                     // Of a place that is done without it has been said why.
                     if place.is_open(Access::Read) {
-                        let why = said(&error);
+                        let why = chain(&error);
                         let text = format!(
                             "the cache {target} could not be restored from {name} and begins without: {why}"
                         );
@@ -110,7 +111,7 @@ impl Caching {
             && !self.cancel.is_set()
         {
             let Used { target, .. } = used;
-            let text = format!("the cache {target} is not saved: {}", said(&*error));
+            let text = format!("the cache {target} is not saved: {}", chain(&*error));
             self.sink.message(Level::Warn, text);
         }
     }
@@ -237,15 +238,4 @@ impl Caching {
 fn make_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().mode(0o700).create(path)
-}
-
-/// Gives an error with its causes in one line.
-fn said(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
 }

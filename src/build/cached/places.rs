@@ -6,6 +6,7 @@ use crate::cache::{
     self, Access, EMPTY, Entry, Key, Kind, Known, Near, Switch, Table, Tables, look_up,
 };
 use crate::fs::Toc;
+use crate::net::chain;
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::{Level, Sink};
 use crate::request::Caching as Wanted;
@@ -567,21 +568,6 @@ fn tell_off(sink: &Sink, name: &str, doing: &str, error: &dyn std::error::Error)
     let why = chain(error);
     let text = format!("the build goes on without the cache {name}: {doing}: {why}");
     sink.message(Level::Warn, text);
-}
-
-/// Gives an error with its causes, as one sentence.
-pub(in crate::build) fn chain(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut source = error.source();
-    while let Some(below) = source {
-        let text = below.to_string();
-        // Some wrap what they also say.
-        if !out.ends_with(&text) {
-            out = format!("{out}: {text}");
-        }
-        source = below.source();
-    }
-    out
 }
 
 /// Fetches a blob into the store.

@@ -132,20 +132,12 @@ fn base() -> Tree {
 
 fn op(sources: &[&str], dest: &str) -> CopyOp {
     CopyOp {
-        from: plan::From::Context,
         sources: sources
             .iter()
             .map(|s| CopySource::Path((*s).to_owned()))
             .collect(),
-        inline: Vec::new(),
         dest: dest.into(),
-        chown: None,
-        chmod: None,
-        unpack: Unpack::Never,
-        link: false,
-        parents: false,
-        exclude: Vec::new(),
-        instruction: "COPY",
+        ..CopyOp::nothing(plan::From::Context)
     }
 }
 
