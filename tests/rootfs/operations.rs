@@ -67,6 +67,9 @@ pub enum Op {
     Map(Bytes, Bytes),
     /// Appends while somebody else has it open and mapped for reading, who reads on.
     AppendWhileRead(Bytes, Bytes),
+    /// Gives a file that somebody has open and reads another name, by which somebody else reads it
+    /// when it is appended to; the second name is removed again, or the first.
+    LinkWhileRead(Bytes, Bytes, bool),
     /// Makes a hole of so many bytes at a place.
     Punch(Bytes, u64, u64),
     /// Copies the content of one file to the end of another, in the kernel.
@@ -174,6 +177,7 @@ impl Op {
                     .open(&path)?
                     .write_all(&first[..got])
             }
+            Op::LinkWhileRead(path, name, keeps) => link_while_read(&at(path), &at(name), *keeps),
             Op::Punch(path, at_byte, len) => {
                 use rustix::fs::{FallocateFlags, fallocate};
                 let file = std::fs::File::options()
@@ -258,6 +262,30 @@ impl Op {
 }
 
 /// Refuses a path that ends in a symbolic link or a special file: a write would go elsewhere or hang.
+fn link_while_read(path: &Path, name: &Path, keeps: bool) -> io::Result<()> {
+    use std::io::Read;
+    let append = |to: &Path, what: &[u8]| {
+        let mut options = std::fs::File::options();
+        options.append(true).open(to)?.write_all(what)
+    };
+    let one = |file: &mut std::fs::File| file.read_exact(&mut [0]);
+    let mut first = std::fs::File::open(path)?;
+    one(&mut first)?;
+    std::fs::hard_link(path, name)?;
+    let mut second = std::fs::File::open(name)?;
+    one(&mut second)?;
+    append(name, b"by the second name")?;
+    append(path, b"by the first")?;
+    let read = std::fs::read(path)?;
+    assert_eq!(read, std::fs::read(name)?, "two names, one file");
+    assert!(read.ends_with(b"by the second nameby the first"));
+    let mut rest = Vec::new();
+    second.read_to_end(&mut rest)?;
+    assert!(rest.ends_with(b"by the second nameby the first"));
+    std::fs::remove_file(if keeps { name } else { path })?;
+    one(&mut first)
+}
+
 fn nofollow(path: &Path) -> io::Result<PathBuf> {
     match path.symlink_metadata() {
         Ok(meta) if !meta.is_file() => Err(Errno::LOOP.into()),

@@ -417,6 +417,25 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
             ],
         ),
         (
+            "linked_while_read",
+            vec![
+                vec![
+                    Sparse(b("s"), 1 << 20),
+                    Sparse(b("dir/t"), 1 << 20),
+                    Sparse(b("u"), 1 << 20),
+                ],
+                vec![
+                    LinkWhileRead(b("s"), b("dir/s"), true),
+                    LinkWhileRead(b("dir/t"), b("t"), false),
+                    // It keeps the name that is not the last it was given.
+                    Link(b("u"), b("dir/u")),
+                    Unlink(b("dir/u")),
+                    AppendWhileRead(b("u"), b("more")),
+                ],
+                vec![Append(b("s"), b("x")), AppendWhileRead(b("t"), b("y"))],
+            ],
+        ),
+        (
             "holes",
             vec![
                 vec![Sparse(b("s"), 1 << 20), Punch(b("s"), 0, 4096)],

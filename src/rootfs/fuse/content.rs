@@ -228,6 +228,28 @@ impl Files {
         done
     }
 
+    /// Makes a file ready for one more name. What the kernel reads of a layer for somebody cannot be
+    /// given other content under several names at once, so it is copied up now: the caller is told
+    /// to look it up again (`ESTALE`). Overlay copies up whatever is linked.
+    pub fn unbind(&self, ino: Ino) -> Result<(), Errno> {
+        let idle = {
+            let mut table = self.table();
+            let node = table.node_mut(ino)?;
+            let below = matches!(node.content(), Some(Content::Below { .. }));
+            match &node.open {
+                Some(open) if below && open.backing.is_some() => match open.handles {
+                    0 => node.open.take(),
+                    _ => None,
+                },
+                _ => return Ok(()),
+            }
+        };
+        match idle {
+            Some(_) => Ok(()),
+            None => self.own(ino, u64::MAX).map(drop),
+        }
+    }
+
     /// Takes length, blocks and time from the file behind a node that may have been written to.
     pub fn refresh(&self, node: &mut Node) {
         let Some(Content::Own(number)) = node.content() else {

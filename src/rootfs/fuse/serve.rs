@@ -180,7 +180,10 @@ impl Server {
         // A node of which somebody has handles of the one sort gets no handle of the other.
         let first = open.is_none_or(|open| open.handles == 0);
         let small = !writes && node.meta.size <= SMALL;
-        let direct = first && self.passthrough.is_some() && !small;
+        let own = matches!(node.content(), Some(Content::Own(_)));
+        // What has several names must be able to get other content under all of them.
+        let bound = own || node.names <= 1;
+        let direct = first && self.passthrough.is_some() && !small && bound;
         let mut file = match (file, &known) {
             (Some(file), _) => Some(file),
             (None, Some(_)) if !writes => None,
@@ -193,7 +196,6 @@ impl Server {
             (None, Some(file)) if direct => back(file).ok().map(Arc::new),
             _ => None,
         };
-        let own = matches!(table.node(ino)?.content(), Some(Content::Own(_)));
         if backing.is_some() && !writes && !own {
             // The kernel has it.
             file = None;

@@ -422,20 +422,38 @@ impl Table {
     /// Puts another node, which is like it, in a node's place: who has the old one open keeps it.
     pub fn replace(&mut self, ino: Ino, content: Content) -> Result<(), Errno> {
         let old = self.node(ino)?;
-        let parent = old.parent;
+        // Opened while it had one name, and given another only after it was copied up.
         if old.names != 1 {
             return Err(Errno::BUSY);
         }
+        let parent = self.parent_of(ino).ok_or(Errno::BUSY)?;
+        let old = self.node(ino)?;
         let mut node = Node::new(old.meta.clone(), Body::File(content), parent);
         (node.atime, node.ctime) = (old.atime, old.ctime);
         node.touched = true;
         let new = self.add(node);
-        let dir = self.dir_mut(parent)?;
-        let name = dir.names.values_mut().find(|name| name.ino == Some(ino));
-        name.ok_or(Errno::BUSY)?.ino = Some(new);
+        let names = &mut self.dir_mut(parent)?.names;
+        if let Some(name) = names.values_mut().find(|name| name.ino == Some(ino)) {
+            name.ino = Some(new);
+        }
         self.stir(parent);
         self.node_mut(ino)?.names = 0;
         Ok(())
+    }
+
+    /// Finds the directory in which a file with one name has it: not always the one it was last
+    /// given a name in, for that name may be the one that is gone.
+    fn parent_of(&self, ino: Ino) -> Option<Ino> {
+        let has = |dir: &Dir| dir.names.values().any(|name| name.ino == Some(ino));
+        let last = self.node(ino).ok()?.parent;
+        if self.dir(last).is_ok_and(has) {
+            return Some(last);
+        }
+        let at = self.nodes.iter().position(|slot| match slot {
+            Slot::Node(node) => node.dir().is_some_and(has),
+            _ => false,
+        })?;
+        Ino::try_from(at).ok()
     }
 }
 

@@ -29,8 +29,24 @@ const DEVICE: &str = "docker run --device /dev/fuse; in a pod a device plugin th
                       securityContext.privileged: true";
 
 /// Words what came of trying to mount. `tried` is what was tried, with what the kernel said besides;
-/// `store` is where the scratch directory lies.
+/// `store` is where the scratch directory lies. The remedy names what is known to be in the way behind
+/// that, too.
 pub(super) fn mount(
+    root: RootfsChoice,
+    tried: &str,
+    error: &io::Error,
+    rights: &Rights,
+    store: &Path,
+) -> Refusal {
+    let refusal = refused(root, tried, error, rights, store);
+    let volume = volume(store);
+    match root == RootfsChoice::Overlay && rights.below == "overlay" && refusal.remedy != volume {
+        true => Refusal::new(refusal.why, format!("{}; and {volume}", refusal.remedy)),
+        false => refusal,
+    }
+}
+
+fn refused(
     root: RootfsChoice,
     tried: &str,
     error: &io::Error,
@@ -57,8 +73,17 @@ pub(super) fn mount(
         ),
         (Some(Errno::PERM | Errno::NOSYS), _) if rights.filter == Filter::On => Refusal::new(
             format!("the seccomp filter refuses to {tried}"),
-            "in a pod securityContext.seccompProfile of type Unconfined; docker run --security-opt \
-             seccomp=unconfined",
+            match rights.label {
+                // It has its say after the filter.
+                Label::AppArmor(_) => {
+                    "in a pod securityContext.seccompProfile and appArmorProfile of type Unconfined; \
+                     docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+                }
+                _ => {
+                    "in a pod securityContext.seccompProfile of type Unconfined; docker run \
+                     --security-opt seccomp=unconfined"
+                }
+            },
         ),
         (Some(Errno::PERM), _) if rights.is_nested => Refusal::new(
             format!("the kernel refuses to {tried} in a user namespace"),

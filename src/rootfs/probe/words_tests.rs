@@ -104,7 +104,7 @@ fn refused_mounts_are_told_apart() {
             Errno::ACCESS,
             with_mount(),
             "AppArmor's profile docker-default refuses to mount",
-            "appArmorProfile of type Unconfined",
+            "apparmor=unconfined; and give the store a volume: in a pod an emptyDir mounted at /kaniko/store",
         ),
         (
             Overlay,
@@ -123,7 +123,18 @@ fn refused_mounts_are_told_apart() {
             Errno::PERM,
             with_mount(),
             "the seccomp filter refuses to mount",
-            "seccompProfile of type Unconfined",
+            "seccompProfile and appArmorProfile of type Unconfined",
+        ),
+        (
+            Overlay,
+            "mount",
+            Errno::PERM,
+            Rights {
+                label: Label::Free,
+                ..with_mount()
+            },
+            "the seccomp filter refuses to mount",
+            "seccompProfile of type Unconfined; docker run --security-opt seccomp=unconfined; and give",
         ),
         (
             Overlay,

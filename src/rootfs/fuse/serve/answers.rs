@@ -259,7 +259,8 @@ impl Filesystem for Server {
             table.link(ino.0, newparent.0, newname.as_bytes())?;
             self.entry(table, ino.0)
         };
-        let made = self.name(newname).and_then(|()| self.change(linked));
+        let ready = self.name(newname).and_then(|()| self.files.unbind(ino.0));
+        let made = ready.and_then(|()| self.change(linked));
         answer!(reply, made, entry => send_entry(reply, &entry));
     }
 
