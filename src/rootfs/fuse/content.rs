@@ -2,6 +2,7 @@
 
 use super::node::{Content, Ino, Node, Writer};
 use super::table::{Base, Table};
+use super::turns::leave;
 use crate::fs::{Holes, RelPath, Source, Time, modified};
 use fuser::BackingId;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
@@ -14,6 +15,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How much is copied before a waiting thread gets its turn at the disk.
 const PIECE: u64 = 8 << 20;
+
+/// What is copied in no time.
+pub(super) const SHORT: u64 = 64 << 10;
 
 /// A directory of files by number: what one step or changeset has written.
 pub(super) struct Upper {
@@ -187,6 +191,7 @@ impl Files {
             match node.content().ok_or(Errno::INVAL)? {
                 Content::Own(number) => return Ok(number),
                 Content::Below { .. } if node.copying => {
+                    leave();
                     table = self
                         .copied
                         .wait(table)
@@ -200,6 +205,9 @@ impl Files {
         let size = node.meta.size.min(most);
         let mtime = node.meta.mtime;
         drop(table);
+        if size > SHORT {
+            leave();
+        }
         let made = upper.copy(&source, size).and_then(|(number, file)| {
             rustix::fs::futimens(&file, &modified(mtime))?;
             Ok((number, file))

@@ -4,11 +4,11 @@
 mod acl;
 mod changes;
 mod content;
-mod linger;
 mod mount;
 mod node;
 mod serve;
 mod table;
+mod turns;
 
 use super::dirs::{Scratch, at, detach, make_dir, open_dir, remove};
 use super::{Entry, Error, Lower, Rootfs};

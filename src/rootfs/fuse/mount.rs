@@ -1,8 +1,8 @@
 //! Mounting: a descriptor of the kernel's device, a mount that nobody sees, and the threads that
 //! answer.
 
-use super::linger::Linger;
 use super::serve::Server;
+use super::turns::Turns;
 use crate::rootfs::Error;
 use crate::rootfs::dirs::{at, detach, open_dir};
 use fuser::{Config, Session, SessionACL};
@@ -16,9 +16,9 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-/// How many threads answer one mount. More of them made every load slower on two processors, since
-/// a thread that is awake takes the next question without being woken.
-const THREADS: usize = 2;
+/// How many threads answer one mount: one takes the questions, the others are for when an answer takes
+/// long.
+const THREADS: usize = 4;
 
 /// What the kernel's table of mounts says is mounted, of a root on FUSE.
 pub const FUSE_SOURCE: &str = "shutter";
@@ -44,8 +44,8 @@ pub(super) fn serve(mut server: Server, access: Access, spare: &Path) -> Result<
         }
         other => Some(other.map_err(|error| refused("mount", error))?),
     };
-    // Without it threads are woken for each question.
-    server.linger = device.try_clone().ok().and_then(Linger::new);
+    // Without them threads are woken for each question.
+    server.turns = device.try_clone().ok().and_then(Turns::new);
     let mut config = Config::default();
     config.n_threads = Some(threads());
     config.clone_fd = true;

@@ -3,10 +3,10 @@
 mod answers;
 
 use super::acl;
-use super::content::{Files, Truth, errno};
-use super::linger::{Linger, Lingers};
+use super::content::{Files, SHORT, Truth, errno};
 use super::node::{Body, Content, Ino, Node, Writer, now};
 use super::table::{Table, new_dir};
+use super::turns::{Next, Turns, leave};
 use crate::fs::{Ids, Kind, Meta, Time, modified};
 use fuser::{
     BackingId, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
@@ -15,7 +15,7 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{FallocateFlags, FileType as Mode};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -45,8 +45,8 @@ pub(super) struct Server {
     /// How deep file systems may be stacked below, where the kernel is to read and write the
     /// contents itself.
     pub passthrough: Option<u32>,
-    /// Where the next question comes, for who waits for it awake.
-    pub linger: Option<Linger>,
+    /// The turns of the threads that answer, where there are several processors.
+    pub turns: Option<Arc<Turns>>,
     listings: Mutex<HashMap<u64, Listing>>,
     next_listing: AtomicU64,
 }
@@ -68,15 +68,16 @@ impl Server {
         Server {
             files,
             passthrough,
-            linger: None,
+            turns: None,
             listings: Mutex::default(),
             next_listing: AtomicU64::new(1),
         }
     }
 
-    /// Has the thread stay awake for the next question once this is dropped, after all that the answer held.
-    fn lingers(&self) -> Option<Lingers<'_>> {
-        self.linger.as_ref().map(Lingers)
+    /// Has the thread wait for its turn to take a question once this is dropped, after all that the answer
+    /// held.
+    fn next(&self) -> Option<Next<'_>> {
+        self.turns.as_ref().map(Next)
     }
 
     fn listings(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Listing>> {

@@ -46,7 +46,7 @@ impl Filesystem for Server {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _next = self.lingers();
+        let _next = self.next();
         let found = self.name(name).and_then(|()| {
             let mut table = self.files.table();
             match table.lookup(parent.0, name.as_bytes())? {
@@ -73,7 +73,7 @@ impl Filesystem for Server {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let _next = self.lingers();
+        let _next = self.next();
         let mut table = self.files.table();
         let got = table
             .node_mut(ino.0)
@@ -100,7 +100,7 @@ impl Filesystem for Server {
         _: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let wanted = Wanted {
             mode,
             uid,
@@ -114,7 +114,7 @@ impl Filesystem for Server {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        let _next = self.lingers();
+        let _next = self.next();
         let table = self.files.table();
         let target = table.node(ino.0).map(|node| node.meta.target.clone());
         drop(table);
@@ -131,7 +131,7 @@ impl Filesystem for Server {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let made = self.name(name).and_then(|()| {
             let kind = match Mode::from_raw_mode(mode) {
                 Mode::RegularFile => Kind::File,
@@ -171,7 +171,7 @@ impl Filesystem for Server {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let made = self.name(name).and_then(|()| {
             let meta = Meta::dir(mode & 0o7777, now());
             self.make(Asker::new(req, umask), parent.0, name, meta, new_dir())
@@ -180,7 +180,7 @@ impl Filesystem for Server {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _next = self.lingers();
+        let _next = self.next();
         let done = self.change(|table| {
             table.unlink(parent.0, name.as_bytes())?;
             self.files.sweep(table);
@@ -190,7 +190,7 @@ impl Filesystem for Server {
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _next = self.lingers();
+        let _next = self.next();
         let done = self.change(|table| table.rmdir(parent.0, name.as_bytes()));
         answer!(reply, done);
     }
@@ -203,7 +203,7 @@ impl Filesystem for Server {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let made = self.name(name).and_then(|()| {
             let mut meta = Meta::file(0o777, 0, now());
             meta.kind = Kind::Symlink;
@@ -223,7 +223,7 @@ impl Filesystem for Server {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let from = (parent.0, name.as_bytes());
         let to = (newparent.0, newname.as_bytes());
         let known = RenameFlags::RENAME_NOREPLACE | RenameFlags::RENAME_EXCHANGE;
@@ -254,7 +254,7 @@ impl Filesystem for Server {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let linked = |table: &mut Table| {
             table.link(ino.0, newparent.0, newname.as_bytes())?;
             self.entry(table, ino.0)
@@ -265,7 +265,7 @@ impl Filesystem for Server {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _next = self.lingers();
+        let _next = self.next();
         let opened = self.open_file(req, ino.0, flags, &|file| reply.open_backing(file));
         answer!(reply, opened, (handle, flags, backing) => match backing {
             Some(backing) => reply.opened_passthrough(handle, flags, &backing),
@@ -283,7 +283,7 @@ impl Filesystem for Server {
         _: i32,
         reply: ReplyCreate,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let asker = Asker::new(req, umask);
         let made = self.create_file(asker, parent.0, name, mode, &|file| {
             reply.open_backing(file)
@@ -307,11 +307,14 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let file = self.files.file(&self.files.table(), ino.0);
         let read = file.and_then(|file| {
             let mut bytes = vec![0; size as usize];
-            let mut filled = 0;
+            let mut filled = at_once(&file, &mut bytes, offset);
+            if filled == 0 {
+                leave();
+            }
             while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
                 match file.read_at(rest, offset + filled as u64) {
                     Ok(0) => break,
@@ -338,8 +341,11 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let file = self.files.file(&self.files.table(), ino.0);
+        if data.len() as u64 > SHORT {
+            leave();
+        }
         let written = file.and_then(|file| {
             file.write_all_at(data, offset)
                 .map_err(|error| errno(&error))?;
@@ -368,7 +374,7 @@ impl Filesystem for Server {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let mut table = self.files.table();
         let closed = self.files.close(&mut table, ino.0, handle == WRITER);
         drop(table);
@@ -377,7 +383,7 @@ impl Filesystem for Server {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let _next = self.lingers();
+        let _next = self.next();
         let number = self.next_listing.fetch_add(1, Ordering::Relaxed);
         self.listings().insert(number, Listing { names: None });
         let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
@@ -392,7 +398,7 @@ impl Filesystem for Server {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let read = self.read_dir(ino.0, handle, offset, &mut |table, ino, next, name| {
             let node = table.node(ino)?;
             let shown = node.group.map_or(ino, |group| group.shown);
@@ -410,7 +416,7 @@ impl Filesystem for Server {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let read = self.read_dir(ino.0, handle, offset, &mut |table, ino, next, name| {
             let node = table.node_mut(ino)?;
             let (attr, ttl) = self.attr(node, ino)?;
@@ -433,7 +439,7 @@ impl Filesystem for Server {
         _: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         self.listings().remove(&handle.0);
         reply.ok();
     }
@@ -478,7 +484,7 @@ impl Filesystem for Server {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
         let done = self.change(|table| {
             let node = table.node_mut(ino.0)?;
             let there = node.xattr(name.as_bytes()).is_some();
@@ -499,7 +505,7 @@ impl Filesystem for Server {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let _next = self.lingers();
+        let _next = self.next();
         let table = self.files.table();
         let value = table.node(ino.0).and_then(|node| {
             let value = node.xattr(name.as_bytes()).ok_or(Errno::NODATA)?;
@@ -510,7 +516,7 @@ impl Filesystem for Server {
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let _next = self.lingers();
+        let _next = self.next();
         let table = self.files.table();
         let names = table.node(ino.0).map(|node| {
             let names = node.meta.xattrs.iter();
@@ -523,7 +529,7 @@ impl Filesystem for Server {
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _next = self.lingers();
+        let _next = self.next();
         let done = self.change(|table| {
             let node = table.node_mut(ino.0)?;
             let list = matches!(name.as_bytes(), acl::ACCESS | acl::DEFAULT);
@@ -591,7 +597,8 @@ impl Filesystem for Server {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _next = self.lingers();
+        let _next = self.next();
+        leave();
         let copied = self.files.upper().and_then(|_| {
             let (from, to) = {
                 let table = self.files.table();
@@ -615,6 +622,13 @@ impl Filesystem for Server {
         });
         answer!(reply, copied, done => reply.written(u32::try_from(done).unwrap_or(u32::MAX)));
     }
+}
+
+/// Reads what is in memory already; gives how much.
+fn at_once(file: &File, bytes: &mut [u8], offset: u64) -> usize {
+    let bytes = &mut [io::IoSliceMut::new(bytes)];
+    // Not every file system knows how.
+    preadv2(file, bytes, offset, ReadWriteFlags::NOWAIT).unwrap_or(0)
 }
 
 fn send_entry(reply: ReplyEntry, (attr, ttl): &(FileAttr, Duration)) {

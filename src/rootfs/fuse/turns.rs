@@ -1,0 +1,129 @@
+//! Which thread waits for the next question. A command asks many in a row, and to wake a thread on an
+//! idle processor costs more than most answers, in a virtual machine several times as much. So one thread
+//! waits, and stays awake for a while; the others sleep where the kernel does not wake them for a
+//! question that the one will have taken. It gives its turn away before it does what may take long.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a thread stays awake for the next question.
+const LONGEST: Duration = Duration::from_micros(50);
+
+/// How long others may run in between, before the processor is left to them.
+const OTHERS: Duration = Duration::from_micros(20);
+
+/// The turns of the threads of one mount.
+pub(super) struct Turns {
+    /// The device that questions come from.
+    device: OwnedFd,
+    state: Mutex<State>,
+    left: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether it is some thread's turn.
+    taken: bool,
+    /// How many threads wait for theirs.
+    waiting: usize,
+}
+
+impl Turns {
+    /// Takes a descriptor of the device; none where there is but one processor, which whoever asks next
+    /// wants for himself.
+    pub(super) fn new(device: OwnedFd) -> Option<Arc<Turns>> {
+        let several = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+        several.then(|| {
+            Arc::new(Turns {
+                device,
+                state: Mutex::default(),
+                left: Condvar::new(),
+            })
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it is this thread's turn.
+    fn take(self: &Arc<Turns>) {
+        MINE.with_borrow_mut(|mine| {
+            if mine.0.is_some() {
+                return;
+            }
+            let mut state = self.state();
+            state.waiting += 1;
+            while state.taken {
+                let waited = self.left.wait(state);
+                state = waited.unwrap_or_else(PoisonError::into_inner);
+            }
+            state.waiting -= 1;
+            state.taken = true;
+            mine.0 = Some(Arc::clone(self));
+        });
+    }
+
+    /// Waits until there is a question, somebody else wants the processor, or it has been long enough.
+    fn stay_awake(&self) {
+        let at_once = Timespec::default();
+        let begun = Instant::now();
+        let mut last = Duration::ZERO;
+        loop {
+            let mut device = [PollFd::new(&self.device, PollFlags::IN)];
+            if !matches!(poll(&mut device, Some(&at_once)), Ok(0)) {
+                return;
+            }
+            // Whoever was answered may run here, which is what he needs no waking for.
+            std::thread::yield_now();
+            let now = begun.elapsed();
+            if now > LONGEST || now - last > OTHERS {
+                return;
+            }
+            last = now;
+        }
+    }
+}
+
+thread_local! {
+    static MINE: RefCell<Turn> = const { RefCell::new(Turn(None)) };
+}
+
+/// A thread's turn, while it has it; given away at the latest when the thread ends, as all do when their
+/// mount does.
+struct Turn(Option<Arc<Turns>>);
+
+impl Turn {
+    fn leave(&mut self) {
+        let Some(turns) = self.0.take() else { return };
+        let mut state = turns.state();
+        state.taken = false;
+        if state.waiting > 0 {
+            turns.left.notify_one();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Gives this thread's turn, if it has it, to another: what it does next may take long.
+pub(super) fn leave() {
+    MINE.with_borrow_mut(Turn::leave);
+}
+
+/// Has this thread wait for its turn and then for the next question when it is dropped.
+pub(super) struct Next<'a>(pub(super) &'a Arc<Turns>);
+
+impl Drop for Next<'_> {
+    fn drop(&mut self) {
+        self.0.take();
+        self.0.stay_awake();
+    }
+}
