@@ -164,6 +164,27 @@ fn a_refusal_names_what_is_in_the_way_and_what_helps() {
     assert!(err.contains("hint: --cache-dir"), "{err}");
 }
 
+#[test]
+fn a_place_that_cannot_become_a_store_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let cases = [
+        ("file", "it is not a directory"),
+        ("file/below", "it is not a directory"),
+        ("", "there is `file`"),
+    ];
+    for (place, why) in cases {
+        let store = dir.path().join(place);
+        let (code, out, err) = told(&doctor(&store, &[]).output().unwrap());
+        assert_eq!((code, out.as_str()), (1, ""), "{place} {err}");
+        let named = format!("use {} as the store: ", store.display());
+        assert!(err.contains(&named) && err.contains(why), "{place} {err}");
+        assert!(err.contains("hint: --cache-dir"), "{place} {err}");
+    }
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
 /// A base that nobody could pull.
 const UNREACHABLE: &str = "FROM registry.invalid/nothing\nRUN true\n";
 

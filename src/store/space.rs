@@ -99,8 +99,9 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Makes it where the store is or would be made.
+    /// Makes it where the store is or would be made; refused where something else is there.
     pub fn new(store: &Path) -> Result<Trial, Error> {
+        super::is_there(store)?;
         let there = existing(store);
         let there = there.canonicalize().unwrap_or(there);
         let (dir, lock) = locked_dir_named(&there, TRIAL, now())
