@@ -9,6 +9,8 @@ mod operations;
 mod scripts;
 #[path = "rootfs/stage.rs"]
 mod stage;
+#[path = "rootfs/together.rs"]
+mod together;
 #[path = "common/user.rs"]
 mod user;
 
@@ -47,7 +49,8 @@ fn main() -> ExitCode {
                 continue;
             }
             // The kernel numbers the two names differently where it copied the file up whole.
-            if sort == Sort::Overlay && by_user && name == "link_of_metacopy" {
+            let linked = ["link_of_metacopy", "linked_by_several"].contains(&name);
+            if sort == Sort::Overlay && by_user && linked {
                 continue;
             }
             let run = move || drop(Stage::new(sort).run(&steps, strict));

@@ -1,5 +1,6 @@
 //! File operations as data.
 
+use crate::together;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags,
 };
@@ -70,6 +71,20 @@ pub enum Op {
     /// Gives a file that somebody has open and reads another name, by which somebody else reads it
     /// when it is appended to; the second name is removed again, or the first.
     LinkWhileRead(Bytes, Bytes, bool),
+    /// Several open a file at once to write to it while somebody reads it.
+    WriteAtOnce(Bytes),
+    /// Several give a file a further name at once while somebody reads it.
+    LinkAtOnce(Bytes),
+    /// Gives a file that is read another name by its descriptor, and appends to it by the first after
+    /// it is closed.
+    LinkByDescriptor(Bytes, Bytes),
+    /// Sets mode, time and an attribute by a descriptor after the file was given another name, and
+    /// after it was written to by others.
+    SetByOldDescriptor(Bytes, Bytes),
+    /// Moves a file that is read while others give it another name, and appends to it.
+    RenameWhileLinked(Bytes, Bytes),
+    /// Cuts a file again and again while it is written to out of a mapping of another.
+    CutWhileWritten(Bytes, Bytes),
     /// Makes a hole of so many bytes at a place.
     Punch(Bytes, u64, u64),
     /// Copies the content of one file to the end of another, in the kernel.
@@ -177,7 +192,17 @@ impl Op {
                     .open(&path)?
                     .write_all(&first[..got])
             }
-            Op::LinkWhileRead(path, name, keeps) => link_while_read(&at(path), &at(name), *keeps),
+            Op::LinkWhileRead(path, name, keeps) => {
+                together::link_while_read(&at(path), &at(name), *keeps)
+            }
+            Op::WriteAtOnce(path) => together::write_at_once(&at(path)),
+            Op::LinkAtOnce(path) => together::link_at_once(&at(path)),
+            Op::LinkByDescriptor(path, name) => together::link_by_descriptor(&at(path), &at(name)),
+            Op::SetByOldDescriptor(path, name) => {
+                together::set_by_old_descriptor(&at(path), &at(name))
+            }
+            Op::RenameWhileLinked(path, to) => together::rename_while_linked(&at(path), &at(to)),
+            Op::CutWhileWritten(path, from) => together::cut_while_written(&at(path), &at(from)),
             Op::Punch(path, at_byte, len) => {
                 use rustix::fs::{FallocateFlags, fallocate};
                 let file = std::fs::File::options()
@@ -262,30 +287,6 @@ impl Op {
 }
 
 /// Refuses a path that ends in a symbolic link or a special file: a write would go elsewhere or hang.
-fn link_while_read(path: &Path, name: &Path, keeps: bool) -> io::Result<()> {
-    use std::io::Read;
-    let append = |to: &Path, what: &[u8]| {
-        let mut options = std::fs::File::options();
-        options.append(true).open(to)?.write_all(what)
-    };
-    let one = |file: &mut std::fs::File| file.read_exact(&mut [0]);
-    let mut first = std::fs::File::open(path)?;
-    one(&mut first)?;
-    std::fs::hard_link(path, name)?;
-    let mut second = std::fs::File::open(name)?;
-    one(&mut second)?;
-    append(name, b"by the second name")?;
-    append(path, b"by the first")?;
-    let read = std::fs::read(path)?;
-    assert_eq!(read, std::fs::read(name)?, "two names, one file");
-    assert!(read.ends_with(b"by the second nameby the first"));
-    let mut rest = Vec::new();
-    second.read_to_end(&mut rest)?;
-    assert!(rest.ends_with(b"by the second nameby the first"));
-    std::fs::remove_file(if keeps { name } else { path })?;
-    one(&mut first)
-}
-
 fn nofollow(path: &Path) -> io::Result<PathBuf> {
     match path.symlink_metadata() {
         Ok(meta) if !meta.is_file() => Err(Errno::LOOP.into()),

@@ -436,6 +436,34 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
             ],
         ),
         (
+            "changed_by_several",
+            vec![
+                long_files(&["s", "w", "z"]),
+                vec![
+                    WriteAtOnce(b("s")),
+                    RenameWhileLinked(b("w"), b("y")),
+                    Write(b("small"), Bytes(vec![b'+'; 60_000])),
+                ],
+                vec![
+                    WriteAtOnce(b("z")),
+                    RenameWhileLinked(b("y"), b("w")),
+                    CutWhileWritten(b("new"), b("small")),
+                ],
+            ],
+        ),
+        (
+            "linked_by_several",
+            vec![
+                long_files(&["s", "dir/t", "u", "v", "x"]),
+                vec![
+                    LinkAtOnce(b("dir/t")),
+                    LinkByDescriptor(b("u"), b("dir/u")),
+                    SetByOldDescriptor(b("v"), b("dir/v")),
+                ],
+                vec![SetByOldDescriptor(b("x"), b("dir/x")), LinkAtOnce(b("s"))],
+            ],
+        ),
+        (
             "holes",
             vec![
                 vec![Sparse(b("s"), 1 << 20), Punch(b("s"), 0, 4096)],
@@ -580,4 +608,10 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
             ],
         ),
     ]
+}
+
+/// Makes files longer than those that the builder reads itself on FUSE.
+fn long_files(names: &[&str]) -> Vec<Op> {
+    let one = |name: &&str| Write(Bytes::from(*name), Bytes(vec![b'-'; 300_000]));
+    names.iter().map(one).collect()
 }

@@ -1,10 +1,10 @@
 //! The content of regular files: where it is, who has it open, and copying it up.
 
-use super::node::{Content, Ino, Node, Writer};
+use super::node::{Body, Content, Ino, Node, Writer};
 use super::table::{Base, Table};
 use super::turns::leave;
 use crate::fs::{Holes, RelPath, Source, Time, modified};
-use fuser::BackingId;
+use fuser::{BackingId, INodeNo, Notifier};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// How much is copied before a waiting thread gets its turn at the disk.
 const PIECE: u64 = 8 << 20;
 
-/// What is copied in no time.
+/// What is read or written without leaving one's turn to another thread first, which costs more.
 pub(super) const SHORT: u64 = 64 << 10;
 
 /// A directory of files by number: what one step or changeset has written.
@@ -139,6 +139,9 @@ pub(super) struct Files {
     /// Where the step writes to; nothing for a root that is only read.
     pub upper: Option<Upper>,
     pub truth: Truth,
+    /// By which the kernel is told that what it remembers is so no longer; as long as there is somebody
+    /// who answers it.
+    kernel: Mutex<Option<Notifier>>,
 }
 
 impl Files {
@@ -148,11 +151,16 @@ impl Files {
             copied: Condvar::new(),
             upper,
             truth,
+            kernel: Mutex::default(),
         }
     }
 
     pub fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn kernel(&self) -> MutexGuard<'_, Option<Notifier>> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn upper(&self) -> Result<&Upper, Errno> {
@@ -180,82 +188,111 @@ impl Files {
     }
 
     /// Sees to it that a file's content is the step's own; of what a layer has of it so many bytes
-    /// are copied at most. Where the kernel reads the layer's for somebody, who can then not be
-    /// given another, a new node takes the name, and the caller is told to look it up again
-    /// (`ESTALE`).
-    pub fn own(&self, ino: Ino, most: u64) -> Result<u64, Errno> {
+    /// are copied at least. Where the kernel reads the layer's for somebody, who can then not be
+    /// given another, a new node takes the name. Gives the table and the node whose content it is.
+    pub fn own(&self, ino: Ino, least: u64) -> Result<(MutexGuard<'_, Table>, Ino), Errno> {
         let upper = self.upper()?;
         let mut table = self.table();
-        let source = loop {
+        loop {
+            let ino = table.current(ino);
             let node = table.node(ino)?;
-            match node.content().ok_or(Errno::INVAL)? {
-                Content::Own(number) => return Ok(number),
+            let source = match node.content().ok_or(Errno::INVAL)? {
+                Content::Own(_) => return Ok((table, ino)),
                 Content::Below { .. } if node.copying => {
                     leave();
-                    table = self
-                        .copied
-                        .wait(table)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    let waited = self.copied.wait(table);
+                    table = waited.unwrap_or_else(PoisonError::into_inner);
+                    continue;
                 }
-                Content::Below { layer, entry } => break below(&table.base, layer, entry)?,
+                Content::Below { layer, entry } => below(&table.base, layer, entry)?,
+            };
+            let size = match node.is_lent() {
+                // Until whoever asked has cut it, a new node is what the old one was.
+                true => node.meta.size,
+                false => node.meta.size.min(least),
+            };
+            let mtime = node.meta.mtime;
+            table.node_mut(ino)?.copying = true;
+            drop(table);
+            if size > SHORT {
+                leave();
             }
-        };
+            let made = upper.copy(&source, size).and_then(|(number, file)| {
+                let set = rustix::fs::futimens(&file, &modified(mtime));
+                set.inspect_err(|_| upper.remove(number))?;
+                Ok((number, file))
+            });
+            table = self.table();
+            if let Ok(node) = table.node_mut(ino) {
+                node.copying = false;
+            }
+            self.copied.notify_all();
+            let (number, file) = made?;
+            match self.place(&mut table, ino, size, number, file) {
+                Ok(Some(ino)) => return Ok((table, ino)),
+                Ok(None) => upper.remove(number),
+                Err(error) => {
+                    upper.remove(number);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Puts a copy of so many bytes where a layer's content was; gives the node it is that of now, or
+    /// nothing where more has to be copied.
+    fn place(
+        &self,
+        table: &mut Table,
+        ino: Ino,
+        size: u64,
+        number: u64,
+        file: File,
+    ) -> Result<Option<Ino>, Errno> {
         let node = table.node_mut(ino)?;
-        node.copying = true;
-        let size = node.meta.size.min(most);
-        let mtime = node.meta.mtime;
-        drop(table);
-        if size > SHORT {
-            leave();
-        }
-        let made = upper.copy(&source, size).and_then(|(number, file)| {
-            rustix::fs::futimens(&file, &modified(mtime))?;
-            Ok((number, file))
-        });
-        let mut table = self.table();
-        let done = made.and_then(|(number, file)| {
-            let node = table.node_mut(ino)?;
-            match &mut node.open {
-                Some(open) if open.handles == 0 => node.open = None,
-                Some(open) if open.backing.is_some() => {
-                    table.replace(ino, Content::Own(number))?;
-                    return Err(Errno::STALE);
-                }
-                Some(open) => open.file = Some(Arc::new(file)),
-                None => {}
+        if node.is_lent() {
+            // Somebody may have begun to read it meanwhile.
+            if size < node.meta.size {
+                return Ok(None);
             }
-            node.body = super::node::Body::File(Content::Own(number));
-            node.meta.size = size;
-            table.touch(ino)?;
-            Ok(number)
-        });
-        if let Ok(node) = table.node_mut(ino) {
-            node.copying = false;
+            let new = table.replace(ino, Content::Own(number))?;
+            // What the kernel remembers is of the old one; that it does not know the node is no harm.
+            if let Some(kernel) = &*self.kernel() {
+                let _ = kernel.inval_inode(INodeNo(ino), -1, 0);
+            }
+            return Ok(Some(new));
         }
-        self.copied.notify_all();
-        done
+        match &mut node.open {
+            Some(open) if open.handles == 0 => node.open = None,
+            Some(open) => open.file = Some(Arc::new(file)),
+            None => {}
+        }
+        node.body = Body::File(Content::Own(number));
+        node.meta.size = size;
+        table.touch(ino)?;
+        Ok(Some(ino))
     }
 
     /// Makes a file ready for one more name. What the kernel reads of a layer for somebody cannot be
-    /// given other content under several names at once, so it is copied up now: the caller is told
-    /// to look it up again (`ESTALE`). Overlay copies up whatever is linked.
-    pub fn unbind(&self, ino: Ino) -> Result<(), Errno> {
-        let idle = {
-            let mut table = self.table();
-            let node = table.node_mut(ino)?;
-            let below = matches!(node.content(), Some(Content::Below { .. }));
-            match &node.open {
-                Some(open) if below && open.backing.is_some() => match open.handles {
-                    0 => node.open.take(),
-                    _ => None,
-                },
-                _ => return Ok(()),
-            }
-        };
-        match idle {
-            Some(_) => Ok(()),
-            None => self.own(ino, u64::MAX).map(drop),
+    /// given other content under several names at once, so it is copied up now; overlay copies up
+    /// whatever is linked. Gives the table and the node that is to have the name.
+    pub fn unbind(&self, ino: Ino) -> Result<(MutexGuard<'_, Table>, Ino), Errno> {
+        self.upper()?;
+        let mut table = self.table();
+        let ino = table.current(ino);
+        let node = table.node_mut(ino)?;
+        if node.names == 0 {
+            return Err(Errno::NOENT);
         }
+        if node.is_lent() {
+            drop(table);
+            return self.own(ino, u64::MAX);
+        }
+        let is_idle = node.open.as_ref().is_some_and(|open| open.handles == 0);
+        if is_idle {
+            node.open = None;
+        }
+        Ok((table, ino))
     }
 
     /// Takes length, blocks and time from the file behind a node that may have been written to.

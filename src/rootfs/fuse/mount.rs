@@ -15,6 +15,7 @@ use rustix::mount::{
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 /// How many threads answer one mount: one takes the questions, the others are for when an answer takes
 /// long.
@@ -49,8 +50,12 @@ pub(super) fn serve(mut server: Server, access: Access, spare: &Path) -> Result<
     let mut config = Config::default();
     config.n_threads = Some(threads());
     config.clone_fd = true;
+    let files = Arc::clone(&server.files);
     let session = Session::from_fd(server, device, SessionACL::All, config)
-        .and_then(|session| session.spawn())
+        .and_then(|session| {
+            *files.kernel() = Some(session.notifier());
+            session.spawn()
+        })
         .map_err(|source| Error::Io {
             action: "start answering for",
             path: spare.to_owned(),

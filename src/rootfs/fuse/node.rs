@@ -35,6 +35,9 @@ pub(super) struct Node {
     /// Whether its content is being copied up.
     pub copying: bool,
     pub open: Option<Box<Open>>,
+    /// The node that has taken its name: it is what this one was, to all but those who read this one's
+    /// content.
+    pub successor: Option<Ino>,
 }
 
 /// What is particular to a kind of file.
@@ -109,6 +112,7 @@ impl Node {
             time_ahead: false,
             copying: false,
             open: None,
+            successor: None,
         }
     }
 
@@ -135,6 +139,13 @@ impl Node {
             Body::File(content) => Some(content),
             _ => None,
         }
+    }
+
+    /// Tells whether the kernel reads a layer's content for somebody right now.
+    pub fn is_lent(&self) -> bool {
+        let open = self.open.as_ref();
+        matches!(self.content(), Some(Content::Below { .. }))
+            && open.is_some_and(|open| open.backing.is_some() && open.handles > 0)
     }
 
     /// Gives the number of links that is shown. A directory that the layers have too shows 1, as on

@@ -1,6 +1,7 @@
 //! What one mount knows and does; `answers` puts it into the words of the protocol.
 
 mod answers;
+mod opening;
 
 use super::acl;
 use super::content::{Files, SHORT, Truth, errno};
@@ -14,6 +15,7 @@ use fuser::{
     ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use opening::{Opening, Patience};
 use rustix::fs::{FallocateFlags, FileType as Mode};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::collections::HashMap;
@@ -23,7 +25,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -47,6 +49,8 @@ pub(super) struct Server {
     pub passthrough: Option<u32>,
     /// The turns of the threads that answer, where there are several processors.
     pub turns: Option<Arc<Turns>>,
+    /// Whether there is a file system below that does not tell what it has in memory.
+    reads_wait: AtomicBool,
     listings: Mutex<HashMap<u64, Listing>>,
     next_listing: AtomicU64,
 }
@@ -60,6 +64,8 @@ struct Listing {
 type Names = Vec<(Box<[u8]>, Ino)>;
 /// Takes an entry, with its place in the listing; false where there is no room for it.
 type Add<'a> = &'a mut dyn FnMut(&mut Table, Ino, u64, &[u8]) -> Result<bool, Errno>;
+/// What the kernel is told of a file that is open; its own handle on the content where there is one.
+type Opened = (FileHandle, FopenFlags, Option<Arc<BackingId>>);
 /// A file that was made and opened; the kernel's own handle on its content where there is one.
 type Made = (FileAttr, FileHandle, FopenFlags, Option<Arc<BackingId>>);
 
@@ -69,6 +75,7 @@ impl Server {
             files,
             passthrough,
             turns: None,
+            reads_wait: AtomicBool::new(false),
             listings: Mutex::default(),
             next_listing: AtomicU64::new(1),
         }
@@ -78,6 +85,13 @@ impl Server {
     /// held.
     fn next(&self) -> Option<Next<'_>> {
         self.turns.as_ref().map(Next)
+    }
+
+    fn opening(&self) -> Opening<'_> {
+        Opening {
+            files: &self.files,
+            passthrough: self.passthrough.is_some(),
+        }
     }
 
     fn listings(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Listing>> {
@@ -106,11 +120,18 @@ impl Server {
         Ok((attr_of(node, ino), ttl))
     }
 
-    fn shown(&self, node: &mut Node, ino: Ino) -> Result<(FileAttr, Duration), Errno> {
+    /// Gives the attributes of what stands for a node now.
+    fn shown(&self, table: &mut Table, asked: Ino) -> Result<(FileAttr, Duration), Errno> {
+        let ino = table.current(asked);
+        let node = table.node_mut(ino)?;
         let (mut attr, mut ttl) = self.attr(node, ino)?;
         if let Some(group) = node.group {
             attr.ino = INodeNo(group.shown);
             ttl = ALWAYS;
+        }
+        // What changes by the other node is not told of this one.
+        if ino != asked {
+            ttl = AT_ONCE;
         }
         Ok((attr, ttl))
     }
@@ -142,21 +163,6 @@ impl Server {
         }
     }
 
-    /// Gives a file another length.
-    fn cut(
-        &self,
-        table: &mut Table,
-        ino: Ino,
-        size: u64,
-        writer: Writer,
-    ) -> Result<Arc<File>, Errno> {
-        let file = self.files.file(table, ino)?;
-        rustix::fs::ftruncate(&file, size)?;
-        self.files.written(table, ino, writer)?;
-        stamp(table.node_mut(ino)?, self.files.truth, Some(size));
-        Ok(file)
-    }
-
     /// Notes that the file behind a node was written to past the node.
     fn rewritten(&self, table: &mut Table, ino: Ino, writer: Writer) -> Result<(), Errno> {
         self.files.written(table, ino, writer)?;
@@ -164,84 +170,6 @@ impl Server {
         stamp(node, self.files.truth, None);
         self.files.refresh(node);
         Ok(())
-    }
-
-    /// Opens a file whose content is where it has to be.
-    fn opened(
-        &self,
-        table: &mut Table,
-        ino: Ino,
-        file: Option<Arc<File>>,
-        writes: bool,
-        back: &dyn Fn(&File) -> io::Result<BackingId>,
-    ) -> Result<(FileHandle, FopenFlags, Option<Arc<BackingId>>), Errno> {
-        let node = table.node(ino)?;
-        let open = node.open.as_ref();
-        let known = open.and_then(|open| open.backing.clone());
-        // A node of which somebody has handles of the one sort gets no handle of the other.
-        let first = open.is_none_or(|open| open.handles == 0);
-        let small = !writes && node.meta.size <= SMALL;
-        let own = matches!(node.content(), Some(Content::Own(_)));
-        // What has several names must be able to get other content under all of them.
-        let bound = own || node.names <= 1;
-        let direct = first && self.passthrough.is_some() && !small && bound;
-        let mut file = match (file, &known) {
-            (Some(file), _) => Some(file),
-            (None, Some(_)) if !writes => None,
-            // It is opened when it is read: what is read often is in the kernel's cache.
-            (None, _) if small => None,
-            (None, _) => Some(self.files.file(table, ino)?),
-        };
-        let backing = match (&known, &file) {
-            (Some(_), _) => known,
-            (None, Some(file)) if direct => back(file).ok().map(Arc::new),
-            _ => None,
-        };
-        if backing.is_some() && !writes && !own {
-            // The kernel has it.
-            file = None;
-        }
-        let node = table.node_mut(ino)?;
-        if let (true, true, Some(file)) = (writes, node.time_ahead, &file) {
-            rustix::fs::futimens(file, &modified(node.meta.mtime))?;
-            node.time_ahead = false;
-        }
-        let mut flags = FopenFlags::FOPEN_NOFLUSH;
-        match &backing {
-            Some(_) if writes && node.lends_rights() => flags |= FopenFlags::FOPEN_DIRECT_IO,
-            Some(_) => {}
-            None => flags |= FopenFlags::FOPEN_KEEP_CACHE,
-        }
-        let open = node.open.get_or_insert_default();
-        open.handles += 1;
-        open.writers += u32::from(writes);
-        if open.file.is_none() {
-            open.file = file;
-        }
-        open.backing.clone_from(&backing);
-        table.writers += usize::from(writes);
-        let handle = if writes { WRITER } else { READER };
-        Ok((handle, flags, backing))
-    }
-
-    fn open_file(
-        &self,
-        req: &Request,
-        ino: Ino,
-        flags: OpenFlags,
-        back: &dyn Fn(&File) -> io::Result<BackingId>,
-    ) -> Result<(FileHandle, FopenFlags, Option<Arc<BackingId>>), Errno> {
-        let truncates = flags.0 & libc::O_TRUNC != 0;
-        let writes = flags.acc_mode() != OpenAccMode::O_RDONLY || truncates;
-        if writes {
-            self.files.own(ino, if truncates { 0 } else { u64::MAX })?;
-        }
-        let mut table = self.files.table();
-        let mut file = None;
-        if truncates {
-            file = Some(self.cut(&mut table, ino, 0, writer(req))?);
-        }
-        self.opened(&mut table, ino, file, writes, back)
     }
 
     fn create_file(
@@ -261,19 +189,30 @@ impl Server {
         let made = make(&mut table, asker, parent, name, meta, body);
         let ino = made.inspect_err(|_| upper.remove(number))?;
         let file = Some(Arc::new(file));
-        let (handle, flags, backing) = self.opened(&mut table, ino, file, true, back)?;
+        let (handle, flags, backing) = self.opening().opened(&mut table, ino, file, true, back)?;
         let (attr, _) = self.entry(&mut table, ino)?;
         Ok((attr, handle, flags, backing))
     }
 
     fn set(&self, req: &Request, ino: Ino, wanted: &Wanted) -> Result<(FileAttr, Duration), Errno> {
         self.files.upper()?;
+        let (mut table, now_at) = match wanted.size {
+            Some(size) => self.files.own(ino, size)?,
+            None => {
+                let table = self.files.table();
+                let now_at = table.current(ino);
+                (table, now_at)
+            }
+        };
+        let asked = ino;
+        let ino = now_at;
         if let Some(size) = wanted.size {
-            self.files.own(ino, size)?;
-        }
-        let mut table = self.files.table();
-        if let Some(size) = wanted.size {
-            self.cut(&mut table, ino, size, writer(req))?;
+            // Who writes to it by the kernel is held off by its lock on the node that is asked for,
+            // which has to be the right one.
+            if ino != asked {
+                return Err(Errno::STALE);
+            }
+            self.files.cut(&mut table, ino, size, writer(req))?;
             let node = table.node_mut(ino)?;
             if wanted.mtime.is_none() && self.files.truth == Truth::Disk {
                 self.files.refresh(node);
@@ -307,15 +246,15 @@ impl Server {
             (wanted.mtime, node.content(), self.files.truth)
         {
             let mtime = node.meta.mtime;
-            node.time_ahead = node.open.as_ref().is_none_or(|open| open.writers == 0);
+            let written = node.open.as_ref().is_some_and(|open| open.writers > 0);
+            node.time_ahead = !written || ino != asked;
             if !node.time_ahead {
                 let file = self.files.file(&table, ino)?;
                 rustix::fs::futimens(&file, &modified(mtime))?;
             }
         }
         table.touch(ino)?;
-        let node = table.node_mut(ino)?;
-        self.shown(node, ino)
+        self.shown(&mut table, asked)
     }
 
     /// Reads a directory from a place on, calling `add` for each entry until that has no room.
@@ -353,6 +292,13 @@ impl Server {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It holds the device open, and whoever waits for an answer is told so when that is closed.
+        self.files.kernel().take();
     }
 }
 

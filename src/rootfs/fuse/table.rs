@@ -310,6 +310,7 @@ impl Table {
         if node.names > 0 || node.lookups > 0 || open || node.copying || ino == ROOT {
             return;
         }
+        let successor = node.successor;
         if let Some(Content::Own(number)) = node.content() {
             self.dropped.push(number);
         }
@@ -319,6 +320,12 @@ impl Table {
         {
             *slot = Slot::Free;
             self.free.push(ino);
+        }
+        if let Some(successor) = successor
+            && let Ok(node) = self.node_mut(successor)
+        {
+            node.lookups = node.lookups.saturating_sub(1);
+            self.free(successor);
         }
     }
 
@@ -419,8 +426,9 @@ impl Table {
         }
     }
 
-    /// Puts another node, which is like it, in a node's place: who has the old one open keeps it.
-    pub fn replace(&mut self, ino: Ino, content: Content) -> Result<(), Errno> {
+    /// Puts another node, which is like it, in a node's place, and gives it: who has the old one open
+    /// reads on there.
+    pub fn replace(&mut self, ino: Ino, content: Content) -> Result<Ino, Errno> {
         let old = self.node(ino)?;
         // Opened while it had one name, and given another only after it was copied up.
         if old.names != 1 {
@@ -431,14 +439,29 @@ impl Table {
         let mut node = Node::new(old.meta.clone(), Body::File(content), parent);
         (node.atime, node.ctime) = (old.atime, old.ctime);
         node.touched = true;
+        // The old one knows it.
+        node.lookups = 1;
         let new = self.add(node);
         let names = &mut self.dir_mut(parent)?.names;
         if let Some(name) = names.values_mut().find(|name| name.ino == Some(ino)) {
             name.ino = Some(new);
         }
         self.stir(parent);
-        self.node_mut(ino)?.names = 0;
-        Ok(())
+        let old = self.node_mut(ino)?;
+        old.names = 0;
+        old.successor = Some(new);
+        Ok(new)
+    }
+
+    /// Gives the node that stands for a node now: itself, or what has taken its name.
+    pub fn current(&self, ino: Ino) -> Ino {
+        let mut at = ino;
+        while let Ok(node) = self.node(at)
+            && let Some(successor) = node.successor
+        {
+            at = successor;
+        }
+        at
     }
 
     /// Finds the directory in which a file with one name has it: not always the one it was last

@@ -123,6 +123,10 @@ pub(super) struct Next<'a>(pub(super) &'a Arc<Turns>);
 
 impl Drop for Next<'_> {
     fn drop(&mut self) {
+        // The thread ends; whoever asked is told so only once this is done.
+        if std::thread::panicking() {
+            return;
+        }
         self.0.take();
         self.0.stay_awake();
     }

@@ -75,9 +75,7 @@ impl Filesystem for Server {
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let _next = self.next();
         let mut table = self.files.table();
-        let got = table
-            .node_mut(ino.0)
-            .and_then(|node| self.shown(node, ino.0));
+        let got = self.shown(&mut table, ino.0);
         drop(table);
         answer!(reply, got, (attr, ttl) => reply.attr(&ttl, &attr));
     }
@@ -255,22 +253,36 @@ impl Filesystem for Server {
         reply: ReplyEntry,
     ) {
         let _next = self.next();
-        let linked = |table: &mut Table| {
-            table.link(ino.0, newparent.0, newname.as_bytes())?;
-            self.entry(table, ino.0)
-        };
-        let ready = self.name(newname).and_then(|()| self.files.unbind(ino.0));
-        let made = ready.and_then(|()| self.change(linked));
+        let made = self.name(newname).and_then(|()| {
+            let (mut table, ino) = self.files.unbind(ino.0)?;
+            table.link(ino, newparent.0, newname.as_bytes())?;
+            self.entry(&mut table, ino)
+        });
         answer!(reply, made, entry => send_entry(reply, &entry));
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let _next = self.next();
-        let opened = self.open_file(req, ino.0, flags, &|file| reply.open_backing(file));
-        answer!(reply, opened, (handle, flags, backing) => match backing {
-            Some(backing) => reply.opened_passthrough(handle, flags, &backing),
-            None => reply.opened(handle, flags),
-        });
+        let writer = writer(req);
+        let open = move |opening: Opening<'_>, patience, reply: &ReplyOpen| {
+            let back = |file: &File| reply.open_backing(file);
+            opening.open(ino.0, flags, writer, patience, &back)
+        };
+        match open(self.opening(), Patience::None, &reply).transpose() {
+            Some(opened) => send_opened(reply, opened),
+            None => {
+                let passthrough = self.passthrough.is_some();
+                let files = Arc::clone(&self.files);
+                let apart = move || {
+                    let files = &*files;
+                    let opening = Opening { files, passthrough };
+                    let opened = open(opening, Patience::Any, &reply);
+                    send_opened(reply, opened.and_then(|done| done.ok_or(Errno::IO)));
+                };
+                // Where there can be none, whoever asks gets an error for want of an answer.
+                let _ = std::thread::Builder::new().spawn(apart);
+            }
+        }
     }
 
     fn create(
@@ -311,10 +323,7 @@ impl Filesystem for Server {
         let file = self.files.file(&self.files.table(), ino.0);
         let read = file.and_then(|file| {
             let mut bytes = vec![0; size as usize];
-            let mut filled = at_once(&file, &mut bytes, offset);
-            if filled == 0 {
-                leave();
-            }
+            let mut filled = self.read_at_once(&file, &mut bytes, offset);
             while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
                 match file.read_at(rest, offset + filled as u64) {
                     Ok(0) => break,
@@ -486,7 +495,8 @@ impl Filesystem for Server {
     ) {
         let _next = self.next();
         let done = self.change(|table| {
-            let node = table.node_mut(ino.0)?;
+            let ino = table.current(ino.0);
+            let node = table.node_mut(ino)?;
             let there = node.xattr(name.as_bytes()).is_some();
             if flags & libc::XATTR_CREATE != 0 && there {
                 return Err(Errno::EXIST);
@@ -499,7 +509,7 @@ impl Filesystem for Server {
                 name => node.set_xattr(name, value),
             }
             node.ctime = now();
-            table.touch(ino.0)
+            table.touch(ino)
         });
         answer!(reply, done);
     }
@@ -507,7 +517,7 @@ impl Filesystem for Server {
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let _next = self.next();
         let table = self.files.table();
-        let value = table.node(ino.0).and_then(|node| {
+        let value = table.node(table.current(ino.0)).and_then(|node| {
             let value = node.xattr(name.as_bytes()).ok_or(Errno::NODATA)?;
             Ok(value.to_vec())
         });
@@ -518,7 +528,7 @@ impl Filesystem for Server {
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let _next = self.next();
         let table = self.files.table();
-        let names = table.node(ino.0).map(|node| {
+        let names = table.node(table.current(ino.0)).map(|node| {
             let names = node.meta.xattrs.iter();
             names
                 .flat_map(|(name, _)| [&name[..], &[0]].concat())
@@ -531,13 +541,14 @@ impl Filesystem for Server {
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _next = self.next();
         let done = self.change(|table| {
-            let node = table.node_mut(ino.0)?;
+            let ino = table.current(ino.0);
+            let node = table.node_mut(ino)?;
             let list = matches!(name.as_bytes(), acl::ACCESS | acl::DEFAULT);
             if !node.remove_xattr(name.as_bytes()) && !list {
                 return Err(Errno::NODATA);
             }
             node.ctime = now();
-            table.touch(ino.0)
+            table.touch(ino)
         });
         answer!(reply, done);
     }
@@ -624,11 +635,40 @@ impl Filesystem for Server {
     }
 }
 
-/// Reads what is in memory already; gives how much.
-fn at_once(file: &File, bytes: &mut [u8], offset: u64) -> usize {
-    let bytes = &mut [io::IoSliceMut::new(bytes)];
-    // Not every file system knows how.
-    preadv2(file, bytes, offset, ReadWriteFlags::NOWAIT).unwrap_or(0)
+impl Server {
+    /// Reads what is in memory already, and gives how much; where there is more, which has to be waited
+    /// for, the turn is another thread's.
+    fn read_at_once(&self, file: &File, bytes: &mut [u8], offset: u64) -> usize {
+        let size = bytes.len();
+        let mut filled = 0;
+        if !self.reads_wait.load(Ordering::Relaxed) {
+            let bytes = &mut [io::IoSliceMut::new(bytes)];
+            match preadv2(file, bytes, offset, ReadWriteFlags::NOWAIT) {
+                Ok(got) => filled = got,
+                Err(Errno::OPNOTSUPP) => self.reads_wait.store(true, Ordering::Relaxed),
+                Err(_) => {}
+            }
+        }
+        let is_long = match self.reads_wait.load(Ordering::Relaxed) {
+            true => size as u64 > SHORT,
+            false => filled < size && there_is_more(file, offset + filled as u64),
+        };
+        if is_long {
+            leave();
+        }
+        filled
+    }
+}
+
+fn there_is_more(file: &File, offset: u64) -> bool {
+    file.metadata().is_ok_and(|meta| offset < meta.len())
+}
+
+fn send_opened(reply: ReplyOpen, opened: Result<Opened, Errno>) {
+    answer!(reply, opened, (handle, flags, backing) => match backing {
+        Some(backing) => reply.opened_passthrough(handle, flags, &backing),
+        None => reply.opened(handle, flags),
+    });
 }
 
 fn send_entry(reply: ReplyEntry, (attr, ttl): &(FileAttr, Duration)) {
