@@ -70,8 +70,8 @@
 //!   ([`layer::Permits`]); names and metadata are held, content never.
 //! - The first error, or a signal, throws one switch ([`sys::Cancel`]), which everything that takes
 //!   long looks at; then the threads unwind, and what they were making is thrown away.
-//! - On FUSE the builder answers for its own root ([`rootfs::Fuse`]), on two threads a mount that touch
-//!   no mount of theirs and never the rayon pool. What a step has written is read from the files
+//! - On FUSE the builder answers for its own root ([`rootfs::Fuse`]), on up to four threads a mount that
+//!   take turns at the questions, and touch no mount of theirs and never the rayon pool. What a step has written is read from the files
 //!   behind it, never through the mount; the threads end when the kernel lets the mount go.
 //! - On a live root ([`rootfs::Live`]: a directory, or `/` itself) commands write to the files where
 //!   they are. What a step changed is found by inotify and ctime and is read before the next one

@@ -648,6 +648,20 @@ fn a_store_where_no_program_starts_is_named() {
 }
 
 #[test]
+fn who_starts_a_build_may_ignore_how_children_end() {
+    let project = Project::new();
+    project.file("Dockerfile", "FROM base\nRUN test -e /bin\nRUN exit 7\n");
+    let mut build = project.command();
+    build.arg("--no-push");
+    let ignoring = ["env", "--ignore-signal=CHLD"];
+    let (_, out, err) = told(&behind(&ignoring, &doctor(&project.path("store"), &[])));
+    assert!(!format!("{out}{err}").contains("child processes"), "{out}");
+    let (code, _, err) = told(&behind(&ignoring, &build));
+    assert_eq!(code, 7, "{err}");
+    assert!(err.contains("`RUN exit 7` ended with exit code 7"), "{err}");
+}
+
+#[test]
 fn too_few_threads_are_told_before_anything_is_done() {
     let project = Project::new();
     project.file("Dockerfile", "FROM base\nRUN true\n");

@@ -109,7 +109,7 @@ fn users(request: &Request) -> Users {
 /// Tries the roots without mounts in a process of its own, in no other user namespace: there a build is
 /// as who it is, and may do what is not allowed in one. Nothing where that goes wrong.
 fn tried_apart(request: &Request) -> Vec<Finding> {
-    let found = apart(|| live(request)).unwrap_or_default();
+    let found = objects_apart(|| live(request)).unwrap_or_default();
     found.iter().filter_map(finding).collect()
 }
 
@@ -125,7 +125,7 @@ pub(super) fn can_mount(request: &Request) -> bool {
         let found = build::diagnose(&request, sandbox, cancel);
         found.is_ok_and(|found| found.findings.iter().any(Finding::works))
     };
-    let tried = apart(|| {
+    let tried = objects_apart(|| {
         let any = match (Sandbox::start_as(Users::Own), Cancel::new()) {
             (Ok(sandbox), Ok(cancel)) => [RootfsChoice::Overlay, RootfsChoice::Fuse]
                 .into_iter()
@@ -137,7 +137,8 @@ pub(super) fn can_mount(request: &Request) -> bool {
     tried.is_ok_and(|found| found == [Value::Bool(true)])
 }
 
-fn apart(find: impl FnOnce() -> Vec<Value>) -> std::io::Result<Vec<Value>> {
+/// Has objects found in a process of its own. To be called before any thread.
+fn objects_apart(find: impl FnOnce() -> Vec<Value>) -> std::io::Result<Vec<Value>> {
     let told = sys::apart(|| Value::from(find()).to_string().into_bytes())?;
     Ok(serde_json::from_slice(&told)?)
 }

@@ -22,7 +22,7 @@ use crate::progress::{Event, Sink};
 use crate::request::{Request, RootfsChoice};
 use crate::sandbox::{Sandbox, Users};
 use crate::store::space;
-use crate::sys::Cancel;
+use crate::sys::{self, Cancel};
 use flags::{Typed, Verb};
 use meaning::{LogFormat, Options};
 use parse::{Command, Usage};
@@ -43,6 +43,7 @@ const FAILURE: u8 = 1;
 
 /// Runs the program; gives the exit code.
 pub fn run(args: Vec<OsString>) -> u8 {
+    sys::keep_ended_children();
     let called = parse::called(args.first());
     let mut words = args.get(1..).unwrap_or_default().to_vec();
     if parse::is_warmer(args.first()) {

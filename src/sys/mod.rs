@@ -24,8 +24,8 @@ pub use mount::{map_owners, set_mount_attributes};
 pub use network::loopback_up;
 pub use process::{
     Fork, Namespaced, NetworkNamespace, apart, clone_into_namespaces, close_on_exec_from, execute,
-    exit_now, fork, ignore_signals, own_user_namespace, private_mount_namespace, reset_signals,
-    runs_arm32,
+    exit_now, fork, ignore_signals, keep_ended_children, own_user_namespace,
+    private_mount_namespace, reset_signals, runs_arm32,
 };
 pub use seccomp::{Insn, install_filter};
 pub use stdout::started_without_stdout;

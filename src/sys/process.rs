@@ -185,6 +185,12 @@ pub fn reset_signals() {
     }
 }
 
+/// Has the kernel keep how children ended until they are waited for: whoever started this process may
+/// have left SIGCHLD ignored.
+pub fn keep_ended_children() {
+    set_handler(libc::SIGCHLD, libc::SIG_DFL);
+}
+
 /// Ignores signals.
 pub fn ignore_signals(signals: &[Signal]) {
     for signal in signals {

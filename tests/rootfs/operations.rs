@@ -89,6 +89,11 @@ pub enum Op {
     Punch(Bytes, u64, u64),
     /// Copies the content of one file to the end of another, in the kernel.
     CopyRange(Bytes, Bytes),
+    /// Reads a directory of so many files while half of them move to another and the others are
+    /// replaced.
+    MoveWhileListed(Bytes, Bytes, usize),
+    /// Looks for data and holes in a file that is open and has just been written.
+    SeekWritten(Bytes),
     /// Reads a directory while what is in it is removed.
     RemoveWhileListed(Bytes),
     Rmdir(Bytes),
@@ -218,6 +223,17 @@ impl Op {
                     .open(nofollow(&at(to))?)?;
                 let mut end = to.metadata()?.len();
                 while rustix::fs::copy_file_range(&from, None, &to, Some(&mut end), 1 << 20)? > 0 {}
+                Ok(())
+            }
+            Op::MoveWhileListed(path, to, count) => {
+                together::move_while_listed(&at(path), &at(to), *count)
+            }
+            Op::SeekWritten(path) => {
+                use rustix::fs::{SeekFrom, seek};
+                let mut file = std::fs::File::create(at(path))?;
+                file.write_all(&[1; 8192])?;
+                assert_eq!(seek(&file, SeekFrom::Data(0))?, 0);
+                assert_eq!(seek(&file, SeekFrom::Hole(0))?, 8192);
                 Ok(())
             }
             Op::RemoveWhileListed(path) => {

@@ -466,7 +466,11 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
         (
             "holes",
             vec![
-                vec![Sparse(b("s"), 1 << 20), Punch(b("s"), 0, 4096)],
+                vec![
+                    Sparse(b("s"), 1 << 20),
+                    Punch(b("s"), 0, 4096),
+                    SeekWritten(b("t")),
+                ],
                 vec![Punch(b("s"), 1 << 20, 4096), Punch(b("file"), 2, 3)],
             ],
         ),
@@ -475,6 +479,23 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<Op>>)> {
             vec![
                 vec![CopyRange(b("file"), b("dir/a"))],
                 vec![CopyRange(b("dir/a"), b("file")), Touch(b("file"), 9)],
+            ],
+        ),
+        (
+            "moved_while_listed",
+            vec![
+                vec![
+                    Mkdir(b("many")),
+                    Mkdir(b("others")),
+                    Many(b("many"), 600),
+                    MoveWhileListed(b("many"), b("others"), 600),
+                    RemoveAll(b("others")),
+                ],
+                vec![
+                    Mkdir(b("others")),
+                    Many(b("many"), 600),
+                    MoveWhileListed(b("many"), b("others"), 600),
+                ],
             ],
         ),
         (

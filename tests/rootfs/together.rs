@@ -197,3 +197,34 @@ pub fn cut_while_written(path: &Path, from: &Path) -> io::Result<()> {
     file.set_len(0)?;
     file.write_all_at(&map, 0)
 }
+
+pub fn move_while_listed(dir: &Path, to: &Path, count: usize) -> io::Result<()> {
+    let name = |number: usize| format!("f{number}");
+    // With attributes, which the kernel then asks for together with the names.
+    let mut entries = std::fs::read_dir(dir)?;
+    for entry in entries.by_ref().take(50) {
+        entry?.metadata()?;
+    }
+    for number in 0..count {
+        let (at, new) = (dir.join(name(number)), to.join(name(number)));
+        if number % 2 == 0 {
+            std::fs::rename(&at, &new)?;
+        } else {
+            std::fs::write(&new, format!("new {number}"))?;
+            std::fs::rename(&new, &at)?;
+        }
+    }
+    for entry in entries {
+        let _ = entry?.metadata();
+    }
+    for number in 0..count {
+        let at = dir.join(name(number));
+        let (here, there) = match number % 2 {
+            0 => (None, to.join(name(number)).exists()),
+            _ => (Some(format!("new {number}")), true),
+        };
+        assert_eq!(std::fs::read_to_string(&at).ok(), here, "{}", at.display());
+        assert!(there, "{}", at.display());
+    }
+    Ok(())
+}

@@ -8,6 +8,7 @@ use crate::build::stage::{BoxError, base_root};
 use crate::build::wait::lock;
 use crate::context::{self, Context, Making, Visible};
 use crate::fs::{Meta, RelPath};
+use crate::net::chain;
 use crate::oci::Platform;
 use crate::plan::{Base, From};
 use crate::progress::{Level, Owner, StepId, Work};
@@ -234,7 +235,7 @@ impl Views {
                     Level::Debug,
                     format!(
                         "{files} files of the context are given to root one by one: {}",
-                        said(&error)
+                        chain(&error)
                     ),
                 ),
             }
@@ -265,7 +266,7 @@ impl Views {
                     format!(
                         "{path} of the context is copied for RUN --mount: nothing can be mounted \
                          over it here ({})",
-                        said(&*error)
+                        chain(&*error)
                     ),
                 );
                 self.copied(shared, context, path)
@@ -454,17 +455,6 @@ fn give_one(root: BorrowedFd<'_>, path: &RelPath, mode: u32) -> rustix::io::Resu
         rustix::fs::lsetxattr(&*name, CAPABILITY, value, XattrFlags::empty())?;
     }
     Ok(())
-}
-
-/// Gives an error with its causes in one line.
-fn said(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::net::chain;
 use std::io::Write;
 
 /// One header of an archive, in the oldest format, with its content.
@@ -284,13 +285,6 @@ fn unpack(entries: &[Vec<u8>], chown: Option<&str>) -> Result<Vec<String>, Strin
     match make(&op, &from, &[], &base(), &scratch) {
         Ok(changeset) => Ok(lines(&changeset)),
         Err(error) => Err(chain(&error)),
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
     }
 }
 

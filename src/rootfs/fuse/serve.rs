@@ -60,8 +60,8 @@ struct Listing {
     names: Option<Arc<Names>>,
 }
 
-/// What is in a directory, in an order that stays.
-type Names = Vec<(Box<[u8]>, Ino)>;
+/// The names in a directory, in an order that stays. What they stand for may change while it is read.
+type Names = Vec<Box<[u8]>>;
 /// Takes an entry, with its place in the listing; false where there is no room for it.
 type Add<'a> = &'a mut dyn FnMut(&mut Table, Ino, u64, &[u8]) -> Result<bool, Errno>;
 /// What the kernel is told of a file that is open; its own handle on the content where there is one.
@@ -282,12 +282,17 @@ impl Server {
             }
         };
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (at, (name, ino)) in names.iter().enumerate().skip(start) {
-            // What has gone since may be left out.
-            if table.node(*ino).is_err() {
+        for (at, name) in names.iter().enumerate().skip(start) {
+            let to = match &name[..] {
+                b"." => Some(ino),
+                b".." => Some(table.node(ino)?.parent),
+                name => table.dir(ino)?.names.get(name).and_then(|name| name.ino),
+            };
+            // What has gone since is left out: the kernel takes what it is told for what is there.
+            let Some(to) = to.filter(|to| table.node(*to).is_ok()) else {
                 continue;
-            }
-            if !add(&mut table, *ino, at as u64 + 1, name)? {
+            };
+            if !add(&mut table, to, at as u64 + 1, name)? {
                 break;
             }
         }
@@ -302,16 +307,12 @@ impl Drop for Server {
     }
 }
 
-/// Gives everything in a directory, with itself and the one above.
+/// Gives all names in a directory, with itself and the one above.
 fn list(table: &mut Table, ino: Ino) -> Result<Names, Errno> {
     table.list(ino)?;
-    let parent = table.node(ino)?.parent;
-    let mut names: Names = vec![
-        (b".".as_slice().into(), ino),
-        (b"..".as_slice().into(), parent),
-    ];
+    let mut names: Names = vec![b".".as_slice().into(), b"..".as_slice().into()];
     let there = table.dir(ino)?.names.iter();
-    names.extend(there.filter_map(|(name, to)| Some((name.clone(), to.ino?))));
+    names.extend(there.filter_map(|(name, to)| to.ino.map(|_| name.clone())));
     Ok(names)
 }
 

@@ -131,3 +131,57 @@ impl Drop for Next<'_> {
         self.0.stay_awake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Gives turns at a device that has a question for whoever looks, and what keeps it so.
+    fn turns() -> (Arc<Turns>, OwnedFd) {
+        let (device, asker) = rustix::pipe::pipe().unwrap();
+        rustix::io::write(&asker, b"?").unwrap();
+        let state = Mutex::default();
+        let left = Condvar::new();
+        let turns = Turns {
+            device,
+            state,
+            left,
+        };
+        (Arc::new(turns), asker)
+    }
+
+    #[test]
+    fn a_turn_is_one_threads_until_it_leaves_or_ends() {
+        let (turns, _asker) = turns();
+        let taken = AtomicBool::new(false);
+        let work = || {
+            for round in 0..1000 {
+                drop(Next(&turns));
+                assert!(!taken.swap(true, Ordering::SeqCst), "two turns at once");
+                taken.store(false, Ordering::SeqCst);
+                if round % 3 == 0 {
+                    leave();
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(work))));
+        let state = turns.state();
+        assert_eq!((state.taken, state.waiting), (false, 0));
+    }
+
+    #[test]
+    fn a_thread_that_panics_waits_for_no_turn() {
+        let (turns, _asker) = turns();
+        drop(Next(&turns));
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let _next = Next(&turns);
+                leave();
+                panic!("as asked for");
+            });
+            assert!(thread.join().is_err());
+        });
+        leave();
+    }
+}

@@ -582,6 +582,10 @@ impl Filesystem for Server {
         reply: ReplyLseek,
     ) {
         use rustix::fs::{SeekFrom, seek};
+        // What the kernel has not handed over yet would look like a hole; it then takes all for data.
+        if self.files.truth == Truth::Kernel {
+            return reply.error(fuser::Errno::ENOSYS);
+        }
         let file = self.files.file(&self.files.table(), ino.0);
         let found = file.and_then(|file| {
             let at = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
