@@ -109,10 +109,10 @@ pub fn set_by_old_descriptor(path: &Path, name: &Path) -> io::Result<()> {
     let mut first = reader(path)?;
     std::fs::hard_link(path, name)?;
     let check = |mode| -> io::Result<()> {
-        let (old, new) = (first.metadata()?, path.metadata()?);
         let of = |meta: &std::fs::Metadata| (meta.ino(), meta.nlink(), meta.mode() & 0o7777);
-        assert_eq!(of(&old), of(&new));
-        assert_eq!((new.nlink(), new.mode() & 0o7777), (2, mode));
+        let new = of(&path.metadata()?);
+        assert_eq!([of(&first.metadata()?), of(&name.metadata()?)], [new; 2]);
+        assert_eq!((new.1, new.2), (2, mode));
         Ok(())
     };
     rustix::fs::fchmod(&first, Mode::from_raw_mode(0o640))?;
@@ -139,6 +139,10 @@ pub fn set_by_old_descriptor(path: &Path, name: &Path) -> io::Result<()> {
         (set.uid(), set.mtime(), set.mtime_nsec()),
         (3, 1_000_000, 1)
     );
+    assert_eq!(name.metadata()?.uid(), 3);
+    std::fs::remove_file(path)?;
+    assert_eq!(name.metadata()?.nlink(), 1);
+    std::fs::hard_link(name, path)?;
     one(&mut first)
 }
 

@@ -38,6 +38,9 @@ pub(super) struct Node {
     /// The node that has taken its name: it is what this one was, to all but those who read this one's
     /// content.
     pub successor: Option<Ino>,
+    /// Whether it is such a node itself: what changes by the one is not told to the kernel of the other,
+    /// which therefore asks each time.
+    pub is_successor: bool,
 }
 
 /// What is particular to a kind of file.
@@ -113,6 +116,7 @@ impl Node {
             copying: false,
             open: None,
             successor: None,
+            is_successor: false,
         }
     }
 

@@ -114,7 +114,7 @@ impl Server {
         }
         // The number that hard links of a layer show is not the node's; only an answer to the
         // question for attributes can say so.
-        if node.group.is_some() {
+        if node.group.is_some() || node.is_successor {
             ttl = AT_ONCE;
         }
         Ok((attr_of(node, ino), ttl))
@@ -128,10 +128,6 @@ impl Server {
         if let Some(group) = node.group {
             attr.ino = INodeNo(group.shown);
             ttl = ALWAYS;
-        }
-        // What changes by the other node is not told of this one.
-        if ino != asked {
-            ttl = AT_ONCE;
         }
         Ok((attr, ttl))
     }

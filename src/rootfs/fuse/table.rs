@@ -439,6 +439,7 @@ impl Table {
         let mut node = Node::new(old.meta.clone(), Body::File(content), parent);
         (node.atime, node.ctime) = (old.atime, old.ctime);
         node.touched = true;
+        node.is_successor = true;
         // The old one knows it.
         node.lookups = 1;
         let new = self.add(node);
